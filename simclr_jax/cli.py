@@ -1,0 +1,83 @@
+"""What every binary's command line has in common: flags, help, and the exit status."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from simclr_jax import config as configs
+from simclr_jax.errors import HostError, UserError
+
+USER_ERROR, HOST_ERROR = 2, 3
+
+
+def run(
+    main: Callable[[flags.FlagValues, configs.ConfigDict], None],
+    *,
+    doc: str | None,
+    define: Callable[[flags.FlagValues], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses flags and the config, calls main(values, config), and returns the exit status.
+
+    Args:
+      main: the binary's work.
+      doc: its module's docstring, printed by --help.
+      define: defines the binary's own flags, beside --config.
+      argv: the command line without the program's name (default: sys.argv's).
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    values = flags.FlagValues()
+    define(values)
+    if not argv or "--help" in argv or "-h" in argv:
+        print(doc, _help(values), sep="\n")
+        return 0 if argv else USER_ERROR
+    try:
+        about_config, rest = _divide(argv)
+        _parse(values, rest)
+        main(values, configs.load(about_config))
+    except UserError as error:
+        print(_one_line(error), file=sys.stderr)
+        return USER_ERROR
+    except HostError as error:
+        print(_one_line(error), file=sys.stderr)
+        return HOST_ERROR
+    return 0
+
+
+def _divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(--config and its overrides, everything else); '--flag value' becomes '--flag=value'."""
+    joined: list[str] = []
+    for arg in argv:
+        if joined and not arg.startswith("-") and "=" not in joined[-1]:
+            joined[-1] += f"={arg}"
+        else:
+            joined.append(arg)
+    about_config = [
+        arg for arg in joined if arg.lstrip("-").partition("=")[0].split(".")[0] == "config"
+    ]
+    return about_config, [arg for arg in joined if arg not in about_config]
+
+
+def _parse(values: flags.FlagValues, argv: list[str]) -> None:
+    try:
+        rest = values(["simclr", *argv])
+    except flags.Error as error:
+        raise UserError(f"{error} (--help lists the flags)") from error
+    if rest[1:]:
+        raise UserError(f"{rest[1]}: unexpected argument; flags begin with --")
+
+
+def _help(values: flags.FlagValues) -> str:
+    lines = ["Flags:", "  --config=FILE[:ARGUMENTS]  required; override with --config.KEY=VALUE"]
+    for name in sorted(values):
+        flag = values[name]
+        lines.append(f"  --{name}  {flag.help} (default: {flag.default})")
+    return "\n".join(lines)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

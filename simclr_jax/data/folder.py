@@ -1,0 +1,118 @@
+"""A folder of images: nested folders are classes, flat files are unlabelled."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import tensorflow as tf
+from etils import epath
+
+from simclr_jax.errors import UserError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+SPLITS = ("train", "test", "val", "validation")
+
+
+class Root:
+    """The folder given as data.dir.
+
+    With a folder train/ inside, its subfolders train, test, val and validation are the splits;
+    without one, all of it is the split 'train'.
+    """
+
+    def __init__(self, directory: str | None):
+        if not directory:
+            raise UserError("config.data.dir=None: data.name='folder' needs the folder's path")
+        path = epath.Path(directory)
+        if not path.is_dir():
+            raise UserError(f"config.data.dir={directory!r}: no such folder")
+        nested = (path / "train").is_dir()
+        found = [name for name in SPLITS if nested and (path / name).is_dir()]
+        self._folders = {name: path / name for name in found} or {"train": path}
+        self.splits = tuple(self._folders)
+        # One list of classes for all splits, so that a label means the same in each.
+        self._files = {name: _images_below(folder) for name, folder in self._folders.items()}
+        self._classes = _classes([file for files in self._files.values() for file in files])
+
+    def open(self, split: str) -> "Folder":
+        if split not in self._folders:
+            raise UserError(
+                f"config.data split {split!r}: {self._folders['train'].parent} has "
+                f"{', '.join(self.splits)}"
+            )
+        files = self._files[split]
+        if not files:
+            raise UserError(
+                f"config.data.dir={str(self._folders[split])!r}: no images in it "
+                f"({', '.join(EXTENSIONS)})"
+            )
+        return Folder(self._folders[split], files, self._classes)
+
+
+class Folder:
+    """The images of one split, ordered by their path."""
+
+    def __init__(self, folder: epath.Path, files: list[str], classes: list[str]):
+        self._folder = folder
+        self._files = files
+        self.num_classes = len(classes)
+        number = {name: label for label, name in enumerate(classes)}
+        self._labels = np.array(
+            [number[file.split("/")[0]] if classes else -1 for file in files], np.int32
+        )
+        self._pool = ThreadPoolExecutor(16)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def describe(self, index: int) -> str:
+        return repr(str(self._folder / self._files[index]))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for file, state in zip(self._files, self._pool.map(self._state, self._files), strict=True):
+            digest.update(f"{file} {state}\n".encode("utf-8", "surrogateescape"))
+        return f"folder {self._folder} {digest.hexdigest()}"
+
+    def _state(self, file: str) -> str:
+        try:
+            stat = (self._folder / file).stat()
+        except (OSError, tf.errors.OpError):
+            return "missing"
+        return f"{stat.length} {stat.mtime}"
+
+    def load(self, indices: Sequence[int]) -> tuple[list[bytes | None], np.ndarray]:
+        return list(self._pool.map(self._read, indices)), self._labels[np.asarray(indices)]
+
+    def _read(self, index: int) -> bytes | None:
+        try:
+            return (self._folder / self._files[index]).read_bytes()
+        except (OSError, tf.errors.OpError):  # vanished, or not ours to read
+            return None
+
+
+def _images_below(folder: epath.Path) -> list[str]:
+    """Paths of all images, relative, sorted by their bytes; hidden files and folders left out."""
+    root = os.fspath(folder)
+    walk = tf.io.gfile.walk if "://" in root else os.walk
+    files = []
+    for parent, folders, names in walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = parent[len(root) :].strip("/")
+        if any(part.startswith(".") for part in below.split("/") if part):
+            continue
+        for name in names:
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                files.append(f"{below}/{name}" if below else name)
+    return sorted(files, key=lambda file: file.encode("utf-8", "surrogateescape"))
+
+
+def _classes(files: list[str]) -> list[str]:
+    """The folders that hold the files, sorted; none unless every file lies in one of several."""
+    names = {file.split("/")[0] if "/" in file else "" for file in files}
+    if "" in names and len(names) > 1:
+        logging.warning("some images lie in folders and some do not: treated as unlabelled")
+    return sorted(names) if "" not in names and len(names) > 1 else []

@@ -1,0 +1,92 @@
+"""Evaluation while training: the contrastive loss and the online classifier on held-out images."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from simclr_jax import mesh as meshes
+from simclr_jax.models.simclr import SimCLR
+from simclr_jax.state import TrainState
+from simclr_jax.step import Loss, to_float, views_of
+
+HostBatches = Callable[[], Iterator[dict[str, np.ndarray]]]
+
+
+class OnlineEvaluation:
+    """Evaluates a train state with batch norm in inference mode.
+
+    Args:
+      model: a `SimCLR`.
+      loss: the contrastive loss that training minimises.
+      mesh: of the devices.
+      num_examples: in the evaluation split.
+      batch_size: global, of both kinds of batches.
+      views: opens the batches of two augmented views, the same ones each time.
+      images: opens the batches of evaluation views, the last one padded and masked.
+      blur_radius: see `step.train_step`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: SimCLR,
+        loss: Loss,
+        mesh: Mesh,
+        num_examples: int,
+        batch_size: int,
+        views: HostBatches,
+        images: HostBatches,
+        blur_radius: int,
+    ):
+        self._mesh = mesh
+        self._num_examples = num_examples
+        self._batch_size = batch_size
+        self._views, self._images = views, images
+        self._loss = jax.jit(lambda z_a, z_b: loss(z_a, z_b)[0])
+        on_all = partial(
+            jax.jit,
+            out_shardings=meshes.replicated(mesh),
+            compiler_options=meshes.compiler_options(),
+        )
+        self._embed = on_all(partial(embed, model=model, blur_radius=blur_radius))
+        self._correct = on_all(partial(count_correct, model=model))
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        """{"eval_loss", and for labelled data "eval_top1"} of the state."""
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        z_N2D = np.concatenate(
+            [np.asarray(self._embed(variables, self._put(batch))) for batch in self._views()]
+        )[: self._num_examples]
+        # Compared in batches as in training, for the loss grows with the number of negatives.
+        total = 0.0
+        for start in range(0, len(z_N2D), self._batch_size):
+            z = z_N2D[start : start + self._batch_size]
+            total += float(self._loss(z[:, 0], z[:, 1])) * len(z)
+        metrics = {"eval_loss": total / len(z_N2D)}
+        if "classifier" in state.params:
+            counts = [self._correct(variables, self._put(batch)) for batch in self._images()]
+            metrics["eval_top1"] = sum(int(count) for count in counts) / self._num_examples
+        return metrics
+
+    def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        return meshes.put(batch, self._mesh)
+
+
+def embed(
+    variables: Any, batch: dict[str, jax.Array], *, model: SimCLR, blur_radius: int
+) -> jax.Array:
+    """z (n, 2, D) of both views."""
+    outputs: Any = model.apply(variables, views_of(batch, blur_radius=blur_radius), train=False)
+    return outputs.z[-1].reshape(-1, 2, outputs.z[-1].shape[-1])
+
+
+def count_correct(variables: Any, batch: dict[str, jax.Array], *, model: SimCLR) -> jax.Array:
+    """How many examples, padding left out, the online classifier gets right."""
+    outputs: Any = model.apply(variables, to_float(batch["image"]), train=False)
+    right = outputs.logits.argmax(axis=-1) == batch["label"]
+    return jnp.sum(right & batch["mask"])

@@ -1,0 +1,183 @@
+"""What a run says while it trains: the progress line, metrics.jsonl, TensorBoard, throughput."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+from etils import epath
+from tensorboardX import SummaryWriter
+
+Row = dict[str, Any]
+
+
+class MetricsFile:
+    """WORKDIR/metrics.jsonl: one JSON object a logged step, flushed as it is written.
+
+    Opening it drops the rows beyond `last_step` (a run killed after its last checkpoint will write
+    them again) and a line that was cut short.
+    """
+
+    def __init__(self, path: epath.PathLike, *, last_step: int):
+        self._path = epath.Path(path)
+        rows = [row for row in read_rows(self._path) if row["step"] <= last_step]
+        partial = self._path.with_name(self._path.name + ".tmp")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        partial.replace(self._path)
+        self._file = self._path.open("a")
+
+    def write(self, row: Row) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_rows(path: epath.PathLike) -> list[Row]:
+    """The whole rows of a metrics.jsonl; none where there is no file."""
+    path = epath.Path(path)
+    rows: list[Row] = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows
+
+
+class MetricsLog:
+    """Writes each row everywhere: the file, TensorBoard, and the terminal.
+
+    Args:
+      workdir: of the run; None writes no files (processes other than the first).
+      last_step: of the checkpoint that the run goes on from; 0 at its start.
+      total_steps: of the run.
+      tensorboard: whether to write WORKDIR/tensorboard.
+    """
+
+    def __init__(
+        self, workdir: epath.Path | None, *, last_step: int, total_steps: int, tensorboard: bool
+    ):
+        self._file = self._board = None
+        if workdir is not None:
+            self._file = MetricsFile(workdir / "metrics.jsonl", last_step=last_step)
+            if tensorboard:
+                self._board = SummaryWriter(
+                    str(workdir / "tensorboard"), purge_step=last_step + 1, flush_secs=10
+                )
+        self._progress = Progress(sys.stdout, total_steps) if workdir is not None else None
+
+    def write(self, row: Row) -> None:
+        if self._file:
+            self._file.write(row)
+        if self._board:
+            for key, value in row.items():
+                if key != "step" and value is not None:
+                    self._board.add_scalar(key, value, row["step"])
+        if self._progress:
+            self._progress.show(row)
+
+    def close(self) -> None:
+        if self._progress:
+            self._progress.end()
+        if self._file:
+            self._file.close()
+        if self._board:
+            self._board.close()
+
+
+class Progress:
+    """One line that is redrawn on a terminal; a line a row elsewhere, and at evaluations."""
+
+    def __init__(self, stream: TextIO, total_steps: int):
+        self._stream = stream
+        self._total = total_steps
+        self._live = stream.isatty()
+        self._started: tuple[int, float] | None = None
+
+    def show(self, row: Row) -> None:
+        self._started = self._started or (row["step"], time.monotonic())
+        line = progress_line(row, self._total, self._seconds_left(row["step"]))
+        if self._live and "eval_loss" not in row:
+            self._stream.write(f"\r\x1b[K{line}")
+        else:
+            self._stream.write(("\r\x1b[K" if self._live else "") + line + "\n")
+        self._stream.flush()
+
+    def end(self) -> None:
+        if self._live:
+            self._stream.write("\n")
+
+    def _seconds_left(self, step: int) -> float | None:
+        assert self._started is not None
+        first, since = self._started
+        if step == first:
+            return None
+        return (time.monotonic() - since) / (step - first) * (self._total - step)
+
+
+def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str:
+    """A row for people: step, epoch, loss, accuracies, throughput, time left."""
+    parts = [f"step {row['step']}/{total_steps}", f"epoch {row['epoch']:.1f}"]
+    parts.append(f"loss {row['contrastive_loss']:.3f}")
+    parts.append(f"contrastive {row['contrastive_accuracy']:.1%}")
+    if "online_accuracy" in row:
+        parts.append(f"online {row['online_accuracy']:.1%}")
+    if row.get("images_per_second"):
+        parts.append(f"{row['images_per_second']:.0f} img/s")
+    if seconds_left:
+        parts.append(f"{_duration(seconds_left)} left")
+    if "eval_loss" in row:
+        parts.append(f"eval loss {row['eval_loss']:.3f}")
+    if "eval_top1" in row:
+        parts.append(f"eval top-1 {row['eval_top1']:.1%}")
+    return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}h{minute:02d}m" if hour else f"{minute}m{second:02d}s"
+
+
+class Throughput:
+    """Source images per second between two logged steps, pauses left out."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._steps = 0
+        self._paused = 0.0
+
+    def step_done(self) -> None:
+        """Counts a finished step. The first one, which compiles, only starts the clock."""
+        if self._since is None:
+            self._since = time.monotonic()
+        else:
+            self._steps += 1
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """What happens inside (evaluation, saving) is not training."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._paused += time.monotonic() - begin
+
+    def images_per_second(self, batch_size: int) -> float | None:
+        """Since the last call; None before a step was timed."""
+        if self._since is None or not self._steps:
+            return None
+        now = time.monotonic()
+        rate = self._steps * batch_size / max(now - self._since - self._paused, 1e-9)
+        self._since, self._steps, self._paused = now, 0, 0.0
+        return rate
+
+
+def to_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Device scalars to Python floats; waits for the step that computes them."""
+    return {key: float(value) for key, value in metrics.items()}

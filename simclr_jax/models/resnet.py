@@ -1,0 +1,237 @@
+"""ResNets as SimCLR uses them: v1 post-activation blocks, SimCLRv2's selective kernels, SE.
+
+Reference: He et al. 2015 (arXiv 1512.03385), Chen et al. 2020 (arXiv 2002.05709, 2006.10029),
+Li et al. 2019 (selective kernels, arXiv 1903.06586), Hu et al. 2017 (SE, arXiv 1709.01507).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-5
+
+Module = Callable[..., Any]
+
+
+def conv_layer(filters: int, size: int, stride: int = 1, *, dtype: Any, name: str) -> nn.Conv:
+    """A convolution without bias whose padding does not depend on its stride or the image size.
+
+    (k-1)//2 before and the rest after equals SAME at stride 1; at stride 2 it keeps the taps
+    centred where SAME would shift them by a pixel on even sizes.
+    """
+    pad = ((size - 1) // 2, size // 2)
+    return nn.Conv(
+        filters,
+        (size, size),
+        strides=(stride, stride),
+        padding=(pad, pad),
+        use_bias=False,
+        kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
+        dtype=dtype,
+        name=name,
+    )
+
+
+def batch_norm(*, train: bool, dtype: Any, name: str, **kwargs: Any) -> nn.BatchNorm:
+    """Batch normalisation over all rows of the (global) batch; biased variance throughout."""
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=BATCH_NORM_MOMENTUM,
+        epsilon=BATCH_NORM_EPSILON,
+        dtype=dtype,
+        name=name,
+        **kwargs,
+    )
+
+
+class SqueezeExcite(nn.Module):
+    """Scales channels by a gate computed from their global average (arXiv 1709.01507, Eq. 2-4)."""
+
+    filters: int  # the block's filters (a bottleneck's inner width)
+    ratio: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dense = partial(
+            nn.Conv,
+            kernel_size=(1, 1),
+            kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
+            dtype=self.dtype,
+        )
+        gate = x.mean(axis=(1, 2), keepdims=True)
+        gate = nn.relu(dense(max(1, int(self.filters * self.ratio)), name="reduce")(gate))
+        gate = dense(x.shape[-1], name="expand")(gate)
+        return x * nn.sigmoid(gate)
+
+
+class SelectiveKernel(nn.Module):
+    """Two 3x3 streams mixed by a softmax over their pooled sum (arXiv 1903.06586, as SimCLRv2)."""
+
+    filters: int
+    stride: int
+    ratio: float
+    conv: Module
+    norm: Module
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        f = self.filters
+        x = nn.relu(self.norm(name="bn")(self.conv(2 * f, 3, self.stride, name="conv")(x)))
+        streams = x.reshape(*x.shape[:-1], 2, f)
+        mix = streams.sum(axis=-2).mean(axis=(1, 2), keepdims=True)
+        mix = self.conv(max(int(f * self.ratio), 32), 1, name="reduce")(mix)
+        mix = nn.relu(self.norm(name="reduce_bn")(mix))
+        mix = self.conv(2 * f, 1, name="expand")(mix)
+        weights = jax.nn.softmax(mix.reshape(*mix.shape[:-1], 2, f), axis=-2)
+        return (streams * weights).sum(axis=-2)
+
+
+class Block(nn.Module):
+    """What basic and bottleneck blocks share: the shortcut, squeeze-excite, add and relu."""
+
+    filters: int
+    stride: int
+    project: bool  # whether the shortcut is a 1x1 convolution; so in every group's first block
+    sk_ratio: float
+    se_ratio: float
+    conv: Module
+    norm: Module
+    dtype: Any
+
+    expansion = 1
+
+    def residual(self, x: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shortcut = self.shortcut(x) if self.project else x
+        y = self.residual(x)
+        if self.se_ratio > 0:
+            y = SqueezeExcite(self.filters, self.se_ratio, self.dtype, name="se")(y)
+        return nn.relu(y + shortcut)
+
+    def shortcut(self, x: jax.Array) -> jax.Array:
+        stride = self.stride
+        if self.sk_ratio > 0:  # ResNet-D: pool first, so that no pixel is skipped
+            if stride > 1:
+                x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+                x = nn.avg_pool(x, (2, 2), (stride, stride), "VALID")
+            else:
+                x = nn.avg_pool(x, (2, 2), (1, 1), "SAME", count_include_pad=False)
+            stride = 1
+        x = self.conv(self.filters * self.expansion, 1, stride, name="shortcut_conv")(x)
+        return self.norm(name="shortcut_bn")(x)
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions (ResNet-18 and 34)."""
+
+    def residual(self, x: jax.Array) -> jax.Array:
+        x = self.conv(self.filters, 3, self.stride, name="conv1")(x)
+        x = nn.relu(self.norm(name="bn1")(x))
+        x = self.conv(self.filters, 3, name="conv2")(x)
+        return self.norm(name="bn2", scale_init=nn.initializers.zeros)(x)
+
+
+class BottleneckBlock(Block):
+    """1x1, 3x3 (with the stride, or selective kernels), 1x1 to four times the filters."""
+
+    expansion = 4
+
+    def residual(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(self.norm(name="bn1")(self.conv(self.filters, 1, name="conv1")(x)))
+        if self.sk_ratio > 0:
+            x = SelectiveKernel(
+                self.filters, self.stride, self.sk_ratio, self.conv, self.norm, name="sk"
+            )(x)
+        else:
+            x = self.conv(self.filters, 3, self.stride, name="conv2")(x)
+            x = nn.relu(self.norm(name="bn2")(x))
+        x = self.conv(self.filters * self.expansion, 1, name="conv3")(x)
+        return self.norm(name="bn3", scale_init=nn.initializers.zeros)(x)
+
+
+class ResNet(nn.Module):
+    """An image encoder f(x) = h.
+
+    Attributes:
+      depth: a key of `BLOCKS`.
+      width: multiplies every layer's filters; fractions make small networks.
+      stem: 'small' (3x3, no pooling; for images up to 32 px) or 'imagenet' (7x7, stride 4).
+      sk_ratio: selective kernels' reduction (0.0625 in SimCLRv2; 0 = none); bottleneck only.
+      se_ratio: squeeze-excite's reduction (0 = none).
+      dtype: of the convolutions; statistics and parameters stay float32.
+    """
+
+    depth: int = 50
+    width: float = 1.0
+    stem: str = "imagenet"
+    sk_ratio: float = 0.0
+    se_ratio: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Encodes images.
+
+        Args:
+          x: (N, H, W, 3) images in [0, 1].
+          train: normalise by this batch's statistics and update the moving averages.
+
+        Returns:
+          h (N, features) in at least float32, and the output of the stem and of every block by
+          name ('stem', 'group1_block1', ...), each (N, H', W', C).
+        """
+        conv = partial(conv_layer, dtype=self.dtype)
+        norm = partial(batch_norm, train=train, dtype=self.dtype)
+        block_class, sizes = BLOCKS[self.depth]
+        filters = int(64 * self.width)
+
+        x = x.astype(self.dtype)
+        x = self._stem(x, filters, conv, norm)
+        outputs = {"stem": x}
+        for group, size in enumerate(sizes):
+            for index in range(size):
+                name = f"group{group + 1}_block{index + 1}"
+                x = outputs[name] = block_class(
+                    filters=filters * 2**group,
+                    stride=2 if group > 0 and index == 0 else 1,
+                    project=index == 0,
+                    sk_ratio=self.sk_ratio,
+                    se_ratio=self.se_ratio,
+                    conv=conv,
+                    norm=norm,
+                    dtype=self.dtype,
+                    name=name,
+                )(x)
+        h = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
+        return h, outputs
+
+    def _stem(self, x: jax.Array, filters: int, conv: Module, norm: Module) -> jax.Array:
+        if self.stem == "small":
+            x = conv(filters, 3, 1, name="stem_conv")(x)
+            return nn.relu(norm(name="stem_bn")(x))
+        if self.sk_ratio > 0:  # ResNet-D
+            x = nn.relu(norm(name="stem_bn1")(conv(filters // 2, 3, 2, name="stem_conv1")(x)))
+            x = nn.relu(norm(name="stem_bn2")(conv(filters // 2, 3, 1, name="stem_conv2")(x)))
+            x = nn.relu(norm(name="stem_bn3")(conv(filters, 3, 1, name="stem_conv3")(x)))
+        else:
+            x = nn.relu(norm(name="stem_bn")(conv(filters, 7, 2, name="stem_conv")(x)))
+        return nn.max_pool(x, (3, 3), (2, 2), "SAME")
+
+
+BLOCKS: dict[int, tuple[type[Block], tuple[int, int, int, int]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (BottleneckBlock, (3, 4, 6, 3)),
+    101: (BottleneckBlock, (3, 4, 23, 3)),
+    152: (BottleneckBlock, (3, 8, 36, 3)),
+    200: (BottleneckBlock, (3, 24, 36, 3)),
+}

@@ -1,0 +1,147 @@
+"""A config's parts: the one place that turns keys into the model, optimizer and data they name."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from simclr_jax import config as configs
+from simclr_jax import losses, optim
+from simclr_jax import mesh as meshes
+from simclr_jax.data import pipeline, sources
+from simclr_jax.data.augment import blur_taps
+from simclr_jax.models.simclr import SimCLR
+from simclr_jax.step import Loss, train_step
+
+
+def open_split(config: ConfigDict, split: str | None) -> sources.Readable:
+    """Opens a split of the config's dataset; None: its evaluation split."""
+    data = config.data
+    source = sources.open_split(
+        data.name,
+        directory=data.dir,
+        split=split,
+        train_split=data.train_split,
+        seed=config.seed,
+        held_out=data.held_out,
+        cache_bytes=data.cache_bytes,
+    )
+    return sources.Readable(source, on_bad_image=data.on_bad_image)
+
+
+def model(config: ConfigDict) -> SimCLR:
+    """The network; data.num_classes must be known."""
+    m = config.model
+    return SimCLR(
+        depth=m.depth,
+        width=m.width,
+        stem=configs.stem_of(m.stem, config.data.image_size),
+        sk_ratio=m.sk_ratio,
+        se_ratio=m.se_ratio,
+        head=m.head,
+        head_layers=m.head_layers,
+        head_dim=m.head_dim,
+        classes=config.data.num_classes,
+        dtype=jnp.dtype(m.dtype),
+    )
+
+
+def loss(config: ConfigDict) -> Loss:
+    """The contrastive loss of two views' embeddings."""
+    return partial(
+        losses.LOSSES[config.loss.name],
+        temperature=config.loss.temperature,
+        normalize=config.loss.normalize,
+    )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Durations in steps, and the learning rate by step."""
+
+    warmup_steps: int
+    total_steps: int
+    learning_rate: optax.Schedule
+
+
+def schedule(config: ConfigDict) -> Schedule:
+    """The run's schedule; data.num_examples must be known."""
+    batch_size = config.train.batch_size
+    warmup, total = optim.step_counts(
+        num_examples=config.data.num_examples,
+        batch_size=batch_size,
+        epochs=config.train.epochs,
+        warmup_epochs=config.optim.warmup_epochs,
+        steps=config.train.steps,
+    )
+    peak = optim.peak_learning_rate(config.optim.lr, batch_size, config.optim.lr_scaling)
+    return Schedule(warmup, total, optim.warmup_cosine(peak, warmup, total))
+
+
+def optimizer(config: ConfigDict, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+    """The optimizer over that learning rate."""
+    return optim.optimizer(config.optim.name, learning_rate, weight_decay=config.optim.weight_decay)
+
+
+def blur_radius(config: ConfigDict) -> int:
+    """Pixels of the blur that the step has to apply; 0 where it has none."""
+    here = "blur" in config.augment.ops and config.augment.blur_on == "device"
+    return blur_taps(config.data.image_size) // 2 if here else 0
+
+
+def jitted_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Wrapped:
+    """`train_step` of this config, compiled for the mesh on its first call; donates the state."""
+    rate = schedule(config).learning_rate
+    step = partial(
+        train_step,
+        model=model(config),
+        tx=optimizer(config, rate),
+        loss=loss(config),
+        learning_rate=rate,
+        optimizer=config.optim.name,
+        weight_decay=config.optim.weight_decay,
+        blur_radius=blur_radius(config),
+        gathered=meshes.replicated(mesh),
+    )
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=meshes.replicated(mesh),
+        compiler_options=meshes.compiler_options(),
+    )
+
+
+def train_batches(
+    config: ConfigDict,
+    source: sources.Readable,
+    *,
+    rows: np.ndarray,
+    start_step: int,
+    stop_step: int,
+    batch_size: int | None = None,
+) -> Iterator[pipeline.Batch]:
+    """Two views of each image, as `pipeline.train_batches`, by the config's keys."""
+    data, augment = config.data, config.augment
+    return pipeline.train_batches(
+        source,
+        batch_size=batch_size or config.train.batch_size,
+        rows=rows,
+        seed=config.seed,
+        start_step=start_step,
+        stop_step=stop_step,
+        image_size=data.image_size,
+        ops=tuple(augment.ops),
+        strength=augment.strength,
+        brightness=augment.brightness,
+        crop_area=tuple(augment.crop_area),
+        blur_on=augment.blur_on,
+        transfer_dtype=data.transfer_dtype,
+        shuffle_block=data.shuffle_block,
+        shuffle_window=data.shuffle_window,
+    )

@@ -1,0 +1,138 @@
+"""The train step: (state, batch) → (state, metrics). Written for one device, sharded by its inputs.
+
+Global batch norm and the global-batch loss need no collective here: the arrays are global, and
+`jit` splits the work by where the arguments lie.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from simclr_jax import optim
+from simclr_jax.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, Metrics]]
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 images as they travel to [0, 1] float32; floats as they are."""
+    return images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images
+
+
+def gaussian_blur(images: jax.Array, sigma_N: jax.Array, *, radius: int) -> jax.Array:
+    """Blurs image i with sigma_N[i] pixels, zero padding; where sigma is 0 it stays as it is.
+
+    A blur along an axis is a banded matrix, so two small matrix products blur a batch in which
+    every image has its own sigma.
+
+    Args:
+      images: (N, S, S, 3) float in [0, 1].
+      sigma_N: (N,) pixels.
+      radius: of the kernel, pixels.
+
+    Returns:
+      (N, S, S, 3), clipped to [0, 1].
+    """
+    pixel = jnp.arange(images.shape[1])
+    distance = (pixel[:, None] - pixel[None, :]).astype(images.dtype)
+    taps = jnp.arange(-radius, radius + 1, dtype=images.dtype)
+    exponent_N = -1.0 / (2.0 * jnp.maximum(sigma_N.astype(images.dtype), 1e-6) ** 2)
+    total_N = jnp.sum(jnp.exp(exponent_N[:, None] * taps[None, :] ** 2), axis=1)
+    weight_NSS = jnp.exp(exponent_N[:, None, None] * distance[None] ** 2) / total_N[:, None, None]
+    band_NSS = jnp.where(jnp.abs(distance)[None] <= radius, weight_NSS, 0.0)
+    precision = jax.lax.Precision.HIGHEST
+    blurred = jnp.einsum("nij,njwc->niwc", band_NSS, images, precision=precision)
+    blurred = jnp.einsum("nij,nhjc->nhic", band_NSS, blurred, precision=precision)
+    return jnp.where(sigma_N[:, None, None, None] > 0, jnp.clip(blurred, 0.0, 1.0), images)
+
+
+def views_of(batch: Batch, *, blur_radius: int) -> jax.Array:
+    """The batch's views as the network sees them: (2n, S, S, 3) floats, an image's side by side."""
+    images = to_float(batch["image"])
+    images = images.reshape(-1, *images.shape[2:])
+    if blur_radius == 0:
+        return images
+    return gaussian_blur(images, batch["blur_sigma"].reshape(-1), radius=blur_radius)
+
+
+def classifier_loss(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy and accuracy of logits (N, C) against int labels (N,)."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return loss, (logits.argmax(axis=-1) == labels).astype(jnp.float32).mean()
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    loss: Loss,
+    learning_rate: optax.Schedule,
+    optimizer: str,
+    weight_decay: float,
+    blur_radius: int = 0,
+    gathered: jax.sharding.Sharding | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One update.
+
+    Args:
+      state: before it.
+      batch: {"image": (n, 2, S, S, 3) uint8 or float in [0, 1], "label": (n,) int32,
+        "blur_sigma": (n, 2) pixels}, n the global batch.
+      model: a `SimCLR`.
+      tx: from `optim.optimizer`.
+      loss: (z_a, z_b) → (scalar, metrics), such as `losses.nt_xent` with its temperature.
+      learning_rate: the schedule in `tx`, to be logged.
+      optimizer: its name; with weight_decay it says which decay the loss holds.
+      weight_decay: see `optim.loss_decay_mask`.
+      blur_radius: of the kernel, pixels; 0: the images are blurred already, or not to be.
+      gathered: where the embeddings lie when the loss compares them: on every device.
+
+    Returns:
+      The state after the update, and its metrics: loss (all of it), contrastive_loss, the loss's
+      own metrics, classifier_loss and online_accuracy (labelled data), weight_decay_loss,
+      learning_rate, grad_norm (over all parameters).
+    """
+    images = views_of(batch, blur_radius=blur_radius)
+
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        outputs, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        z_N2D = outputs.z[-1].reshape(-1, 2, outputs.z[-1].shape[-1])
+        if gathered is not None:
+            z_N2D = jax.lax.with_sharding_constraint(z_N2D, gathered)
+        contrastive, metrics = loss(z_N2D[:, 0], z_N2D[:, 1])
+        metrics = {"contrastive_loss": contrastive, **metrics}
+        total = contrastive
+        if outputs.logits is not None:
+            labels = jnp.repeat(batch["label"], 2)
+            classifier, accuracy = classifier_loss(outputs.logits, labels)
+            metrics |= {"classifier_loss": classifier, "online_accuracy": accuracy}
+            total = total + classifier
+        mask = optim.loss_decay_mask(optimizer, params)
+        decay = weight_decay * optim.l2_penalty(params, mask)
+        metrics["weight_decay_loss"] = decay
+        return total + decay, (updated["batch_stats"], metrics)
+
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    (total, (batch_stats, metrics)), grads = grad_fn(state.params)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    metrics |= {
+        "loss": total,
+        "learning_rate": learning_rate(state.step),
+        "grad_norm": optax.global_norm(grads),
+    }
+    new_state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return new_state, metrics
