@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from simclr_jax import config as configs
-from simclr_jax.errors import HostError, UserError
+from simclr_jax.errors import DivergedError, HostError, UserError
 
-USER_ERROR, HOST_ERROR = 2, 3
+USER_ERROR = 2
+_STATUS = {DivergedError: 1, UserError: USER_ERROR, HostError: 3}
 
 
 def run(
@@ -39,12 +40,9 @@ def run(
         about_config, rest = _divide(argv)
         _parse(values, rest)
         main(values, configs.load(about_config))
-    except UserError as error:
+    except tuple(_STATUS) as error:
         print(_one_line(error), file=sys.stderr)
-        return USER_ERROR
-    except HostError as error:
-        print(_one_line(error), file=sys.stderr)
-        return HOST_ERROR
+        return _STATUS[type(error)]
     return 0
 
 

@@ -47,8 +47,10 @@ def load(argv: Sequence[str]) -> ConfigDict:
         config = _parse([f"--config={given[-1]}"])
         config.lock()
     except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        raise UserError(f"--config={given[-1]}: {type(error).__name__}: {reason[-1]}") from error
+        reason = (str(error).strip().splitlines() or [""])[-1]
+        if not isinstance(error, flags.Error):  # whose last line names the error it wraps
+            reason = f"{type(error).__name__}: {reason}"
+        raise UserError(f"--config={given[-1]}: {reason}") from error
     known = _keys(config)
     for override in overrides:
         key, value = _split(override)
@@ -260,14 +262,13 @@ def freeze(config: ConfigDict) -> FrozenConfigDict:
 
 def from_json(described: dict[str, Any]) -> ConfigDict:
     """The config in what `describe` wrote; sequences become tuples, as they were."""
-    config = ConfigDict(described["config"], convert_dict=True)
-    for key in _keys(config):
-        value = _get(config, key)
-        if isinstance(value, list):
-            parent = _get(config, key.rpartition(".")[0])
-            with parent.ignore_type():
-                parent[key.rpartition(".")[2]] = tuple(value)
-    return config
+    return ConfigDict(_with_tuples(described["config"]))
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_tuples(below) for key, below in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 def write(workdir: epath.Path, described: dict[str, Any]) -> None:

@@ -42,8 +42,8 @@ def nt_xent(
         raise ValueError(f"z_a and z_b must both be (N, D), got {z_a.shape} and {z_b.shape}")
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    dtype = jnp.promote_types(z_a.dtype, jnp.float32)
-    z_a, z_b = z_a.astype(dtype), z_b.astype(dtype)
+    dtype = jnp.result_type(z_a, z_b, jnp.float32)
+    z_a, z_b = jnp.asarray(z_a, dtype), jnp.asarray(z_b, dtype)
     if normalize:
         z_a, z_b = l2_normalize(z_a), l2_normalize(z_b)
 

@@ -22,12 +22,8 @@ from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.data import pipeline
 from simclr_jax.data.sources import Readable
-from simclr_jax.errors import UserError
+from simclr_jax.errors import DivergedError, UserError
 from simclr_jax.evals.online import OnlineEvaluation
-
-
-class NonFiniteError(Exception):
-    """The loss or gradient is not finite; the run cannot go on."""
 
 
 def define(values: flags.FlagValues) -> None:
@@ -53,6 +49,7 @@ def train(config: ConfigDict, workdir: str | None) -> None:
     checkpoint.quiet()
     configs.check(config, devices=jax.device_count())
     source, eval_source = resolve(config)
+    config = configs.freeze(config)
     root = open_workdir(workdir)
     schedule = parts.schedule(config)
     if schedule.total_steps <= schedule.warmup_steps:
@@ -252,7 +249,7 @@ def due(step: int, every_steps: int | None, total: int) -> bool:
 def check_finite(row: metrics.Row) -> None:
     for key in ("loss", "grad_norm"):
         if not math.isfinite(row[key]):
-            raise NonFiniteError(
+            raise DivergedError(
                 f"step {row['step']}: {key} is {row[key]} at learning rate "
                 f"{row['learning_rate']:.4g}; the checkpoints before it are kept"
             )

@@ -12,7 +12,6 @@ from simclr_jax.data.sources import Readable
 
 Batch = dict[str, np.ndarray]
 
-VIEWS = 2
 _FOREVER = 2**40  # steps
 
 
@@ -33,6 +32,7 @@ def train_batches(
     transfer_dtype: str = "uint8",
     shuffle_block: int = 1,
     shuffle_window: int = 1,
+    views: int = 2,
 ) -> Iterator[Batch]:
     """Augmented batches from `start_step` on, a function of these arguments and the images alone.
 
@@ -47,10 +47,11 @@ def train_batches(
       blur_on: 'device': the batch's blur_sigma is for the step to apply; 'host': applied here.
       transfer_dtype: 'uint8' rounds to 1/255; 'float32' is exact.
       shuffle_block, shuffle_window: see `order.epoch_order`.
+      views: of each image, drawn independently.
 
     Yields:
-      {"image": (n, 2, size, size, 3) of transfer_dtype, "label": (n,) int32 (-1: none),
-      "blur_sigma": (n, 2) float32 pixels (0: none)}, n = len(rows).
+      {"image": (n, views, size, size, 3) of transfer_dtype, "label": (n,) int32 (-1: none),
+      "blur_sigma": (n, views) float32 pixels (0: none)}, n = len(rows).
     """
 
     def examples(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +60,7 @@ def train_batches(
             block=shuffle_block, window=shuffle_window,
         )  # fmt: skip
 
-    def views(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, epoch: tf.Tensor) -> dict:
+    def augmented(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, epoch: tf.Tensor) -> dict:
         image = decode(data)
         images, sigmas = zip(
             *(
@@ -68,7 +69,7 @@ def train_batches(
                     strength=strength, brightness=brightness, crop_area=crop_area,
                     blur_here=blur_on == "host",
                 )
-                for view in range(VIEWS)
+                for view in range(views)
             ),
             strict=True,
         )  # fmt: skip
@@ -79,7 +80,7 @@ def train_batches(
         }
 
     steps = tf.data.Dataset.range(start_step, stop_step)
-    return _run(source, steps, examples, views, len(rows))
+    return _run(source, steps, examples, augmented, len(rows))
 
 
 def eval_batches(

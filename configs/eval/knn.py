@@ -1,0 +1,17 @@
+"""Weighted k-nearest-neighbour accuracy of frozen features: nothing to train or tune.
+
+Command:  simclr-eval --config=configs/eval/knn.py --run=RUN
+Hardware: any; the features are computed once, with all devices, then cached in the run.
+"""
+
+from ml_collections import ConfigDict
+
+from simclr_jax.configs.eval import common
+
+
+def get_config() -> ConfigDict:
+    c = common.get_config("knn")
+    c.knn = knn = ConfigDict()
+    knn.k = 200  # neighbours
+    knn.temperature = 0.1  # of their votes' weights
+    return c

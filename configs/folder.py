@@ -1,0 +1,25 @@
+"""Your own images: a folder, labelled by its subfolders or not at all.
+
+Command:  simclr-train --config=configs/folder.py --workdir=RUN --config.data.dir=IMAGES
+Hardware: one GPU for some ten thousand images; more of either is an override away.
+Result:   depends on the images. Watch the held-out contrastive loss (eval loss), and compare
+          `simclr-eval --config=configs/eval/knn.py --run=RUN` with and without --untrained if
+          there are labels.
+"""
+
+from ml_collections import ConfigDict
+
+from simclr_jax.configs import default
+
+
+def get_config() -> ConfigDict:
+    c = default.get_config()
+    c.data.update(name="folder", image_size=128)
+    c.model.update(depth=18)
+    c.loss.temperature = 0.2
+    c.optim.update(lr=0.075, lr_scaling="sqrt")  # the authors' advice for batches below 4096
+    c.train.update(batch_size=256, epochs=200.0)
+    c.eval.every_epochs = 10.0
+    c.checkpoint.every_epochs = 10.0
+    c.log.every_steps = 10
+    return c

@@ -1,0 +1,310 @@
+"""Evaluates a checkpoint of a run by one protocol.
+
+    simclr-eval --config=configs/eval/linear.py --run=RUN [--step=K] [--untrained] [--watch]
+
+Writes RUN/eval/PROTOCOL/STEP/result.json (STEP is 'untrained' for the untrained network).
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict
+
+from simclr_jax import checkpoint, cli, parts
+from simclr_jax import config as configs
+from simclr_jax import mesh as meshes
+from simclr_jax import state as states
+from simclr_jax.errors import UserError
+from simclr_jax.evals import features, knn, linear
+
+POLL_SECONDS = 5.0
+ROWS_PER_DEVICE = 64
+
+
+def define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("run", None, "required; the run's folder", flag_values=values)
+    flags.DEFINE_integer("step", None, "of the checkpoint; the newest one", flag_values=values)
+    flags.DEFINE_boolean(
+        "untrained", False, "evaluate the network as initialised", flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "watch", False, "evaluate each new checkpoint until the run ends", flag_values=values
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of simclr-eval."""
+
+    def run(values: flags.FlagValues, config: ConfigDict) -> None:
+        evaluate(
+            config,
+            values.run,
+            step=values.step,
+            untrained=values.untrained,
+            watch=values.watch,
+        )
+
+    sys.exit(cli.run(run, doc=__doc__, define=define, argv=argv))
+
+
+def evaluate(
+    config: ConfigDict, run: str | None, *, step: int | None, untrained: bool, watch: bool
+) -> None:
+    """Evaluates one checkpoint, the untrained network, or each checkpoint as it comes."""
+    if not run:
+        raise UserError("--run: required, the folder of a run of simclr-train")
+    protocol = PROTOCOLS.get(config.get("protocol"))
+    if protocol is None:
+        raise UserError(
+            f"config.protocol={config.get('protocol')!r}: must be one of {', '.join(PROTOCOLS)}; "
+            "is --config an evaluation's (configs/eval/…)?"
+        )
+    if watch and (untrained or step is not None):
+        raise UserError("--watch: cannot be combined with --untrained or --step")
+    checkpoint.quiet()
+    configs.check(config, devices=jax.device_count())
+    root = epath.Path(run).expanduser()
+    if not (root / "config.json").exists():
+        raise UserError(f"--run={run}: no run there (no config.json)")
+    root = root if "://" in run else root.resolve()
+    reader = checkpoint.Reader(root)
+
+    if untrained:
+        stored = json.loads((root / "config.json").read_text())
+        evaluate_one(config, root, Network.untrained(config, stored), protocol)
+        return
+    if watch:
+        for found in watched(reader, root):
+            evaluate_one(config, root, Network.trained(config, reader, found), protocol)
+        return
+    steps = reader.steps()
+    if not steps:
+        raise UserError(f"--run={run}: has no checkpoint yet")
+    if step is not None and step not in steps:
+        raise UserError(f"--step={step}: {run} has checkpoints {', '.join(map(str, steps))}")
+    found = steps[-1] if step is None else step
+    evaluate_one(config, root, Network.trained(config, reader, found), protocol)
+
+
+def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
+    """Yields each checkpoint's step as it appears, until the run's last."""
+    seen: set[int] = set()
+    while True:
+        for step in [step for step in reader.steps() if step not in seen]:
+            seen.add(step)
+            yield step
+        run_config = configs.from_json(json.loads((root / "config.json").read_text()))
+        if parts.schedule(run_config).total_steps in seen:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+class Network(NamedTuple):
+    """A network to evaluate: the run's config with the evaluation's data keys, and its weights."""
+
+    config: ConfigDict
+    variables: Any
+    step: int
+    untrained_: bool
+
+    @classmethod
+    def trained(cls, config: ConfigDict, reader: checkpoint.Reader, step: int) -> "Network":
+        run_config = configs.from_json(reader.config(step))
+        abstract = states.abstract(
+            parts.model(run_config),
+            parts.optimizer(run_config, parts.schedule(run_config).learning_rate),
+            image_size=run_config.data.image_size,
+            mesh=meshes.make(),
+        )
+        return cls(with_data(run_config, config.data), reader.model(step, abstract), step, False)
+
+    @classmethod
+    def untrained(cls, config: ConfigDict, described: dict[str, Any]) -> "Network":
+        run_config = configs.from_json(described)
+        mesh, model = meshes.make(), parts.model(run_config)
+        size = run_config.data.image_size
+        tx = parts.optimizer(run_config, parts.schedule(run_config).learning_rate)
+        state = states.create(model, tx, seed=run_config.seed, image_size=size, mesh=mesh)
+        variables = features.calibrate(
+            model,
+            {"params": state.params, "batch_stats": state.batch_stats},
+            parts.open_split(run_config, run_config.data.train_split),
+            batch_size=ROWS_PER_DEVICE * jax.device_count(),
+            image_size=size,
+            mesh=mesh,
+        )
+        return cls(with_data(run_config, config.data), variables, 0, True)
+
+
+def with_data(run_config: ConfigDict, data: ConfigDict) -> ConfigDict:
+    """The run's config, reading the images that an evaluation's data keys name."""
+    config = run_config.copy_and_resolve_references()
+    if data.name is not None:
+        config.data.update(dir=None, train_split="train", eval_split=None)
+    with config.ignore_type():
+        for key in data:
+            if data[key] is not None:
+                config.data[key] = data[key]
+    return config
+
+
+def evaluate_one(
+    config: ConfigDict, root: epath.Path, network: Network, protocol: "Protocol"
+) -> None:
+    """Computes or loads the features, applies the protocol, writes and prints the result."""
+    run_config = network.config
+    train = parts.open_split(run_config, run_config.data.train_split)
+    test = parts.open_split(run_config, run_config.data.eval_split)
+    if train.num_classes < 2 or test.num_classes != train.num_classes:
+        raise UserError(
+            f"config.data.name={run_config.data.name!r}: {config.protocol} needs labels of the "
+            f"same classes in both splits; they have {train.num_classes} and {test.num_classes}"
+        )
+    size = config.features.batch_size or ROWS_PER_DEVICE * jax.device_count()
+    try:
+        extractor = features.Extractor(
+            parts.model(run_config),
+            network.variables,
+            layer=config.features.layer,
+            image_size=run_config.data.image_size,
+            batch_size=size,
+            mesh=meshes.make(),
+        )
+    except ValueError as error:
+        raise UserError(f"config.features.layer={error}") from error
+    folder = root / "eval" / "features"
+    key = {
+        "checkpoint": features.digest(network.variables),
+        "layer": config.features.layer,
+        "image_size": run_config.data.image_size,
+        "dtype": run_config.model.dtype,
+    }
+    test_features = features.cached(folder, extractor, test, **key)
+
+    def train_features() -> features.Features:
+        return features.cached(folder, extractor, train, **key)
+
+    measured = protocol(config, extractor, train, train_features, test_features)
+    result = {
+        "protocol": config.protocol,
+        "checkpoint_step": network.step,
+        "untrained": network.untrained_,
+        "dataset": run_config.data.name,
+        "split": run_config.data.eval_split or "evaluation",
+        "num_examples": len(test),
+        "layer": config.features.layer,
+        **measured,
+    }
+    if checkpoint.is_primary():
+        name = "untrained" if network.untrained_ else str(network.step)
+        path = root / "eval" / config.protocol / name / "result.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".tmp")
+        partial.write_text(json.dumps(result, indent=2) + "\n")
+        partial.replace(path)
+        print(f"{config.protocol} of {name}: {describe(result)}  ({path})", flush=True)
+
+
+Protocol = Callable[
+    [
+        ConfigDict,
+        features.Extractor,
+        Any,
+        Callable[[], features.Features],
+        features.Features,
+    ],
+    dict[str, Any],
+]
+
+
+def run_linear(
+    config: ConfigDict,
+    extractor: features.Extractor,
+    source: Any,
+    train_features: Callable[[], features.Features],
+    test: features.Features,
+) -> dict[str, Any]:
+    """`evals.linear`, with all labels or few."""
+    keys = config.linear
+    classes = source.num_classes
+    if keys.labels_per_class is not None:
+        try:
+            results = linear.few_labels(
+                train_features(),
+                test,
+                classes=classes,
+                per_class=keys.labels_per_class,
+                draws=keys.draws,
+                c=keys.c,
+                seed=config.seed,
+            )
+        except ValueError as error:
+            raise configs.wrong(
+                "linear.labels_per_class", keys.labels_per_class, str(error)
+            ) from error
+        return {
+            **linear.spread(results),
+            "labels_per_class": keys.labels_per_class,
+            "draws": [result["top1"] for result in results],
+        }
+    batch_size = extractor.batch_size if keys.augment else keys.batch_size
+    steps = linear.num_steps(num_examples=len(source), batch_size=batch_size, epochs=keys.epochs)
+    if keys.augment:
+        batches = extractor.augmented(source, seed=config.seed, steps=steps)
+    else:
+        batches = linear.shuffled(
+            train_features(), batch_size=batch_size, steps=steps, seed=config.seed
+        )
+    params = linear.fit(
+        batches,
+        classes=classes,
+        learning_rate=linear.cosine(keys.lr, batch_size=batch_size, steps=steps),
+        weight_decay=keys.weight_decay,
+        seed=config.seed,
+    )
+    return linear.accuracies(linear.logits(params, test.x), test.labels)
+
+
+def run_knn(
+    config: ConfigDict,
+    extractor: features.Extractor,
+    source: Any,
+    train_features: Callable[[], features.Features],
+    test: features.Features,
+) -> dict[str, Any]:
+    """`evals.knn`."""
+    del extractor
+    votes = knn.scores(
+        train_features(),
+        test,
+        classes=source.num_classes,
+        k=config.knn.k,
+        temperature=config.knn.temperature,
+    )
+    return {
+        **linear.accuracies(votes, test.labels),
+        "k": config.knn.k,
+        "temperature": config.knn.temperature,
+    }
+
+
+PROTOCOLS: dict[str, Protocol] = {"linear": run_linear, "knn": run_knn}
+
+
+def describe(result: dict[str, Any]) -> str:
+    """A result for people."""
+    spread = f" ± {result['top1_std']:.1%}" if "top1_std" in result else ""
+    return (
+        f"top-1 {result['top1']:.1%}{spread}, top-5 {result['top5']:.1%} "
+        f"on {result['num_examples']} images of {result['dataset']}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Frozen features: what a network makes of every image of a split, computed once and cached."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from simclr_jax import mesh as meshes
+from simclr_jax.data import pipeline
+from simclr_jax.data.sources import Readable
+from simclr_jax.models.simclr import SimCLR
+from simclr_jax.step import to_float
+
+CALIBRATION_BATCHES = 16
+
+
+class Features(NamedTuple):
+    """x (n, F) float32 and labels (n,) int32 (-1: none)."""
+
+    x: np.ndarray
+    labels: np.ndarray
+
+
+class Extractor:
+    """A frozen network, batch norm in inference mode, on all devices.
+
+    Args:
+      model, variables: a `SimCLR` and its {"params", "batch_stats"}.
+      layer: 'pixels' (the images themselves), 'h', 'headK' (after layer K of the projection
+        head) or 'z'.
+      image_size: pixels.
+      batch_size: over all devices.
+      mesh: of the devices.
+
+    Raises:
+      ValueError: the head has no such layer.
+    """
+
+    def __init__(
+        self,
+        model: SimCLR,
+        variables: Any,
+        *,
+        layer: str,
+        image_size: int,
+        batch_size: int,
+        mesh: Mesh,
+    ):
+        layers = {"none": 0, "linear": 1, "nonlinear": model.head_layers}[model.head]
+        if layer.startswith("head") and int(layer[4:]) > layers:
+            raise ValueError(f"{layer}: the projection head has {layers} layers")
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self._layer = layer
+        self._variables = variables
+        self._mesh = mesh
+        self._rows = meshes.local_rows(mesh, batch_size)
+        self._extract = jax.jit(
+            partial(extract, model=model, layer=layer),
+            out_shardings=meshes.replicated(mesh),
+            compiler_options=meshes.compiler_options(),
+        )
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """This process's rows (n, S, S, 3) of a batch to the global batch's features (B, F)."""
+        if self._layer == "pixels" and jax.process_count() == 1:
+            return np.asarray(to_float(jnp.asarray(images))).reshape(len(images), -1)
+        batch = meshes.put({"image": images}, self._mesh)["image"]
+        return np.asarray(self._extract(self._variables, batch))
+
+    def evaluation(self, source: Readable) -> Features:
+        """Features of every image of the source, once, in order, in its evaluation view."""
+        x, labels = [], []
+        for batch in pipeline.eval_batches(
+            source, batch_size=self.batch_size, rows=self._rows, image_size=self.image_size
+        ):
+            x.append(self(batch["image"]))
+            labels.append(gather(batch["label"], self._mesh))
+        return Features(np.concatenate(x)[: len(source)], np.concatenate(labels)[: len(source)])
+
+    def augmented(self, source: Readable, *, seed: int, steps: int) -> Iterator[Features]:
+        """Endless epochs of randomly cropped and flipped images, a batch at a time."""
+        for batch in pipeline.train_batches(
+            source,
+            batch_size=self.batch_size,
+            rows=self._rows,
+            seed=seed,
+            start_step=0,
+            stop_step=steps,
+            image_size=self.image_size,
+            ops=("crop", "flip"),
+            strength=0.0,
+            views=1,
+        ):
+            yield Features(self(batch["image"][:, 0]), gather(batch["label"], self._mesh))
+
+
+def extract(variables: Any, images: jax.Array, *, model: SimCLR, layer: str) -> jax.Array:
+    """(N, S, S, 3) images to (N, F) float32 features of a layer."""
+    images = to_float(images)
+    if layer == "pixels":
+        return images.reshape(len(images), -1)
+    outputs: Any = model.apply(variables, images, train=False)
+    index = {"h": 0, "z": -1}[layer] if layer in ("h", "z") else int(layer.removeprefix("head"))
+    return outputs.z[index].astype(jnp.float32)
+
+
+def gather(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """Every process's rows of a batch, on every process."""
+    if jax.process_count() == 1:
+        return rows
+    array = meshes.put({"rows": rows}, mesh)["rows"]
+    return np.asarray(jax.jit(lambda x: x, out_shardings=meshes.replicated(mesh))(array))
+
+
+def calibrate(
+    model: SimCLR, variables: Any, source: Readable, *, batch_size: int, image_size: int, mesh: Mesh
+) -> Any:
+    """Batch-norm statistics of an untrained network: their mean over batches of training images.
+
+    At its initialisation a network's moving averages describe no data (mean 0, variance 1); an
+    untrained baseline with those would be a strawman.
+    """
+    zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+
+    @partial(
+        jax.jit,
+        out_shardings=meshes.replicated(mesh),
+        compiler_options=meshes.compiler_options(),
+    )
+    def statistics(images: jax.Array) -> Any:
+        _, updated = model.apply(
+            {"params": variables["params"], "batch_stats": zeros},
+            to_float(images),
+            train=True,
+            mutable=["batch_stats"],
+        )
+        # One update from zero holds (1 - momentum) = 0.1 of the batch's statistics.
+        return jax.tree.map(lambda x: 10.0 * x, updated["batch_stats"])
+
+    batches = pipeline.train_batches(
+        source,
+        batch_size=batch_size,
+        rows=meshes.local_rows(mesh, batch_size),
+        seed=0,
+        start_step=0,
+        stop_step=CALIBRATION_BATCHES,
+        image_size=image_size,
+        ops=(),
+        strength=0.0,
+        views=1,
+    )
+    sums = zeros
+    for batch in batches:
+        images = meshes.put({"image": batch["image"][:, 0]}, mesh)["image"]
+        sums = jax.tree.map(jnp.add, sums, statistics(images))
+    return {
+        "params": variables["params"],
+        "batch_stats": jax.tree.map(lambda x: x / CALIBRATION_BATCHES, sums),
+    }
+
+
+def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: Any) -> Features:
+    """`extractor.evaluation(source)`, kept in `folder` under a digest of `key` and the source.
+
+    `key` must name all that the features depend on besides the source: checkpoint, split,
+    transform, layer, dtype.
+    """
+    text = json.dumps({**key, "source": source.fingerprint()}, sort_keys=True)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
+    if path.exists():
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return Features(stored["x"], stored["labels"])
+    features = extractor.evaluation(source)
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial_path = path.with_suffix(".tmp")
+        with partial_path.open("wb") as file:
+            np.savez(file, x=features.x, labels=features.labels)
+        partial_path.replace(path)
+    return features
+
+
+def digest(variables: Any) -> str:
+    """A digest of a network's weights: the same weights, wherever they lie, share features."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        sha.update(jax.tree_util.keystr(path).encode())
+        sha.update(np.asarray(leaf).tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,37 @@
+"""One process-wide mesh of 8 CPU devices, and every warning and rank promotion an error."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import numpy as np
+import pytest
+
+from simclr_jax import mesh as meshes
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Several tests run the same program; it is compiled once."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def mesh8():
+    assert jax.device_count() == 8
+    return meshes.make()
+
+
+@pytest.fixture(scope="session")
+def mesh1():
+    return meshes.make(jax.devices()[:1])
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

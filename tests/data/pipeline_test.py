@@ -1,0 +1,107 @@
+"""(seed, step) → batches: the same whenever they are asked for, and by however many processes."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from simclr_jax.data.pipeline import eval_batches, train_batches
+from simclr_jax.data.sources import Digits, Readable
+from simclr_jax.errors import UserError
+
+BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Readable(Digits("test"), on_bad_image="error")
+
+
+def batches(source, count, *, start_step=0, rows=None, **kwargs):
+    options = {
+        "batch_size": BATCH, "rows": np.arange(BATCH) if rows is None else rows, "seed": 0,
+        "start_step": start_step, "image_size": 8, "ops": ("crop", "flip", "jitter", "blur"),
+        "strength": 1.0, **kwargs,
+    }  # fmt: skip
+    return list(islice(train_batches(source, **options), count))
+
+
+def assert_equal(a, b):
+    for key in ("image", "label", "blur_sigma"):
+        np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_batch_has_the_documented_shapes(digits):
+    (batch,) = batches(digits, 1)
+    assert {key: (value.shape, value.dtype) for key, value in batch.items()} == {
+        "image": ((BATCH, 2, 8, 8, 3), np.uint8),
+        "label": ((BATCH,), np.int32),
+        "blur_sigma": ((BATCH, 2), np.float32),
+    }
+
+
+def test_a_later_start_gives_the_same_batches(digits):
+    """Step 46 lies in the second epoch of 360 images."""
+    whole = batches(digits, 50)
+    for step in (1, 17, 44, 46):
+        assert_equal(batches(digits, 1, start_step=step)[0], whole[step])
+
+
+def test_two_processes_rows_concatenate_to_one_process_batch(digits):
+    whole = batches(digits, 3, start_step=43)
+    halves = [batches(digits, 3, start_step=43, rows=rows) for rows in np.split(np.arange(8), 2)]
+    for k in range(3):
+        joined = {key: np.concatenate([half[k][key] for half in halves]) for key in halves[0][k]}
+        assert_equal(joined, whole[k])
+
+
+def test_seeds_epochs_and_views_differ(digits):
+    (first,) = batches(digits, 1)
+    (other,) = batches(digits, 1, seed=1)
+    assert (first["image"] != other["image"]).mean() > 0.3
+    assert (first["image"][:, 0] != first["image"][:, 1]).mean() > 0.3
+
+
+def test_an_epoch_shows_every_image_once(digits):
+    kwargs = {"ops": (), "views": 1}
+    shown = np.concatenate([b["image"] for b in batches(digits, 45, **kwargs)])
+    everything = np.concatenate(
+        [b["image"] for b in eval_batches(digits, batch_size=40, rows=np.arange(40), image_size=8)]
+    )
+    assert sorted(x.tobytes() for x in shown) == sorted(x.tobytes() for x in everything)
+
+
+def test_uint8_is_the_rounding_of_float32(digits):
+    (rounded,) = batches(digits, 1)
+    (exact,) = batches(digits, 1, transfer_dtype="float32")
+    assert exact["image"].dtype == np.float32
+    np.testing.assert_allclose(rounded["image"] / 255, exact["image"], atol=0.5 / 255 + 1e-6)
+
+
+def test_blur_on_the_host_leaves_none_for_the_step(digits):
+    (device,) = batches(digits, 1, image_size=32)
+    (host,) = batches(digits, 1, image_size=32, blur_on="host")
+    assert (device["blur_sigma"] > 0).any()
+    assert (host["blur_sigma"] == 0).all()
+    sharp = device["blur_sigma"] == 0
+    np.testing.assert_array_equal(host["image"][sharp], device["image"][sharp])
+    assert (host["image"] != device["image"]).any()
+
+
+def test_evaluation_pads_the_last_batch_and_masks_it(digits):
+    found = list(eval_batches(digits, batch_size=100, rows=np.arange(100), image_size=8))
+    assert [int(b["mask"].sum()) for b in found] == [100, 100, 100, 60]
+    labels = np.concatenate([b["label"][b["mask"]] for b in found])
+    np.testing.assert_array_equal(labels, Digits("test").load(np.arange(360))[1])
+
+
+def test_a_source_that_fails_raises_its_own_error(digits):
+    class Failing:
+        def __len__(self):
+            return 100
+
+        def load(self, indices):
+            raise UserError("config.data.on_bad_image='error': x.jpg is unreadable")
+
+    with pytest.raises(UserError, match=r"x\.jpg is unreadable"):
+        batches(Failing(), 1)

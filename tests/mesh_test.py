@@ -1,0 +1,46 @@
+"""What lies on which device."""
+
+import jax
+import numpy as np
+import pytest
+
+from simclr_jax import mesh as meshes
+
+
+def test_a_process_holds_the_rows_of_its_devices(mesh8):
+    np.testing.assert_array_equal(meshes.local_rows(mesh8, 24), np.arange(24))
+
+
+def test_a_batch_is_split_in_order(mesh8):
+    rows = np.arange(24 * 2).reshape(24, 2)
+    array = meshes.put({"rows": rows}, mesh8)["rows"]
+    np.testing.assert_array_equal(array, rows)
+    for k, shard in enumerate(array.addressable_shards):
+        np.testing.assert_array_equal(shard.data, rows[3 * k : 3 * k + 3])
+
+
+def test_an_unknown_compiler_option_is_left_out(monkeypatch):
+    monkeypatch.setattr(meshes, "_CPU_OPTIONS", [])
+    real = jax.jit
+
+    def refuse(fn, compiler_options=None, **kwargs):
+        if compiler_options:
+            raise ValueError("no such option")
+        return real(fn, **kwargs)
+
+    monkeypatch.setattr(meshes.jax, "jit", refuse)
+    assert meshes.compiler_options() == {}
+
+
+@pytest.mark.parametrize("size", [8, 64])
+def test_convolutions_with_the_options_are_the_same(size):
+    x = jax.random.normal(jax.random.key(0), (2, size, size, 3))
+    w = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
+
+    def conv(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    fast = jax.jit(conv, compiler_options=meshes.compiler_options())(x, w)
+    np.testing.assert_allclose(fast, jax.jit(conv)(x, w), atol=1e-4)
