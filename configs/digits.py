@@ -11,14 +11,14 @@ from simclr_jax.configs import default
 
 def get_config() -> ConfigDict:
     c = default.get_config()
-    c.data.update(name="digits", image_size=16, num_examples=1437, num_classes=10)
+    c.data.update(name="digits", image_size=8, num_examples=1437, num_classes=10)
     # Digits have no colour and no mirror images: crops that leave the digit legible, and
     # intensity jitter, which is what brightness and contrast do to a grey image.
     c.augment.update(ops=("crop", "jitter"), strength=1.0, crop_area=(0.36, 1.0))
-    c.model.update(depth=18, width=0.25, stem="small", head_dim=64)
-    c.loss.temperature = 0.2
-    c.optim.update(name="adamw", lr=2e-3, lr_scaling="none", weight_decay=1e-4, warmup_epochs=2.0)
-    c.train.update(batch_size=256, epochs=60.0)
+    c.model.update(depth=18, width=0.25, head_dim=64)
+    c.loss.temperature = 0.5
+    c.optim.update(lr=1.0, weight_decay=1e-4, warmup_epochs=5.0)
+    c.train.update(batch_size=128, epochs=80.0)
     c.eval.every_epochs = 10.0
     c.checkpoint.every_epochs = 10.0
     c.log.every_steps = 20

@@ -127,7 +127,7 @@ def train_step(
     metrics |= {
         "loss": total,
         "learning_rate": learning_rate(state.step),
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
     }
     new_state = TrainState(
         step=state.step + 1,

@@ -1,0 +1,183 @@
+"""Whole runs in processes of their own, on real images: slow."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_jax import metrics
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "--config=configs/digits.py",
+    "--config.model.width=0.0625",
+    "--config.train.batch_size=32",
+    "--config.train.steps=40",
+    "--config.log.every_steps=1",
+    "--config.checkpoint.every_steps=5",
+    "--config.eval.every_steps=20",
+    "--config.optim.warmup_epochs=0.1",
+]
+
+
+def command(name, *argv):
+    # One device: what a laptop has.
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    return subprocess.Popen(
+        [sys.executable, "-m", f"simclr_jax.{name}", *map(str, argv)],
+        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finish(process):
+    """What it printed; it must have ended with status 0."""
+    printed, _ = process.communicate(timeout=1500)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def rows(workdir):
+    found = metrics.read_rows(workdir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in found]
+
+
+def result(workdir, protocol, name):
+    return json.loads((workdir / "eval" / protocol / str(name) / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run of 40 steps."""
+    workdir = tmp_path_factory.mktemp("whole")
+    finish(command("train", *TINY, f"--workdir={workdir}"))
+    return workdir
+
+
+def test_the_same_seed_gives_the_same_metrics_in_a_fresh_process(whole, tmp_path):
+    finish(command("train", *TINY, f"--workdir={tmp_path}"))
+    assert rows(tmp_path) == rows(whole)
+    assert len(rows(whole)) == 40
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, tmp_path):
+    """Killed twice, each time after a number of rows drawn at random."""
+    resumed = []
+    for stop in sorted(random.sample(range(6, 38), 2)):
+        process = command("train", *TINY, f"--workdir={tmp_path}")
+        while len(metrics.read_rows(tmp_path / "metrics.jsonl")) < stop:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        printed, _ = process.communicate()
+        resumed.append("resumed from step" in printed)
+        assert process.returncode == -signal.SIGKILL
+    assert "resumed from step" in finish(command("train", *TINY, f"--workdir={tmp_path}"))
+    assert resumed[0] is False
+    assert rows(tmp_path) == rows(whole)
+
+
+def test_the_main_command_reaches_what_the_readme_says(tmp_path):
+    """Ten labels a class, five draws: SimCLR against raw pixels and the untrained encoder."""
+    workdir = tmp_path / "digits"
+    printed = finish(command("train", "--config=configs/digits.py", f"--workdir={workdir}"))
+    assert "eval top-1" in printed.splitlines()[-2]
+
+    def top1(*options, name):
+        finish(
+            command(
+                "eval", "--config=configs/eval/linear.py", f"--run={workdir}",
+                "--config.linear.labels_per_class=10", "--config.linear.draws=5", *options,
+            )
+        )  # fmt: skip
+        return result(workdir, "linear", name)["top1"]
+
+    step = metrics.read_rows(workdir / "metrics.jsonl")[-1]["step"]
+    assert top1(name=step) >= 0.93
+    assert top1("--config.features.layer=pixels", name=step) == pytest.approx(0.9, abs=0.02)
+    assert top1("--untrained", name="untrained") < 0.5
+
+
+def test_a_folder_of_jpegs_with_broken_ones_pretrains_and_evaluates(tmp_path):
+    rng = np.random.default_rng(0)
+    images = tmp_path / "my images"
+    for k in range(120):
+        label = ["chats noirs", "été 夏"][k % 2]
+        path = images / label / f"photo {k} ñ.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        texture = rng.integers(0, 255, (8, 8, 3)) // (1 + k % 2) + 60 * (k % 2)
+        pixels = tf.image.resize(texture.astype(np.float32), (40 + k % 9, 56), method="nearest")
+        path.write_bytes(tf.io.encode_jpeg(tf.cast(pixels, tf.uint8)).numpy())
+    broken = sorted(images.rglob("*.jpg"))[3::25]
+    assert len(broken) == 5
+    for number, path in enumerate(broken):
+        data = path.read_bytes()
+        path.write_bytes(
+            [b"", data[:200], b"no image", data[: len(data) // 2], b"\xff\xd8"][number]
+        )
+    workdir = tmp_path / "run"
+    printed = finish(
+        command(
+            "train", "--config=configs/folder.py", f"--workdir={workdir}",
+            f"--config.data.dir={images}", "--config.data.image_size=32",
+            "--config.model.width=0.125", "--config.train.batch_size=32", "--config.train.steps=12",
+        )
+    )  # fmt: skip
+    unreadable = [line for line in printed.splitlines() if "unreadable image replaced" in line]
+    assert len(unreadable) == len(set(unreadable))
+    assert {path.name for path in broken} >= {
+        name for line in unreadable for name in [line.split("/")[-1].split("'")[0]]
+    }
+    assert "unreadable images were replaced" in printed
+    finish(command("eval", "--config=configs/eval/knn.py", f"--run={workdir}"))
+    assert result(workdir, "knn", 12)["num_examples"] == 12
+
+
+needs_tfds = pytest.mark.skipif(
+    not Path(os.environ.get("TFDS_DATA_DIR", "nowhere"), "cifar10").exists(),
+    reason="TFDS_DATA_DIR holds no prepared cifar10",
+)
+
+
+@needs_tfds
+def test_cifar10_learns_more_than_its_untrained_self(tmp_path):
+    """A small ResNet on a subset: nearest neighbours, in a few minutes."""
+    finish(
+        command(
+            "train", "--config=configs/cifar10.py:recipe=small_batch", f"--workdir={tmp_path}",
+            "--config.data.train_split=train[:5000]", "--config.data.eval_split=test[:1000]",
+            "--config.model.width=0.125", "--config.train.batch_size=128",
+            "--config.train.steps=150", "--config.optim.warmup_epochs=1",
+            "--config.augment.crop_area=(0.2,1.0)",
+        )
+    )  # fmt: skip
+    for options in ([], ["--untrained"]):
+        finish(command("eval", "--config=configs/eval/knn.py", f"--run={tmp_path}", *options))
+    trained, untrained = result(tmp_path, "knn", 150), result(tmp_path, "knn", "untrained")
+    assert trained["top1"] > untrained["top1"] + 0.05
+
+
+@needs_tfds
+def test_photographs_train_below_the_loss_of_chance(tmp_path):
+    """imagenette224, ArrayRecord, blur in the step."""
+    finish(
+        command(
+            "train", "--config=configs/imagenet.py:depth=18,width=0.25", f"--workdir={tmp_path}",
+            "--config.data.name=imagenette224", "--config.data.image_size=64",
+            "--config.data.train_split=train[:1000]", "--config.data.eval_split=validation[:100]",
+            "--config.model.dtype=float32", "--config.train.batch_size=64",
+            "--config.train.steps=40", "--config.optim.lr_scaling=sqrt",
+            "--config.optim.lr=0.075", "--config.optim.warmup_epochs=1",
+            "--config.loss.temperature=0.2",
+        )
+    )  # fmt: skip
+    assert rows(tmp_path)[-1]["contrastive_loss"] < 2 * np.log(2 * 64 - 1) - 0.5

@@ -1,0 +1,161 @@
+"""The eval binary on a tiny run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simclr_jax import cli, train
+from simclr_jax import eval as evaluation
+from simclr_jax.evals import features
+
+ROOT = Path(__file__).parents[1]
+LINEAR, KNN = f"--config={ROOT}/configs/eval/linear.py", f"--config={ROOT}/configs/eval/knn.py"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of 4 steps with checkpoints 2 and 4."""
+    workdir = tmp_path_factory.mktemp("evaluated")
+    with pytest.raises(SystemExit) as status:
+        train.main(
+            [
+                f"--config={ROOT}/configs/digits.py", "--config.data.image_size=8",
+                "--config.model.width=0.0625", "--config.train.batch_size=16",
+                "--config.train.steps=4", "--config.checkpoint.every_steps=2",
+                "--config.eval.batch_size=120", "--config.log.tensorboard=false",
+                f"--workdir={workdir}",
+            ]
+        )  # fmt: skip
+    assert status.value.code == 0
+    return workdir
+
+
+def run(*argv):
+    with pytest.raises(SystemExit) as status:
+        evaluation.main(argv)
+    return status.value.code
+
+
+def result(workdir, protocol, name):
+    return json.loads((workdir / "eval" / protocol / name / "result.json").read_text())
+
+
+def test_knn_writes_the_documented_keys(finished):
+    assert run(KNN, f"--run={finished}") == 0
+    found = result(finished, "knn", "4")
+    assert found["protocol"] == "knn"
+    assert found["checkpoint_step"] == 4
+    assert (found["dataset"], found["num_examples"]) == ("digits", 360)
+    assert 0.1 < found["top1"] <= found["top5"] <= 1
+    assert (found["k"], found["temperature"]) == (200, 0.1)
+
+
+def test_linear_uses_the_features_that_knn_cached(finished, monkeypatch):
+    assert run(KNN, f"--run={finished}") == 0
+    monkeypatch.setattr(features.Extractor, "evaluation", None)  # computing them would fail
+    assert run(LINEAR, f"--run={finished}", "--config.linear.epochs=3") == 0
+    assert result(finished, "linear", "4")["top1"] > 0.1
+
+
+def test_another_checkpoint_layer_or_split_has_other_features(finished):
+    def cached():
+        return len(list((finished / "eval" / "features").glob("*.npz")))
+
+    run(KNN, f"--run={finished}")
+    before = cached()
+    for override in ("--step=2", "--config.features.layer=head1", "--untrained"):
+        assert run(KNN, f"--run={finished}", override) == 0
+    assert run(KNN, f"--run={finished}", "--config.data.eval_split=train") == 0
+    assert cached() == before + 3 * 2  # the training split serves as either
+    assert result(finished, "knn", "2")["checkpoint_step"] == 2
+    assert result(finished, "knn", "untrained")["untrained"] is True
+
+
+def test_pixels_are_the_images_themselves(finished):
+    options = ("--config.features.layer=pixels", "--config.linear.labels_per_class=10")
+    assert run(LINEAR, f"--run={finished}", *options) == 0
+    found = result(finished, "linear", "4")
+    assert found["top1"] == pytest.approx(0.9, abs=0.02)  # logistic regression on 64 pixels
+    assert len(found["draws"]) == 5
+    assert found["top1_std"] == pytest.approx(np.std(found["draws"]))
+
+
+def test_augmented_linear_evaluation_runs(finished):
+    assert run(LINEAR, f"--run={finished}", "--config.linear.augment=true",
+               "--config.linear.epochs=1") == 0  # fmt: skip
+    assert result(finished, "linear", "4")["top1"] > 0.05
+
+
+def test_watch_evaluates_every_checkpoint_and_ends_with_the_run(finished, capsys):
+    assert run(KNN, f"--run={finished}", "--watch") == 0
+    printed = capsys.readouterr().out
+    assert "knn of 2:" in printed
+    assert "knn of 4:" in printed
+
+
+def test_another_dataset_by_override(finished, tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in ("dark", "light"):
+            for k in range(6):
+                path = tmp_path / split / label / f"{k}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                level = rng.integers(0, 60) + (180 if label == "light" else 0)
+                Image.new("RGB", (9, 11), (int(level),) * 3).save(path)
+    folder = ("--config.data.name=folder", f"--config.data.dir={tmp_path}")
+    assert run(KNN, f"--run={finished}", *folder, "--config.knn.k=3") == 0
+    found = result(finished, "knn", "4")
+    assert (found["dataset"], found["num_examples"], found["top1"]) == ("folder", 12, 1.0)
+
+
+def test_padded_features_are_the_unpadded_ones(finished):
+    """Odd batches, last one short: every example once, whatever the batch."""
+    for size in (64, 104):
+        assert run(KNN, f"--run={finished}", f"--config.features.batch_size={size}") == 0
+    network, source, mesh = opened(finished)
+    found = [extractor(network, size, mesh).evaluation(source) for size in (64, 104)]
+    assert found[0].x.shape == (360, 32)
+    np.testing.assert_allclose(found[0].x, found[1].x, atol=1e-5)
+    np.testing.assert_array_equal(found[0].labels, source.load(np.arange(360))[1])
+
+
+def opened(workdir):
+    from simclr_jax import checkpoint, mesh, parts
+    from simclr_jax import config as configs
+
+    network = evaluation.Network.trained(configs.load([KNN]), checkpoint.Reader(workdir), 4)
+    return network, parts.open_split(network.config, "test"), mesh.make()
+
+
+def extractor(network, size, mesh):
+    from simclr_jax import parts
+
+    return features.Extractor(
+        parts.model(network.config), network.variables, layer="h", image_size=8, batch_size=size,
+        mesh=mesh,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        ([KNN], "--run: required"),
+        ([KNN, "--run=nowhere"], "--run=nowhere: no run there"),
+        ([KNN, "--run={run}", "--step=3"], "--step=3: "),
+        ([KNN, "--run={run}", "--watch", "--step=2"], "--watch: cannot be combined"),
+        ([KNN, "--run={run}", "--config.features.layer=head9"], "config.features.layer=head9: the"),
+        ([KNN, "--run={run}", "--config.features.layer=y"], "config.features.layer='y': must be"),
+        ([KNN, "--run={run}", "--config.knn.k=0"], "config.knn.k=0: must be at least 1"),
+        ([LINEAR, "--run={run}", "--config.linear.labels_per_class=999"],
+         "config.linear.labels_per_class=999: must be at most"),
+        ([f"--config={ROOT}/configs/digits.py", "--run={run}"], "config.protocol=None: must be"),
+    ],
+)  # fmt: skip
+def test_bad_input_ends_with_status_2_and_a_line(finished, capsys, argv, line):
+    status = run(*(arg.format(run=finished) for arg in argv))
+    assert status == cli.USER_ERROR
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith(line)

@@ -1,0 +1,184 @@
+"""The train binary on a shipped config, shrunk: what it writes, how it resumes, how it fails."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from simclr_jax import checkpoint, cli, metrics, train
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    f"--config={ROOT}/configs/digits.py",
+    "--config.data.image_size=8",
+    "--config.model.width=0.0625",
+    "--config.train.batch_size=16",
+    "--config.log.every_steps=1",
+    "--config.checkpoint.every_steps=3",
+    "--config.eval.every_steps=4",
+    "--config.eval.batch_size=120",
+    "--config.checkpoint.keep=1",
+    "--config.optim.warmup_epochs=0.02",
+    "--config.log.tensorboard=false",
+]
+
+
+def run(workdir, *overrides, steps=8):
+    """The exit status of simclr-train."""
+    argv = [*TINY, f"--config.train.steps={steps}", *overrides, f"--workdir={workdir}"]
+    with pytest.raises(SystemExit) as status:
+        train.main(argv)
+    return status.value.code
+
+
+def rows(workdir):
+    """metrics.jsonl without what depends on the clock."""
+    found = metrics.read_rows(workdir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in found]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of 8 steps, evaluated at 4 and 8, saved at 3, 6 and 8."""
+    workdir = tmp_path_factory.mktemp("finished")
+    assert run(workdir) == 0
+    return workdir
+
+
+def test_a_run_writes_a_row_a_step_with_the_documented_keys(finished):
+    found = metrics.read_rows(finished / "metrics.jsonl")
+    assert [row["step"] for row in found] == list(range(1, 9))
+    always = {
+        "step", "epoch", "loss", "contrastive_loss", "contrastive_accuracy", "contrastive_entropy",
+        "online_accuracy", "learning_rate", "grad_norm", "images_per_second",
+    }  # fmt: skip
+    for row in found:
+        assert always <= set(row)
+        assert ("eval_loss" in row and "eval_top1" in row) == (row["step"] in (4, 8))
+    assert found[0]["learning_rate"] == 0.0  # row k is update k, whose rate is schedule(k - 1)
+    assert found[0]["images_per_second"] is None  # compiling is not training
+    assert found[5]["images_per_second"] > 0
+    assert found[3]["epoch"] == 4 * 16 / 1437
+
+
+def test_the_latest_and_the_best_checkpoint_are_kept(finished):
+    """keep=1: 8 is the latest, and the only one that was evaluated."""
+    assert checkpoint.Reader(finished).steps() == [8]
+
+
+def test_config_json_describes_the_run(finished):
+    described = json.loads((finished / "config.json").read_text())
+    assert described["config"]["train"]["batch_size"] == 16
+    assert described["config"]["data"]["num_examples"] == 1437
+    assert described["devices"] == 8
+    assert described == checkpoint.Reader(finished).config(8)
+
+
+def test_a_finished_run_says_so(finished, capsys):
+    before = (finished / "metrics.jsonl").read_bytes()
+    assert run(finished) == 0
+    assert "had reached step 8 already" in capsys.readouterr().out
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [5, 7])
+def test_an_interrupted_run_goes_on_exactly(finished, tmp_path, monkeypatch, capsys, at):
+    """Stopped after step `at`, with the last checkpoint at 3 or 6."""
+    real = metrics.MetricsLog.write
+
+    def stop(self, row):
+        real(self, row)
+        if row["step"] == at:
+            raise KilledError
+
+    monkeypatch.setattr(metrics.MetricsLog, "write", stop)
+    with pytest.raises(KilledError):
+        train.main([*TINY, "--config.train.steps=8", f"--workdir={tmp_path}"])
+    monkeypatch.undo()
+    assert run(tmp_path) == 0
+    assert f"resumed from step {at // 3 * 3}" in capsys.readouterr().out
+    assert rows(tmp_path) == rows(finished)
+    for a, b in zip(*(leaves(workdir) for workdir in (tmp_path, finished)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def leaves(workdir):
+    """Every array in the last checkpoint, as raw bytes decided by Orbax alone."""
+    import orbax.checkpoint as ocp
+
+    manager = ocp.CheckpointManager(workdir / "checkpoints")
+    items = manager.restore(
+        8, args=ocp.args.Composite(model=ocp.args.StandardRestore(),
+                                   optimizer=ocp.args.StandardRestore())
+    )  # fmt: skip
+    return jax.tree.leaves((items["model"], items["optimizer"]))
+
+
+def test_unlabelled_training_has_no_classifier_and_the_same_encoder(finished, tmp_path):
+    assert run(tmp_path, "--config.data.num_classes=0", steps=8) == 0
+    for row in rows(tmp_path):
+        assert "online_accuracy" not in row
+        assert "eval_top1" not in row
+    assert rows(tmp_path)[0]["contrastive_loss"] == rows(finished)[0]["contrastive_loss"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tmp_path, capsys):
+    status = run(
+        tmp_path, "--config.optim.name=momentum", "--config.optim.lr=1e30",
+        "--config.optim.warmup_epochs=0.03", "--config.checkpoint.every_steps=1",
+    )  # fmt: skip
+    assert status == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    step = int(line.split(":")[0].removeprefix("step "))
+    assert "is nan" in line or "is inf" in line
+    kept = checkpoint.Reader(tmp_path).steps()
+    assert kept
+    assert max(kept) == step - 1
+    assert rows(tmp_path)[-1]["step"] == step - 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["--config.train.batch_size=12"], "config.train.batch_size=12: must be a multiple"),
+        (["--config.train.batch_size=1440"], "config.train.batch_size=1440: must be at most"),
+        (["--config.data.name=folder"], "config.data.dir=None"),
+        (["--config.data.eval_split=validation"], "config.data split 'validation'"),
+        (["--workers=3"], "Unknown command line flag 'workers'"),
+        (["extra"], "extra"),
+    ],
+)  # fmt: skip
+def test_bad_input_ends_with_status_2_and_a_line(tmp_path, capsys, overrides, line):
+    status = run(tmp_path / "run", *overrides)
+    captured = capsys.readouterr()
+    assert status == cli.USER_ERROR
+    assert line in captured.err.strip().splitlines()[-1]
+    assert not (tmp_path / "run").exists()  # nothing was made
+
+
+def test_a_workdir_is_required(capsys):
+    with pytest.raises(SystemExit) as status:
+        train.main(TINY)
+    assert status.value.code == cli.USER_ERROR
+    assert "--workdir: required" in capsys.readouterr().err
+
+
+def test_a_workdir_of_another_run_is_refused_unharmed(finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert run(finished, "--config.model.head_dim=8") == cli.USER_ERROR
+    assert "config.model.head_dim=8 (the run has 64)" in capsys.readouterr().err
+    after = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert after == before
+
+
+def test_help_lists_the_flags(capsys):
+    with pytest.raises(SystemExit) as status:
+        train.main(["--help"])
+    assert status.value.code == 0
+    assert "--workdir" in capsys.readouterr().out
