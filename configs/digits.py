@@ -17,8 +17,8 @@ def get_config() -> ConfigDict:
     c.augment.update(ops=("crop", "jitter"), strength=1.0, crop_area=(0.36, 1.0))
     c.model.update(depth=18, width=0.25, head_dim=64)
     c.loss.temperature = 0.5
-    c.optim.update(lr=1.0, weight_decay=1e-4, warmup_epochs=5.0)
-    c.train.update(batch_size=128, epochs=80.0)
+    c.optim.update(lr=3.0, weight_decay=1e-4, warmup_epochs=5.0)
+    c.train.update(batch_size=128, epochs=60.0)
     c.eval.every_epochs = 10.0
     c.checkpoint.every_epochs = 10.0
     c.log.every_steps = 20

@@ -1,14 +1,9 @@
-"""Configs: load one with its overrides, check it, and write what a run was made of.
-
-Every error names the key, its value and what is allowed, before anything expensive starts.
-"""
+"""Configs: load one with its overrides, and record what a run was made of."""
 
 import difflib
 import json
-import math
 import platform
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,14 +12,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
-from simclr_jax.data.augment import BRIGHTNESS, OPS
 from simclr_jax.errors import UserError
-from simclr_jax.losses import LOSSES
-from simclr_jax.models.heads import HEADS
-from simclr_jax.models.resnet import BLOCKS
-from simclr_jax.optim import OPTIMIZERS
-
-Rule = tuple[Callable[[Any], bool], str]
 
 
 def load(argv: Sequence[str]) -> ConfigDict:
@@ -51,7 +39,7 @@ def load(argv: Sequence[str]) -> ConfigDict:
         if not isinstance(error, flags.Error):  # whose last line names the error it wraps
             reason = f"{type(error).__name__}: {reason}"
         raise UserError(f"--config={given[-1]}: {reason}") from error
-    known = _keys(config)
+    known = keys(config)
     for override in overrides:
         key, value = _split(override)
         _check_override(key, value, override, known, given[-1])
@@ -89,147 +77,19 @@ def _split(arg: str) -> tuple[str, str]:
     return flag, value
 
 
-def _keys(config: ConfigDict, prefix: str = "") -> dict[str, type]:
+def keys(config: ConfigDict, prefix: str = "") -> dict[str, type]:
     """Every leaf's dotted key and type."""
-    keys: dict[str, type] = {}
+    found: dict[str, type] = {}
     for name in config:
         if isinstance(config[name], ConfigDict):
-            keys |= _keys(config[name], f"{prefix}{name}.")
+            found |= keys(config[name], f"{prefix}{name}.")
         else:
-            keys[prefix + name] = config.get_type(name)
-    return keys
+            found[prefix + name] = config.get_type(name)
+    return found
 
 
-def _one_of(*allowed: Any) -> Rule:
-    return lambda value: value in allowed, f"one of {', '.join(map(str, allowed))}"
-
-
-def _number(low: float, high: float = math.inf, *, above: bool = False) -> Rule:
-    text = f"{'above' if above else 'at least'} {low}"
-    if high < math.inf:
-        text = f"{text} and at most {high}"
-
-    def holds(value: Any) -> bool:
-        return math.isfinite(value) and (value > low if above else value >= low) and value <= high
-
-    return holds, text
-
-
-def _span(value: Any) -> bool:
-    return len(value) == 2 and 0 < value[0] <= value[1] <= 1
-
-
-_ABOVE_0 = _number(0, above=True)
-_AT_LEAST_0 = _number(0)
-_AT_LEAST_1 = _number(1)
-
-# What each key may be; a key that is None (a placeholder left open) is not checked.
-RULES: dict[str, Rule] = {
-    "seed": _number(0, 2**31 - 1),
-    "data.name": (bool, "a TFDS name, 'folder' or 'digits'"),
-    "data.held_out": (lambda value: 0 < value < 1, "a fraction between 0 and 1"),
-    "data.image_size": _number(8, 4096),
-    "data.num_classes": _AT_LEAST_0,
-    "data.num_examples": _AT_LEAST_1,
-    "data.cache_bytes": _AT_LEAST_0,
-    "data.shuffle_block": _AT_LEAST_1,
-    "data.shuffle_window": _AT_LEAST_1,
-    "data.transfer_dtype": _one_of("uint8", "float32"),
-    "data.on_bad_image": _one_of("replace", "error"),
-    "augment.ops": (
-        lambda value: set(value) <= set(OPS) and len(set(value)) == len(value),
-        f"a tuple of {', '.join(OPS)}, each at most once",
-    ),
-    "augment.strength": _number(0, 5),
-    "augment.brightness": _one_of(*BRIGHTNESS),
-    "augment.crop_area": (_span, "two fractions of the image, 0 < smallest <= largest <= 1"),
-    "augment.blur_on": _one_of("device", "host"),
-    "model.depth": _one_of(*BLOCKS),
-    "model.width": _number(1 / 16, 16),
-    "model.sk_ratio": _number(0, 1),
-    "model.se_ratio": _number(0, 1),
-    "model.stem": _one_of("auto", "small", "imagenet"),
-    "model.dtype": _one_of("float32", "bfloat16"),
-    "model.head": _one_of(*HEADS),
-    "model.head_layers": _number(2, 16),
-    "model.head_dim": _AT_LEAST_1,
-    "loss.name": _one_of(*LOSSES),
-    "loss.temperature": _ABOVE_0,
-    "optim.name": _one_of(*OPTIMIZERS),
-    "optim.lr": _AT_LEAST_0,
-    "optim.lr_scaling": _one_of("linear", "sqrt", "none"),
-    "optim.weight_decay": _AT_LEAST_0,
-    "optim.warmup_epochs": _AT_LEAST_0,
-    "train.batch_size": _number(2),
-    "train.epochs": _ABOVE_0,
-    "train.steps": _AT_LEAST_1,
-    "eval.every_epochs": _ABOVE_0,
-    "eval.every_steps": _AT_LEAST_1,
-    "eval.batch_size": _AT_LEAST_1,
-    "checkpoint.every_epochs": _ABOVE_0,
-    "checkpoint.every_steps": _AT_LEAST_1,
-    "checkpoint.keep": _AT_LEAST_1,
-    "log.every_steps": _AT_LEAST_1,
-    "features.layer": (
-        lambda value: re.fullmatch(r"pixels|h|z|head[1-9]\d*", value) is not None,
-        "pixels, h, headK (after hidden layer K of the head) or z",
-    ),
-    "features.batch_size": _AT_LEAST_1,
-    "linear.lr": _ABOVE_0,
-    "linear.weight_decay": _AT_LEAST_0,
-    "linear.batch_size": _AT_LEAST_1,
-    "linear.epochs": _ABOVE_0,
-    "linear.labels_per_class": _AT_LEAST_1,
-    "linear.draws": _AT_LEAST_1,
-    "linear.c": _ABOVE_0,
-    "knn.k": _AT_LEAST_1,
-    "knn.temperature": _ABOVE_0,
-}
-
-
-def wrong(key: str, value: Any, allowed: str) -> UserError:
-    """The error for a value: names the key, the value, and what is allowed."""
-    return UserError(f"config.{key}={value!r}: must be {allowed}")
-
-
-def check(config: ConfigDict, *, devices: int) -> None:
-    """Checks every key by itself, then the keys that constrain each other.
-
-    Args:
-      config: of a training run or an evaluation.
-      devices: that batches are split over.
-
-    Raises:
-      UserError: names the key, the value and what is allowed.
-    """
-    for key in _keys(config):
-        value = _get(config, key)
-        if value is not None and key in RULES and not RULES[key][0](value):
-            raise wrong(key, value, RULES[key][1])
-    for key in ("train.batch_size", "eval.batch_size", "features.batch_size"):
-        value = _get(config, key)
-        if value is not None and value % devices:
-            raise wrong(key, value, f"a multiple of the {devices} devices")
-    if "model" in config:
-        _check_model(config)
-    if "train" in config and config.data.name is None:
-        raise wrong("data.name", None, RULES["data.name"][1])
-
-
-def _check_model(config: ConfigDict) -> None:
-    model, size = config.model, config.data.image_size
-    if model.sk_ratio > 0 and model.depth < 50:
-        raise wrong("model.sk_ratio", model.sk_ratio, f"0 for depth {model.depth}: bottleneck only")
-    if stem_of(model.stem, size) == "imagenet" and size < 32:
-        raise wrong("data.image_size", size, "at least 32 for the imagenet stem")
-
-
-def stem_of(stem: str, image_size: int) -> str:
-    """The stem that 'auto' stands for."""
-    return stem if stem != "auto" else "small" if image_size <= 32 else "imagenet"
-
-
-def _get(config: ConfigDict, key: str) -> Any:
+def get(config: ConfigDict, key: str) -> Any:
+    """The value of a dotted key; None where the config has no such key."""
     value: Any = config
     for part in key.split("."):
         if part not in value:
@@ -284,11 +144,10 @@ _FREE = ("log.", "eval.", "checkpoint.", "data.dir", "data.cache_bytes", "data.o
 
 def check_same_run(config: ConfigDict, stored: ConfigDict, workdir: str) -> None:
     """Raises UserError if `config` would not continue the run that `stored` describes."""
-    keys = {*_keys(config), *_keys(stored)}
     changed = [
-        f"config.{key}={_get(config, key)!r} (the run has {_get(stored, key)!r})"
-        for key in sorted(keys)
-        if _get(config, key) != _get(stored, key) and not key.startswith(_FREE)
+        f"config.{key}={get(config, key)!r} (the run has {get(stored, key)!r})"
+        for key in sorted({*keys(config), *keys(stored)})
+        if get(config, key) != get(stored, key) and not key.startswith(_FREE)
     ]
     if changed:
         raise UserError(

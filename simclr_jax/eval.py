@@ -16,12 +16,13 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from simclr_jax import checkpoint, cli, parts
+from simclr_jax import checkpoint, cli, parts, rules
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features, knn, linear
+from simclr_jax.models.simclr import SimCLR
 
 POLL_SECONDS = 5.0
 ROWS_PER_DEVICE = 64
@@ -68,7 +69,7 @@ def evaluate(
     if watch and (untrained or step is not None):
         raise UserError("--watch: cannot be combined with --untrained or --step")
     checkpoint.quiet()
-    configs.check(config, devices=jax.device_count())
+    rules.check(config, devices=jax.device_count())
     root = epath.Path(run).expanduser()
     if not (root / "config.json").exists():
         raise UserError(f"--run={run}: no run there (no config.json)")
@@ -109,20 +110,26 @@ class Network(NamedTuple):
     """A network to evaluate: the run's config with the evaluation's data keys, and its weights."""
 
     config: ConfigDict
+    model: SimCLR
     variables: Any
-    step: int
-    untrained_: bool
+    step: int | None  # of the checkpoint; None: the untrained network
+
+    @property
+    def name(self) -> str:
+        return "untrained" if self.step is None else str(self.step)
 
     @classmethod
     def trained(cls, config: ConfigDict, reader: checkpoint.Reader, step: int) -> "Network":
         run_config = configs.from_json(reader.config(step))
+        model = parts.model(run_config)
         abstract = states.abstract(
-            parts.model(run_config),
+            model,
             parts.optimizer(run_config, parts.schedule(run_config).learning_rate),
             image_size=run_config.data.image_size,
             mesh=meshes.make(),
         )
-        return cls(with_data(run_config, config.data), reader.model(step, abstract), step, False)
+        variables = reader.model(step, abstract)
+        return cls(with_data(run_config, config.data), model, variables, step)
 
     @classmethod
     def untrained(cls, config: ConfigDict, described: dict[str, Any]) -> "Network":
@@ -139,7 +146,7 @@ class Network(NamedTuple):
             image_size=size,
             mesh=mesh,
         )
-        return cls(with_data(run_config, config.data), variables, 0, True)
+        return cls(with_data(run_config, config.data), model, variables, None)
 
 
 def with_data(run_config: ConfigDict, data: ConfigDict) -> ConfigDict:
@@ -169,7 +176,7 @@ def evaluate_one(
     size = config.features.batch_size or ROWS_PER_DEVICE * jax.device_count()
     try:
         extractor = features.Extractor(
-            parts.model(run_config),
+            network.model,
             network.variables,
             layer=config.features.layer,
             image_size=run_config.data.image_size,
@@ -193,8 +200,8 @@ def evaluate_one(
     measured = protocol(config, extractor, train, train_features, test_features)
     result = {
         "protocol": config.protocol,
-        "checkpoint_step": network.step,
-        "untrained": network.untrained_,
+        "checkpoint_step": network.step or 0,
+        "untrained": network.step is None,
         "dataset": run_config.data.name,
         "split": run_config.data.eval_split or "evaluation",
         "num_examples": len(test),
@@ -202,13 +209,12 @@ def evaluate_one(
         **measured,
     }
     if checkpoint.is_primary():
-        name = "untrained" if network.untrained_ else str(network.step)
-        path = root / "eval" / config.protocol / name / "result.json"
+        path = root / "eval" / config.protocol / network.name / "result.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".tmp")
         partial.write_text(json.dumps(result, indent=2) + "\n")
         partial.replace(path)
-        print(f"{config.protocol} of {name}: {describe(result)}  ({path})", flush=True)
+        print(f"{config.protocol} of {network.name}: {describe(result)}  ({path})", flush=True)
 
 
 Protocol = Callable[
@@ -245,7 +251,7 @@ def run_linear(
                 seed=config.seed,
             )
         except ValueError as error:
-            raise configs.wrong(
+            raise rules.wrong(
                 "linear.labels_per_class", keys.labels_per_class, str(error)
             ) from error
         return {

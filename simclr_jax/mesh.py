@@ -63,4 +63,9 @@ def compiler_options() -> dict[str, Any]:
     return _CPU_OPTIONS[0]
 
 
+def once_options() -> dict[str, Any]:
+    """XLA options for what runs once: on CPU, optimising it takes longer than running it."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+
+
 _CPU_OPTIONS: list[dict[str, Any]] = []

@@ -11,11 +11,11 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from simclr_jax import config as configs
 from simclr_jax import losses, optim
 from simclr_jax import mesh as meshes
 from simclr_jax.data import pipeline, sources
 from simclr_jax.data.augment import blur_taps
+from simclr_jax.models.resnet import stem_for
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.step import Loss, train_step
 
@@ -41,7 +41,7 @@ def model(config: ConfigDict) -> SimCLR:
     return SimCLR(
         depth=m.depth,
         width=m.width,
-        stem=configs.stem_of(m.stem, config.data.image_size),
+        stem=stem_for(m.stem, config.data.image_size),
         sk_ratio=m.sk_ratio,
         se_ratio=m.se_ratio,
         head=m.head,

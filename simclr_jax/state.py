@@ -53,7 +53,10 @@ def create(
     def init() -> TrainState:
         return initialize(model, tx, seed=seed, image_size=image_size)
 
-    return jax.jit(init, out_shardings=meshes.replicated(mesh))()
+    jitted = jax.jit(
+        init, out_shardings=meshes.replicated(mesh), compiler_options=meshes.once_options()
+    )
+    return jitted()
 
 
 def abstract(

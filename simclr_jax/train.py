@@ -16,7 +16,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from simclr_jax import checkpoint, cli, metrics, parts
+from simclr_jax import checkpoint, cli, metrics, parts, rules
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
@@ -47,7 +47,7 @@ def train(config: ConfigDict, workdir: str | None) -> None:
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
     checkpoint.quiet()
-    configs.check(config, devices=jax.device_count())
+    rules.check(config, devices=jax.device_count())
     source, eval_source = resolve(config)
     config = configs.freeze(config)
     root = open_workdir(workdir)
@@ -169,18 +169,18 @@ def resolve(config: ConfigDict) -> tuple[Readable, Readable]:
     """Opens both splits and fills in what only the data know."""
     source = parts.open_split(config, config.data.train_split)
     if len(source) < config.train.batch_size:
-        raise configs.wrong(
+        raise rules.wrong(
             "train.batch_size",
             config.train.batch_size,
             f"at most the {len(source)} images of {config.data.train_split!r}",
         )
     eval_source = parts.open_split(config, config.data.eval_split)
     if len(eval_source) == 0:
-        raise configs.wrong(
+        raise rules.wrong(
             "data.held_out", config.data.held_out, "large enough to hold out an image"
         )
     if source.num_classes != eval_source.num_classes and config.data.num_classes != 0:
-        raise configs.wrong(
+        raise rules.wrong(
             "data.eval_split",
             config.data.eval_split,
             f"a split with the training split's {source.num_classes} classes",

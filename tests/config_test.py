@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from simclr_jax import config as configs
+from simclr_jax import rules
 from simclr_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +17,7 @@ SHIPPED = ["digits.py", "cifar10.py", "cifar10.py:recipe=small_batch", "imagenet
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configs_are_valid_on_8_devices(name):
-    configs.check(configs.load([f"--config={ROOT}/configs/{name}"]), devices=8)
+    rules.check(configs.load([f"--config={ROOT}/configs/{name}"]), devices=8)
 
 
 def test_overrides_and_arguments():
@@ -100,7 +101,7 @@ def test_bad_values_are_named_with_what_is_allowed(key, value, line):
     parent = config[section] if section else config
     parent[name] = value
     with pytest.raises(UserError) as error:
-        configs.check(config, devices=8)
+        rules.check(config, devices=8)
     assert line in str(error.value)
 
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 TINY = [
     f"--config={ROOT}/configs/digits.py",
     "--config.data.image_size=8",
+    "--config.model.depth=10",
     "--config.model.width=0.0625",
     "--config.train.batch_size=16",
     "--config.log.every_steps=1",
@@ -87,14 +88,13 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [5, 7])
-def test_an_interrupted_run_goes_on_exactly(finished, tmp_path, monkeypatch, capsys, at):
-    """Stopped after step `at`, with the last checkpoint at 3 or 6."""
+def test_an_interrupted_run_goes_on_exactly(finished, tmp_path, monkeypatch, capsys):
+    """Stopped after step 5; the last checkpoint is at 3."""
     real = metrics.MetricsLog.write
 
     def stop(self, row):
         real(self, row)
-        if row["step"] == at:
+        if row["step"] == 5:
             raise KilledError
 
     monkeypatch.setattr(metrics.MetricsLog, "write", stop)
@@ -102,7 +102,7 @@ def test_an_interrupted_run_goes_on_exactly(finished, tmp_path, monkeypatch, cap
         train.main([*TINY, "--config.train.steps=8", f"--workdir={tmp_path}"])
     monkeypatch.undo()
     assert run(tmp_path) == 0
-    assert f"resumed from step {at // 3 * 3}" in capsys.readouterr().out
+    assert "resumed from step 3" in capsys.readouterr().out
     assert rows(tmp_path) == rows(finished)
     for a, b in zip(*(leaves(workdir) for workdir in (tmp_path, finished)), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -121,7 +121,7 @@ def leaves(workdir):
 
 
 def test_unlabelled_training_has_no_classifier_and_the_same_encoder(finished, tmp_path):
-    assert run(tmp_path, "--config.data.num_classes=0", steps=8) == 0
+    assert run(tmp_path, "--config.data.num_classes=0", steps=2) == 0
     for row in rows(tmp_path):
         assert "online_accuracy" not in row
         assert "eval_top1" not in row

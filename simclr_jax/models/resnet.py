@@ -15,7 +15,14 @@ import jax.numpy as jnp
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
 
+STEMS = ("auto", "small", "imagenet")
+
 Module = Callable[..., Any]
+
+
+def stem_for(stem: str, image_size: int) -> str:
+    """The stem that 'auto' stands for: small for images up to 32 px."""
+    return stem if stem != "auto" else "small" if image_size <= 32 else "imagenet"
 
 
 def conv_layer(filters: int, size: int, stride: int = 1, *, dtype: Any, name: str) -> nn.Conv:
