@@ -33,9 +33,9 @@ def run(
     logging.getLogger("absl").setLevel(logging.ERROR)
     values = flags.FlagValues()
     define(values)
-    if not argv or "--help" in argv or "-h" in argv:
+    if "--help" in argv or "-h" in argv:
         print(doc, _help(values), sep="\n")
-        return 0 if argv else USER_ERROR
+        return 0
     try:
         about_config, rest = _divide(argv)
         _parse(values, rest)

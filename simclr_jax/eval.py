@@ -97,9 +97,9 @@ def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
     """Yields each checkpoint's step as it appears, until the run's last."""
     seen: set[int] = set()
     while True:
-        for step in [step for step in reader.steps() if step not in seen]:
-            seen.add(step)
-            yield step
+        new = [step for step in reader.steps() if step not in seen]
+        seen.update(new)
+        yield from (step for step in new if step in reader.steps())  # not pruned meanwhile
         run_config = configs.from_json(json.loads((root / "config.json").read_text()))
         if parts.schedule(run_config).total_steps in seen:
             return
@@ -188,6 +188,7 @@ def evaluate_one(
     folder = root / "eval" / "features"
     key = {
         "checkpoint": features.digest(network.variables),
+        "transform": "eval_view",
         "layer": config.features.layer,
         "image_size": run_config.data.image_size,
         "dtype": run_config.model.dtype,

@@ -18,6 +18,8 @@ from simclr_jax.models.heads import HEADS
 from simclr_jax.models.resnet import BLOCKS, STEMS, stem_for
 from simclr_jax.optim import OPTIMIZERS
 
+SECTIONS = ("data", "augment", "model", "loss", "optim", "train", "eval", "checkpoint", "log")
+
 Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -114,7 +116,7 @@ def wrong(key: str, value: Any, allowed: str) -> UserError:
 
 
 def check(config: ConfigDict, *, devices: int) -> None:
-    """Checks every key by itself, then the keys that constrain each other.
+    """Checks every key by itself.
 
     Args:
       config: of a training run or an evaluation.
@@ -131,13 +133,16 @@ def check(config: ConfigDict, *, devices: int) -> None:
         value = configs.get(config, key)
         if value is not None and value % devices:
             raise wrong(key, value, f"a multiple of the {devices} devices")
-    if "model" in config:
-        _check_model(config)
-    if "train" in config and config.data.name is None:
+
+
+def check_run(config: ConfigDict, *, devices: int) -> None:
+    """`check`, then the keys of a training run that constrain each other."""
+    missing = [name for name in SECTIONS if name not in config]
+    if missing:
+        raise UserError(f"--config: has no {', '.join(missing)}; is it a training run's?")
+    check(config, devices=devices)
+    if config.data.name is None:
         raise wrong("data.name", None, RULES["data.name"][1])
-
-
-def _check_model(config: ConfigDict) -> None:
     model, size = config.model, config.data.image_size
     if model.sk_ratio > 0 and model.depth < 50:
         raise wrong("model.sk_ratio", model.sk_ratio, f"0 for depth {model.depth}: bottleneck only")

@@ -2,7 +2,7 @@
 
     simclr-train --config=configs/cifar10.py --workdir=RUN [--config.train.batch_size=256 …]
 
-The same command continues a run that was interrupted. Files it writes: DESIGN in README.md.
+The same command continues a run that was interrupted. README.md says what it writes.
 """
 
 import logging
@@ -47,7 +47,7 @@ def train(config: ConfigDict, workdir: str | None) -> None:
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
     checkpoint.quiet()
-    rules.check(config, devices=jax.device_count())
+    rules.check_run(config, devices=jax.device_count())
     source, eval_source = resolve(config)
     config = configs.freeze(config)
     root = open_workdir(workdir)
@@ -81,8 +81,7 @@ def train(config: ConfigDict, workdir: str | None) -> None:
         print(f"resumed from step {start}")
     if checkpoint.is_primary():
         configs.write(root, described)
-
-    announce(config, model, state, schedule.total_steps)
+        announce(config, model, state, schedule.total_steps)
     log = metrics.MetricsLog(
         root if checkpoint.is_primary() else None,
         last_step=start,
@@ -149,6 +148,7 @@ def loop(
 
     for step in range(start, total + 1):
         if step > start and due(step, eval_every, total):
+            jax.block_until_ready(state)  # what is still running is training
             with throughput.pause():
                 evaluated = evaluate(state)
         if step > start and due(step, save_every, total):

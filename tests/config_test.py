@@ -17,7 +17,11 @@ SHIPPED = ["digits.py", "cifar10.py", "cifar10.py:recipe=small_batch", "imagenet
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configs_are_valid_on_8_devices(name):
-    rules.check(configs.load([f"--config={ROOT}/configs/{name}"]), devices=8)
+    config = configs.load([f"--config={ROOT}/configs/{name}"])
+    if name.startswith("eval/"):
+        rules.check(config, devices=8)
+    else:
+        rules.check_run(config, devices=8)
 
 
 def test_overrides_and_arguments():
@@ -101,8 +105,13 @@ def test_bad_values_are_named_with_what_is_allowed(key, value, line):
     parent = config[section] if section else config
     parent[name] = value
     with pytest.raises(UserError) as error:
-        rules.check(config, devices=8)
+        rules.check_run(config, devices=8)
     assert line in str(error.value)
+
+
+def test_an_evaluations_config_does_not_train():
+    with pytest.raises(UserError, match="--config: has no augment, model"):
+        rules.check_run(configs.load([f"--config={ROOT}/configs/eval/knn.py"]), devices=8)
 
 
 def test_a_file_that_fails_is_named(tmp_path):
