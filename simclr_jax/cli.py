@@ -1,6 +1,7 @@
 """What every binary's command line has in common: flags, help, and the exit status."""
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -29,7 +30,8 @@ def run(
       argv: the command line without the program's name (default: sys.argv's).
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    log = logging.getLogger("simclr_jax")
+    log.handlers, log.propagate = [logging.StreamHandler(sys.stderr)], False
     logging.getLogger("absl").setLevel(logging.ERROR)
     values = flags.FlagValues()
     define(values)
@@ -54,9 +56,7 @@ def _divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             joined[-1] += f"={arg}"
         else:
             joined.append(arg)
-    about_config = [
-        arg for arg in joined if arg.lstrip("-").partition("=")[0].split(".")[0] == "config"
-    ]
+    about_config = [arg for arg in joined if re.match(r"--?(no)?config([.=]|$)", arg)]
     return about_config, [arg for arg in joined if arg not in about_config]
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import platform
 from collections.abc import Sequence
 from importlib import metadata
@@ -120,6 +121,17 @@ def freeze(config: ConfigDict) -> FrozenConfigDict:
     return FrozenConfigDict(config)
 
 
+def read(workdir: epath.Path) -> dict[str, Any]:
+    """What `write` wrote in a run's folder. Raises UserError where that is not what is there."""
+    path = workdir / "config.json"
+    try:
+        described = json.loads(path.read_text())
+        from_json(described)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged, not the description of a run ({error})") from error
+    return described
+
+
 def from_json(described: dict[str, Any]) -> ConfigDict:
     """The config in what `describe` wrote; sequences become tuples, as they were."""
     return ConfigDict(_with_tuples(described["config"]))
@@ -133,7 +145,7 @@ def _with_tuples(value: Any) -> Any:
 
 def write(workdir: epath.Path, described: dict[str, Any]) -> None:
     """Writes WORKDIR/config.json, whole or not at all."""
-    partial = workdir / "config.json.tmp"
+    partial = workdir / f"config.json.{os.getpid()}.tmp"
     partial.write_text(json.dumps(described, indent=2) + "\n")
     partial.replace(workdir / "config.json")
 

@@ -6,6 +6,7 @@ Writes RUN/eval/PROTOCOL/STEP/result.json (STEP is 'untrained' for the untrained
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -66,8 +67,8 @@ def evaluate(
             f"config.protocol={config.get('protocol')!r}: must be one of {', '.join(PROTOCOLS)}; "
             "is --config an evaluation's (configs/eval/…)?"
         )
-    if watch and (untrained or step is not None):
-        raise UserError("--watch: cannot be combined with --untrained or --step")
+    if sum((untrained, watch, step is not None)) > 1:
+        raise UserError("--watch, --untrained, --step: only one of them at a time")
     checkpoint.quiet()
     rules.check(config, devices=jax.device_count())
     root = epath.Path(run).expanduser()
@@ -77,8 +78,7 @@ def evaluate(
     reader = checkpoint.Reader(root)
 
     if untrained:
-        stored = json.loads((root / "config.json").read_text())
-        evaluate_one(config, root, Network.untrained(config, stored), protocol)
+        evaluate_one(config, root, Network.untrained(config, configs.read(root)), protocol)
         return
     if watch:
         for found in watched(reader, root):
@@ -100,7 +100,7 @@ def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
         new = [step for step in reader.steps() if step not in seen]
         seen.update(new)
         yield from (step for step in new if step in reader.steps())  # not pruned meanwhile
-        run_config = configs.from_json(json.loads((root / "config.json").read_text()))
+        run_config = configs.from_json(configs.read(root))
         if parts.schedule(run_config).total_steps in seen:
             return
         time.sleep(POLL_SECONDS)
@@ -141,9 +141,13 @@ class Network(NamedTuple):
         variables = features.calibrate(
             model,
             {"params": state.params, "batch_stats": state.batch_stats},
-            parts.open_split(run_config, run_config.data.train_split),
+            # On the images it is evaluated on, unless those are of another dataset.
+            parts.open_split(
+                run_config if config.data.name else with_data(run_config, config.data), "train"
+            ),
             batch_size=ROWS_PER_DEVICE * jax.device_count(),
             image_size=size,
+            transfer_dtype=run_config.data.transfer_dtype,
             mesh=mesh,
         )
         return cls(with_data(run_config, config.data), model, variables, None)
@@ -166,8 +170,7 @@ def evaluate_one(
 ) -> None:
     """Computes or loads the features, applies the protocol, writes and prints the result."""
     run_config = network.config
-    train = parts.open_split(run_config, run_config.data.train_split)
-    test = parts.open_split(run_config, run_config.data.eval_split)
+    train, test = parts.open_split(run_config, "train"), parts.open_split(run_config, "eval")
     if train.num_classes < 2 or test.num_classes != train.num_classes:
         raise UserError(
             f"config.data.name={run_config.data.name!r}: {config.protocol} needs labels of the "
@@ -181,6 +184,7 @@ def evaluate_one(
             layer=config.features.layer,
             image_size=run_config.data.image_size,
             batch_size=size,
+            transfer_dtype=run_config.data.transfer_dtype,
             mesh=meshes.make(),
         )
     except ValueError as error:
@@ -191,7 +195,7 @@ def evaluate_one(
         "transform": "eval_view",
         "layer": config.features.layer,
         "image_size": run_config.data.image_size,
-        "dtype": run_config.model.dtype,
+        "dtype": [run_config.model.dtype, run_config.data.transfer_dtype],
     }
     test_features = features.cached(folder, extractor, test, **key)
 
@@ -212,7 +216,7 @@ def evaluate_one(
     if checkpoint.is_primary():
         path = root / "eval" / config.protocol / network.name / "result.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".tmp")
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
         partial.write_text(json.dumps(result, indent=2) + "\n")
         partial.replace(path)
         print(f"{config.protocol} of {network.name}: {describe(result)}  ({path})", flush=True)
@@ -260,18 +264,21 @@ def run_linear(
             "labels_per_class": keys.labels_per_class,
             "draws": [result["top1"] for result in results],
         }
-    batch_size = extractor.batch_size if keys.augment else keys.batch_size
-    steps = linear.num_steps(num_examples=len(source), batch_size=batch_size, epochs=keys.epochs)
+    options = {
+        "batch_size": keys.batch_size,
+        "steps": linear.num_steps(
+            num_examples=len(source), batch_size=keys.batch_size, epochs=keys.epochs
+        ),
+        "seed": config.seed,
+    }
     if keys.augment:
-        batches = extractor.augmented(source, seed=config.seed, steps=steps)
+        batches = extractor.augmented(source, **options)
     else:
-        batches = linear.shuffled(
-            train_features(), batch_size=batch_size, steps=steps, seed=config.seed
-        )
+        batches = linear.shuffled(train_features(), **options)
     params = linear.fit(
         batches,
         classes=classes,
-        learning_rate=linear.cosine(keys.lr, batch_size=batch_size, steps=steps),
+        learning_rate=linear.cosine(keys.lr, batch_size=keys.batch_size, steps=options["steps"]),
         weight_decay=keys.weight_decay,
         seed=config.seed,
     )

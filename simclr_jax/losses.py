@@ -53,12 +53,17 @@ def nt_xent(
 
     self_NN = jnp.eye(len(z_a), dtype=bool)
     logits_ab = similarity(z_a, z_b)
-    logits_aa = jnp.where(self_NN, -jnp.inf, similarity(z_a, z_a))
-    logits_bb = jnp.where(self_NN, -jnp.inf, similarity(z_b, z_b))
+    logits_aa, logits_bb = similarity(z_a, z_a), similarity(z_b, z_b)
 
     def cross_entropy(cross_NN: jax.Array, within_NN: jax.Array) -> jax.Array:
-        logits_N2N = jnp.concatenate([cross_NN, within_NN], axis=1)
-        return jax.nn.logsumexp(logits_N2N, axis=1) - jnp.diagonal(cross_NN)
+        """-log of the positive's share of the softmax, as softplus(log Σ negatives - positive).
+
+        The textbook logsumexp - positive would lose the small loss of an easy positive to rounding.
+        """
+        negatives_N2N = jnp.concatenate([cross_NN, within_NN], axis=1)
+        negatives_N2N = jnp.where(jnp.tile(self_NN, 2), -jnp.inf, negatives_N2N)
+        positive_N = jnp.diagonal(cross_NN)
+        return jax.nn.softplus(jax.nn.logsumexp(negatives_N2N, axis=1) - positive_N)
 
     loss_a = cross_entropy(logits_ab, logits_aa)
     loss_b = cross_entropy(logits_ab.T, logits_bb)

@@ -43,9 +43,12 @@ def read_rows(path: epath.PathLike) -> list[Row]:
     if path.exists():
         for line in path.read_text().splitlines():
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(row, dict) or "step" not in row:
+                break
+            rows.append(row)
     return rows
 
 
@@ -155,7 +158,7 @@ class Throughput:
     def step_done(self) -> None:
         """Counts a finished step. The first one, which compiles, only starts the clock."""
         if self._since is None:
-            self._since = time.monotonic()
+            self._since, self._paused = time.monotonic(), 0.0
         else:
             self._steps += 1
 

@@ -20,19 +20,21 @@ from simclr_jax.models.simclr import SimCLR
 from simclr_jax.step import Loss, train_step
 
 
-def open_split(config: ConfigDict, split: str | None) -> sources.Readable:
-    """Opens a split of the config's dataset; None: its evaluation split."""
+def open_split(config: ConfigDict, which: str) -> sources.Readable:
+    """Opens the 'train' or 'eval' split of the config's dataset."""
     data = config.data
     source = sources.open_split(
+        which,
         data.name,
         directory=data.dir,
-        split=split,
         train_split=data.train_split,
+        eval_split=data.eval_split,
         seed=config.seed,
         held_out=data.held_out,
         cache_bytes=data.cache_bytes,
     )
-    return sources.Readable(source, on_bad_image=data.on_bad_image)
+    labelled = data.num_classes != 0  # 0 asks for unlabelled training
+    return sources.Readable(source, on_bad_image=data.on_bad_image, labelled=labelled)
 
 
 def model(config: ConfigDict) -> SimCLR:

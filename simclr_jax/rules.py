@@ -11,14 +11,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from simclr_jax import config as configs
+from simclr_jax.configs import default
 from simclr_jax.data.augment import BRIGHTNESS, OPS
 from simclr_jax.errors import UserError
 from simclr_jax.losses import LOSSES
 from simclr_jax.models.heads import HEADS
 from simclr_jax.models.resnet import BLOCKS, STEMS, stem_for
 from simclr_jax.optim import OPTIMIZERS
-
-SECTIONS = ("data", "augment", "model", "loss", "optim", "train", "eval", "checkpoint", "log")
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -55,8 +54,8 @@ RULES: dict[str, Rule] = {
     "data.num_classes": _AT_LEAST_0,
     "data.num_examples": _AT_LEAST_1,
     "data.cache_bytes": _AT_LEAST_0,
-    "data.shuffle_block": _AT_LEAST_1,
-    "data.shuffle_window": _AT_LEAST_1,
+    "data.shuffle_block": _number(1, 2**20),
+    "data.shuffle_window": _number(1, 2**20),
     "data.transfer_dtype": _one_of("uint8", "float32"),
     "data.on_bad_image": _one_of("replace", "error"),
     "augment.ops": (
@@ -82,10 +81,10 @@ RULES: dict[str, Rule] = {
     "optim.lr": _AT_LEAST_0,
     "optim.lr_scaling": _one_of("linear", "sqrt", "none"),
     "optim.weight_decay": _AT_LEAST_0,
-    "optim.warmup_epochs": _AT_LEAST_0,
-    "train.batch_size": _number(2),
-    "train.epochs": _ABOVE_0,
-    "train.steps": _AT_LEAST_1,
+    "optim.warmup_epochs": _number(0, 1e6),
+    "train.batch_size": _number(2, 2**20),
+    "train.epochs": _number(0, 1e6, above=True),
+    "train.steps": _number(1, 2**31 - 1),
     "eval.every_epochs": _ABOVE_0,
     "eval.every_steps": _AT_LEAST_1,
     "eval.batch_size": _AT_LEAST_1,
@@ -127,24 +126,35 @@ def check(config: ConfigDict, *, devices: int) -> None:
     """
     for key in configs.keys(config):
         value = configs.get(config, key)
-        if value is not None and key in RULES and not RULES[key][0](value):
+        if value is not None and key in RULES and not _holds(key, value):
             raise wrong(key, value, RULES[key][1])
-    for key in ("train.batch_size", "eval.batch_size", "features.batch_size"):
+    split = ["train.batch_size", "eval.batch_size", "features.batch_size"]
+    if configs.get(config, "linear.augment"):
+        split.append("linear.batch_size")
+    for key in split:
         value = configs.get(config, key)
         if value is not None and value % devices:
             raise wrong(key, value, f"a multiple of the {devices} devices")
 
 
+def _holds(key: str, value: Any) -> bool:
+    try:
+        return bool(RULES[key][0](value))
+    except (TypeError, ValueError, OverflowError):  # a tuple of something else, a huge integer
+        return False
+
+
 def check_run(config: ConfigDict, *, devices: int) -> None:
     """`check`, then the keys of a training run that constrain each other."""
-    missing = [name for name in SECTIONS if name not in config]
+    missing = configs.keys(default.get_config()).keys() - configs.keys(config).keys()
     if missing:
-        raise UserError(f"--config: has no {', '.join(missing)}; is it a training run's?")
+        raise UserError(
+            f"--config: lacks {', '.join(sorted(missing))}; is it a training run's? "
+            "Begin it with simclr_jax.configs.default.get_config()"
+        )
     check(config, devices=devices)
     if config.data.name is None:
         raise wrong("data.name", None, RULES["data.name"][1])
     model, size = config.model, config.data.image_size
-    if model.sk_ratio > 0 and model.depth < 50:
-        raise wrong("model.sk_ratio", model.sk_ratio, f"0 for depth {model.depth}: bottleneck only")
     if stem_for(model.stem, size) == "imagenet" and size < 32:
         raise wrong("data.image_size", size, "at least 32 for the imagenet stem")

@@ -25,6 +25,8 @@ from simclr_jax.data.sources import Readable
 from simclr_jax.errors import DivergedError, UserError
 from simclr_jax.evals.online import OnlineEvaluation
 
+_log = logging.getLogger(__name__)
+
 
 def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "required; the run's folder", flag_values=values)
@@ -53,7 +55,7 @@ def train(config: ConfigDict, workdir: str | None) -> None:
     root = open_workdir(workdir)
     schedule = parts.schedule(config)
     if schedule.total_steps <= schedule.warmup_steps:
-        logging.warning(
+        _log.warning(
             "the run ends after %d steps, inside its warm-up of %d; see optim.warmup_epochs",
             schedule.total_steps,
             schedule.warmup_steps,
@@ -167,27 +169,23 @@ def loop(
 
 def resolve(config: ConfigDict) -> tuple[Readable, Readable]:
     """Opens both splits and fills in what only the data know."""
-    source = parts.open_split(config, config.data.train_split)
+    source = parts.open_split(config, "train")
     if len(source) < config.train.batch_size:
         raise rules.wrong(
             "train.batch_size",
             config.train.batch_size,
             f"at most the {len(source)} images of {config.data.train_split!r}",
         )
-    eval_source = parts.open_split(config, config.data.eval_split)
-    if len(eval_source) == 0:
-        raise rules.wrong(
-            "data.held_out", config.data.held_out, "large enough to hold out an image"
-        )
-    if source.num_classes != eval_source.num_classes and config.data.num_classes != 0:
+    eval_source = parts.open_split(config, "eval")
+    if source.num_classes != eval_source.num_classes:
         raise rules.wrong(
             "data.eval_split",
             config.data.eval_split,
             f"a split with the training split's {source.num_classes} classes",
         )
-    config.data.num_examples = len(source)
-    if config.data.num_classes != 0:  # 0 asks for unlabelled training
-        config.data.num_classes = source.num_classes
+    config.data.num_examples, config.data.num_classes = len(source), source.num_classes
+    if parts.schedule(config).total_steps >= 2**31:
+        raise rules.wrong("train.epochs", config.train.epochs, "fewer than 2**31 steps")
     return source, eval_source
 
 
@@ -247,8 +245,8 @@ def due(step: int, every_steps: int | None, total: int) -> bool:
 
 
 def check_finite(row: metrics.Row) -> None:
-    for key in ("loss", "grad_norm"):
-        if not math.isfinite(row[key]):
+    for key in ("loss", "grad_norm", "eval_loss"):
+        if key in row and not math.isfinite(row[key]):
             raise DivergedError(
                 f"step {row['step']}: {key} is {row[key]} at learning rate "
                 f"{row['learning_rate']:.4g}; the checkpoints before it are kept"
@@ -276,10 +274,10 @@ def summary(row: metrics.Row, total_steps: int, workdir: str) -> str:
         reached.append(f"eval loss {row['eval_loss']:.3f}")
     if "eval_top1" in row:
         reached.append(f"eval top-1 {row['eval_top1']:.1%} (online linear classifier)")
-    return (
-        f"done: step {total_steps}, {', '.join(reached)}\n"
-        f"next: simclr-eval --config=configs/eval/linear.py --run={workdir}"
-    )
+    done = f"done: step {total_steps}, {', '.join(reached)}"
+    if "eval_top1" not in row:
+        return done
+    return f"{done}\nnext: simclr-eval --config=configs/eval/linear.py --run={workdir}"
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ LOADING = [
     ([DIGITS, "--config.optim.lr=fast"], "config.optim.lr=fast: not a float"),
     ([DIGITS, "--config.loss.normalize=perhaps"], "config.loss.normalize=perhaps: not a bool"),
     ([DIGITS, "--config.optim=3"], "config.optim=3: unknown key config.optim"),
+    ([DIGITS, "--config.train.steps=3", "--config.data.cache_byte=3"], "did you mean"),
     ([f"{DIGITS}:depth=3"], "digits.py:depth=3: TypeError"),
     ([f"--config={ROOT}/configs/imagenet.py:height=3"], "'height=3': known arguments are depth"),
     ([f"--config={ROOT}/configs/imagenet.py:depth=x"], "'depth=x': depth takes int"),
@@ -79,11 +80,13 @@ CHECKING = [
     ("data.on_bad_image", "ignore", "config.data.on_bad_image='ignore': must be one of replace"),
     ("augment.ops", ("crop", "mixup"), "config.augment.ops=('crop', 'mixup'): must be a tuple of"),
     ("augment.ops", ("crop", "crop"), "each at most once"),
+    ("augment.crop_area", ("a", "b"), "config.augment.crop_area=('a', 'b'): must be two"),
+    ("train.steps", 10**400, "must be at least 1 and at most 2147483647"),
     ("augment.crop_area", (0.5, 0.1), "config.augment.crop_area=(0.5, 0.1): must be two fractions"),
     ("augment.blur_on", "tpu", "config.augment.blur_on='tpu': must be one of device, host"),
     ("model.depth", 19, "config.model.depth=19: must be one of 18, 34, 50, 101, 152, 200"),
     ("model.width", 0.01, "config.model.width=0.01: must be at least 0.0625"),
-    ("model.sk_ratio", 0.0625, "config.model.sk_ratio=0.0625: must be 0 for depth 18"),
+    ("model.sk_ratio", -1.0, "config.model.sk_ratio=-1.0: must be at least 0"),
     ("model.stem", "imagenet", "config.data.image_size=8: must be at least 32 for the imagenet"),
     ("model.dtype", "float16", "config.model.dtype='float16': must be one of float32, bfloat16"),
     ("model.head", "mlp", "config.model.head='mlp': must be one of none, linear, nonlinear"),
@@ -110,7 +113,7 @@ def test_bad_values_are_named_with_what_is_allowed(key, value, line):
 
 
 def test_an_evaluations_config_does_not_train():
-    with pytest.raises(UserError, match="--config: has no augment, model"):
+    with pytest.raises(UserError, match=r"--config: lacks augment\.blur_on, .*is it a training"):
         rules.check_run(configs.load([f"--config={ROOT}/configs/eval/knn.py"]), devices=8)
 
 

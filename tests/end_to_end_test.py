@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 TINY = [
     "--config=configs/digits.py",
     "--config.model.width=0.0625",
-    "--config.train.batch_size=32",
+    "--config.train.batch_size=64",  # an epoch ends at step 22
     "--config.train.steps=40",
     "--config.log.every_steps=1",
     "--config.checkpoint.every_steps=5",
@@ -104,7 +104,7 @@ def test_the_main_command_reaches_what_the_readme_says(tmp_path):
     step = metrics.read_rows(workdir / "metrics.jsonl")[-1]["step"]
     assert top1(name=step) >= 0.93
     assert top1("--config.features.layer=pixels", name=step) == pytest.approx(0.9, abs=0.02)
-    assert top1("--untrained", name="untrained") < 0.5
+    assert 0.1 < top1("--untrained", name="untrained") < 0.5
 
 
 def test_a_folder_of_jpegs_with_broken_ones_pretrains_and_evaluates(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from simclr_jax import cli, train
 from simclr_jax import eval as evaluation
+from simclr_jax.data import pipeline
 from simclr_jax.evals import features
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +75,36 @@ def test_another_checkpoint_layer_or_split_has_other_features(finished):
     assert result(finished, "knn", "untrained")["untrained"] is True
 
 
+def test_a_damaged_run_is_named(finished, tmp_path, capsys):
+    for text in ("", "{}", '{"config"'):
+        (tmp_path / "config.json").write_text(text)
+        assert run(KNN, f"--run={tmp_path}", "--untrained") == cli.USER_ERROR
+        assert "config.json: damaged" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_calibration_measures_the_training_images(finished):
+    """The first convolution's statistics are moments of what it computes, over whole batches."""
+    import jax
+    import jax.numpy as jnp
+
+    network, source, mesh = opened(finished)
+    calibrated = features.calibrate(
+        network.model, network.variables, source, batch_size=360, image_size=8,
+        transfer_dtype="float32", mesh=mesh,
+    )  # fmt: skip
+    images = np.concatenate(
+        [b["image"] for b in pipeline.eval_batches(
+            source, batch_size=360, rows=np.arange(360), image_size=8, transfer_dtype="float32")]
+    )  # fmt: skip
+    out = jax.lax.conv_general_dilated(
+        jnp.asarray(images), network.variables["params"]["encoder"]["stem_conv"]["kernel"],
+        (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
+    stem = calibrated["batch_stats"]["encoder"]["stem_bn"]
+    np.testing.assert_allclose(stem["mean"], out.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(stem["var"], out.var(axis=(0, 1, 2)), rtol=1e-3)
+
+
 def test_pixels_are_the_images_themselves(finished):
     options = ("--config.features.layer=pixels", "--config.linear.labels_per_class=10")
     assert run(LINEAR, f"--run={finished}", *options) == 0
@@ -85,8 +116,8 @@ def test_pixels_are_the_images_themselves(finished):
 
 def test_augmented_linear_evaluation_runs(finished):
     assert run(LINEAR, f"--run={finished}", "--config.linear.augment=true",
-               "--config.linear.epochs=1") == 0  # fmt: skip
-    assert result(finished, "linear", "4")["top1"] > 0.05
+               "--config.linear.epochs=1", "--config.linear.batch_size=104") == 0  # fmt: skip
+    assert result(finished, "linear", "4")["num_examples"] == 360
 
 
 def test_watch_evaluates_every_checkpoint_and_ends_with_the_run(finished, capsys):
@@ -129,13 +160,13 @@ def opened(workdir):
     from simclr_jax import config as configs
 
     network = evaluation.Network.trained(configs.load([KNN]), checkpoint.Reader(workdir), 4)
-    return network, parts.open_split(network.config, "test"), mesh.make()
+    return network, parts.open_split(network.config, "eval"), mesh.make()
 
 
 def extractor(network, size, mesh):
     return features.Extractor(
         network.model, network.variables, layer="h", image_size=8, batch_size=size,
-        mesh=mesh,
+        transfer_dtype="uint8", mesh=mesh,
     )  # fmt: skip
 
 
@@ -145,7 +176,7 @@ def extractor(network, size, mesh):
         ([KNN], "--run: required"),
         ([KNN, "--run=nowhere"], "--run=nowhere: no run there"),
         ([KNN, "--run={run}", "--step=3"], "--step=3: "),
-        ([KNN, "--run={run}", "--watch", "--step=2"], "--watch: cannot be combined"),
+        ([KNN, "--run={run}", "--watch", "--step=2"], "--watch, --untrained, --step: only one"),
         ([KNN, "--run={run}", "--config.features.layer=head9"], "config.features.layer=head9: the"),
         ([KNN, "--run={run}", "--config.features.layer=y"], "config.features.layer='y': must be"),
         ([KNN, "--run={run}", "--config.knn.k=0"], "config.knn.k=0: must be at least 1"),

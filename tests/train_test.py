@@ -19,7 +19,7 @@ TINY = [
     "--config.log.every_steps=1",
     "--config.checkpoint.every_steps=3",
     "--config.eval.every_steps=4",
-    "--config.eval.batch_size=120",
+    "--config.eval.batch_size=112",
     "--config.checkpoint.keep=1",
     "--config.optim.warmup_epochs=0.02",
     "--config.log.tensorboard=false",
@@ -120,7 +120,7 @@ def leaves(workdir):
     return jax.tree.leaves((items["model"], items["optimizer"]))
 
 
-def test_unlabelled_training_has_no_classifier_and_the_same_encoder(finished, tmp_path):
+def test_unlabelled_training_has_no_classifier(finished, tmp_path):
     assert run(tmp_path, "--config.data.num_classes=0", steps=2) == 0
     for row in rows(tmp_path):
         assert "online_accuracy" not in row
@@ -149,7 +149,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tmp_p
         (["--config.train.batch_size=12"], "config.train.batch_size=12: must be a multiple"),
         (["--config.train.batch_size=1440"], "config.train.batch_size=1440: must be at most"),
         (["--config.data.name=folder"], "config.data.dir=None"),
-        (["--config.data.eval_split=validation"], "config.data split 'validation'"),
+        (["--config.data.eval_split=validation"], "config.data.eval_split='validation': digits"),
+        (["config.train.steps=3"], "config.train.steps=3: unexpected argument"),
         (["--workers=3"], "Unknown command line flag 'workers'"),
         (["extra"], "extra"),
     ],

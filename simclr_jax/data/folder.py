@@ -13,24 +13,29 @@ from etils import epath
 from simclr_jax.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+_log = logging.getLogger(__name__)
+
 SPLITS = ("train", "test", "val", "validation")
 
 
 class Root:
     """The folder given as data.dir.
 
-    With a folder train/ inside, its subfolders train, test, val and validation are the splits;
-    without one, all of it is the split 'train'.
+    With train/ and test/, val/ or validation/ inside, or nothing but train/, those are the
+    splits; otherwise all of it is the split 'train'.
     """
 
     def __init__(self, directory: str | None):
         if not directory:
             raise UserError("config.data.dir=None: data.name='folder' needs the folder's path")
-        path = epath.Path(directory)
+        path = epath.Path(directory).expanduser()
         if not path.is_dir():
             raise UserError(f"config.data.dir={directory!r}: no such folder")
-        nested = (path / "train").is_dir()
-        found = [name for name in SPLITS if nested and (path / name).is_dir()]
+        visible = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+        found = [name for name in SPLITS if name in visible and (path / name).is_dir()]
+        # A lone train/ among other folders is a class of that name, not a split.
+        if "train" not in found or (len(found) == 1 and len(visible) > 1):
+            found = []
         self._folders = {name: path / name for name in found} or {"train": path}
         self.splits = tuple(self._folders)
         # One list of classes for all splits, so that a label means the same in each.
@@ -39,10 +44,7 @@ class Root:
 
     def open(self, split: str) -> "Folder":
         if split not in self._folders:
-            raise UserError(
-                f"config.data split {split!r}: {self._folders['train'].parent} has "
-                f"{', '.join(self.splits)}"
-            )
+            raise ValueError(f"the folder has the splits {', '.join(self.splits)}")
         files = self._files[split]
         if not files:
             raise UserError(
@@ -114,5 +116,5 @@ def _classes(files: list[str]) -> list[str]:
     """The folders that hold the files, sorted; none unless every file lies in one of several."""
     names = {file.split("/")[0] if "/" in file else "" for file in files}
     if "" in names and len(names) > 1:
-        logging.warning("some images lie in folders and some do not: treated as unlabelled")
+        _log.warning("some images lie in folders and some do not: treated as unlabelled")
     return sorted(names) if "" not in names and len(names) > 1 else []

@@ -90,18 +90,20 @@ def eval_batches(
     rows: np.ndarray,
     image_size: int,
     transfer_dtype: str = "uint8",
+    order: np.ndarray | None = None,
 ) -> Iterator[Batch]:
-    """Every example once, in order, in its evaluation view.
+    """Every example once, in order (or those of `order`), in its evaluation view.
 
     Yields:
       {"image": (n, size, size, 3), "label": (n,) int32, "mask": (n,) bool}, n = len(rows). The
       last batch is padded to batch_size with examples whose mask is False.
     """
-    total = len(source)
+    order = np.arange(len(source)) if order is None else order
+    total = len(order)
 
     def examples(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         position = int(step) * batch_size + np.asarray(rows, np.int64)
-        return np.minimum(position, total - 1), (position < total).astype(np.int64)
+        return order[np.minimum(position, total - 1)], (position < total).astype(np.int64)
 
     def view(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, real: tf.Tensor) -> dict:
         del index

@@ -25,9 +25,10 @@ class Dataset:
         self._name = name
         self._cache_bytes = cache_bytes
         where = directory or os.environ.get("TFDS_DATA_DIR") or "TFDS's default data_dir"
+        directory = directory and os.path.expanduser(directory)
         try:
             self._builder = tfds.builder(name, data_dir=directory)
-        except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        except Exception as error:  # of many kinds, by what TFDS makes of the name
             raise UserError(
                 f"config.data.name={name!r}: not 'folder' or 'digits', no dataset that TFDS "
                 f"knows, and none prepared in {where}"
@@ -44,15 +45,21 @@ class Dataset:
         try:
             info = self._builder.info.splits[split]
         except (KeyError, ValueError) as error:
-            raise UserError(
-                f"config.data split {split!r}: {self._name} has {', '.join(self.splits)} "
-                "(TFDS slices such as 'train[:90%]' are allowed)"
+            raise ValueError(
+                f"{self._name} has {', '.join(self.splits)} and slices of them, as 'train[:90%]'"
             ) from error
-        array_record = tfds.core.file_adapters.FileFormat.ARRAY_RECORD
-        if self._builder.info.file_format == array_record:
+        if info.num_examples == 0:
+            raise ValueError("there are no examples in it")
+        formats = tfds.core.file_adapters.FileFormat
+        if self._builder.info.file_format == formats.ARRAY_RECORD:
             reader: Any = self._builder.as_data_source(split=split).data_source
-        else:
+        elif self._builder.info.file_format == formats.TFRECORD:
             reader = TFRecordReader(info.file_instructions, cache_bytes=self._cache_bytes)
+        else:
+            raise UserError(
+                f"config.data.name={self._name!r}: prepared as {self._builder.info.file_format}; "
+                "only ArrayRecord and TFRecord are read"
+            )
         return Records(
             reader,
             image_key=self._image_key,

@@ -6,13 +6,14 @@ the source for a config's data keys.
 
 import io
 import logging
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from simclr_jax.data import folder, records
 from simclr_jax.data.order import permutation
@@ -23,6 +24,8 @@ EVAL_SPLITS = ("test", "val", "validation")
 DIGITS_TRAIN = 1437
 _DIGITS_SEED = 0
 _HELD_OUT_STREAM = 2**32  # a permutation stream that no epoch number reaches
+
+_log = logging.getLogger(__name__)
 
 Images = list[bytes | None]
 
@@ -60,7 +63,7 @@ class Digits:
         from sklearn.datasets import load_digits
 
         if split not in ("train", "test"):
-            raise UserError(f"config.data split {split!r}: digits has 'train' and 'test'")
+            raise ValueError("digits has 'train' and 'test'")
         digits = load_digits()
         order = permutation(len(digits.images), seed=_DIGITS_SEED, stream=0)
         rows = order[:DIGITS_TRAIN] if split == "train" else order[DIGITS_TRAIN:]
@@ -110,15 +113,17 @@ class Readable:
     An unreadable image is replaced by the next readable one, counted, and named once in the log;
     or, with on_bad_image='error', it ends the run. Each image is decoded once more, the first time
     it is seen, to know that the pipeline will not fail on it.
+
+    With labelled=False the source's labels are not used: all are -1.
     """
 
-    def __init__(self, source: Source, *, on_bad_image: str):
+    def __init__(self, source: Source, *, on_bad_image: str, labelled: bool = True):
         self._source = source
         self._on_bad_image = on_bad_image
         self._good = np.zeros(len(source), bool)
         self._pool = ThreadPoolExecutor(8)
         self.bad: dict[int, str] = {}
-        self.num_classes = source.num_classes
+        self.num_classes = source.num_classes if labelled else 0
         self.fingerprint = source.fingerprint
         self.describe = source.describe
 
@@ -129,13 +134,23 @@ class Readable:
         """Like `Source.load`, with replacements: no image is None.
 
         Raises:
-          UserError: an image is unreadable and on_bad_image is 'error', or none is readable.
+          UserError: an image is unreadable and on_bad_image is 'error', none is readable, or a
+        label is not one of the classes.
         """
         loaded, labels = self._source.load(indices)
         images = list(self._pool.map(self._prepare, indices, loaded))
         labels = labels.copy()
         for row in [row for row, image in enumerate(images) if image is None]:
             images[row], labels[row] = self._replacement(int(indices[row]))
+        if not self.num_classes:
+            labels[:] = -1
+            return images, labels  # type: ignore[return-value]
+        for row in map(int, np.flatnonzero((labels < 0) | (labels >= self.num_classes))):
+            raise UserError(
+                f"config.data.name: {self.describe(int(indices[row]))} has the label "
+                f"{labels[row]}, outside 0 … {self.num_classes - 1}; to pretrain on images "
+                "without labels set data.num_classes=0"
+            )
         return images, labels  # type: ignore[return-value]
 
     def _prepare(self, index: int, data: bytes | None) -> bytes | None:
@@ -159,7 +174,7 @@ class Readable:
             )
         if index not in self.bad:
             self.bad[index] = reason
-            logging.warning("unreadable image replaced by the next one: %s (%s)", name, reason)
+            _log.warning("unreadable image replaced by the next one: %s (%s)", name, reason)
 
     def _replacement(self, index: int) -> tuple[bytes, int]:
         for step in range(1, len(self)):
@@ -181,7 +196,8 @@ def check(data: bytes | None) -> bytes:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
     except Exception as error:
-        raise ValueError("not an image" if not str(error) else _one_line(error)) from error
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else _one_line(error)
+        raise ValueError(reason) from error
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
     try:
@@ -207,33 +223,36 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _one_line(error: Exception) -> str:
-    return str(error).split("\n")[0].split("[Op:")[0].strip()[:200] or type(error).__name__
+    line = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error).split("\n")[0]).strip()
+    return line[:200] or type(error).__name__
 
 
 def open_split(
+    which: str,
     name: str,
     *,
     directory: str | None,
-    split: str | None,
     train_split: str,
+    eval_split: str | None,
     seed: int,
     held_out: float,
     cache_bytes: int,
 ) -> Source:
-    """Opens one split of a dataset.
+    """Opens the training or the evaluation split of a dataset.
 
     Args:
+      which: 'train' or 'eval'.
       name: 'digits', 'folder', or a TFDS name.
       directory: the image folder, or TFDS's data_dir (None: TFDS_DATA_DIR, else its default).
-      split: None stands for the evaluation split: test, else val or validation, else a share
+      train_split: the split that is trained on.
+      eval_split: the one that is evaluated on. None: test, else val or validation, else a share
         `held_out` of the training images, chosen by `seed`, that training does not see.
-      train_split: the split that is trained on; the share is taken from it.
       seed: of the run.
-      held_out: fraction of the training images, used where there is no evaluation split.
+      held_out: fraction of the training images.
       cache_bytes: TFRecord files up to this size together are held in memory.
 
     Raises:
-      UserError: there is no such dataset, directory or split.
+      UserError: there is no such dataset, directory or split, or there are no images in it.
     """
     opener: Callable[[str], Source]
     if name == "digits":
@@ -246,14 +265,26 @@ def open_split(
         dataset = records.Dataset(name, directory, cache_bytes=cache_bytes)
         splits, opener = dataset.splits, dataset.open
 
-    given = [candidate for candidate in EVAL_SPLITS if candidate in splits]
-    if split is None and given:
-        return opener(given[0])
-    source = opener(train_split if split is None else split)
-    if split not in (None, train_split) or given:
+    def open_named(key: str, split: str) -> Source:
+        try:
+            return opener(split)
+        except ValueError as error:
+            raise UserError(f"config.data.{key}={split!r}: {error}") from error
+
+    if eval_split is None:
+        eval_split = next((split for split in EVAL_SPLITS if split in splits), None)
+    if which == "eval" and eval_split is not None:
+        return open_named("eval_split", eval_split)
+    source = open_named("train_split", train_split)
+    if eval_split is not None:
         return source
     order = permutation(len(source), seed=seed, stream=_HELD_OUT_STREAM)
     count = round(len(source) * held_out)
-    if split is None:
+    if not 0 < count < len(source):
+        raise UserError(
+            f"config.data.held_out={held_out}: is {count} of {len(source)} images; must leave "
+            "some on both sides, or name data.eval_split"
+        )
+    if which == "eval":
         return Subset(source, np.sort(order[:count]), f"held out {seed} {count}")
     return Subset(source, np.sort(order[count:]), f"not held out {seed} {count}")

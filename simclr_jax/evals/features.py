@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 
 from simclr_jax import mesh as meshes
 from simclr_jax.data import pipeline
+from simclr_jax.data.order import permutation
 from simclr_jax.data.sources import Readable
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.step import to_float
@@ -37,6 +39,7 @@ class Extractor:
         head) or 'z'.
       image_size: pixels.
       batch_size: over all devices.
+      transfer_dtype: how images travel, as in training.
       mesh: of the devices.
 
     Raises:
@@ -51,6 +54,7 @@ class Extractor:
         layer: str,
         image_size: int,
         batch_size: int,
+        transfer_dtype: str,
         mesh: Mesh,
     ):
         layers = {"none": 0, "linear": 1, "nonlinear": model.head_layers}[model.head]
@@ -59,6 +63,7 @@ class Extractor:
         self.batch_size = batch_size
         self.image_size = image_size
         self._layer = layer
+        self._transfer_dtype = transfer_dtype
         self._variables = variables
         self._mesh = mesh
         self._rows = meshes.local_rows(mesh, batch_size)
@@ -79,24 +84,31 @@ class Extractor:
         """Features of every image of the source, once, in order, in its evaluation view."""
         x, labels = [], []
         for batch in pipeline.eval_batches(
-            source, batch_size=self.batch_size, rows=self._rows, image_size=self.image_size
+            source,
+            batch_size=self.batch_size,
+            rows=self._rows,
+            image_size=self.image_size,
+            transfer_dtype=self._transfer_dtype,
         ):
             x.append(self(batch["image"]))
             labels.append(gather(batch["label"], self._mesh))
         return Features(np.concatenate(x)[: len(source)], np.concatenate(labels)[: len(source)])
 
-    def augmented(self, source: Readable, *, seed: int, steps: int) -> Iterator[Features]:
+    def augmented(
+        self, source: Readable, *, batch_size: int, seed: int, steps: int
+    ) -> Iterator[Features]:
         """Endless epochs of randomly cropped and flipped images, a batch at a time."""
         for batch in pipeline.train_batches(
             source,
-            batch_size=self.batch_size,
-            rows=self._rows,
+            batch_size=batch_size,
+            rows=meshes.local_rows(self._mesh, batch_size),
             seed=seed,
             start_step=0,
             stop_step=steps,
             image_size=self.image_size,
             ops=("crop", "flip"),
             strength=0.0,
+            transfer_dtype=self._transfer_dtype,
             views=1,
         ):
             yield Features(self(batch["image"][:, 0]), gather(batch["label"], self._mesh))
@@ -121,7 +133,14 @@ def gather(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
 
 
 def calibrate(
-    model: SimCLR, variables: Any, source: Readable, *, batch_size: int, image_size: int, mesh: Mesh
+    model: SimCLR,
+    variables: Any,
+    source: Readable,
+    *,
+    batch_size: int,
+    image_size: int,
+    transfer_dtype: str,
+    mesh: Mesh,
 ) -> Any:
     """Batch-norm statistics of an untrained network: their mean over batches of training images.
 
@@ -145,25 +164,23 @@ def calibrate(
         # One update from zero holds (1 - momentum) = 0.1 of the batch's statistics.
         return jax.tree.map(lambda x: 10.0 * x, updated["batch_stats"])
 
-    batches = pipeline.train_batches(
+    count = min(CALIBRATION_BATCHES, max(1, len(source) // batch_size))
+    order = permutation(len(source), seed=0, stream=0)
+    batches = pipeline.eval_batches(
         source,
         batch_size=batch_size,
         rows=meshes.local_rows(mesh, batch_size),
-        seed=0,
-        start_step=0,
-        stop_step=CALIBRATION_BATCHES,
         image_size=image_size,
-        ops=(),
-        strength=0.0,
-        views=1,
+        transfer_dtype=transfer_dtype,
+        order=np.resize(order, count * batch_size),  # whole batches: nothing padded
     )
     sums = zeros
     for batch in batches:
-        images = meshes.put({"image": batch["image"][:, 0]}, mesh)["image"]
+        images = meshes.put({"image": batch["image"]}, mesh)["image"]
         sums = jax.tree.map(jnp.add, sums, statistics(images))
     return {
         "params": variables["params"],
-        "batch_stats": jax.tree.map(lambda x: x / CALIBRATION_BATCHES, sums),
+        "batch_stats": jax.tree.map(lambda x: x / count, sums),
     }
 
 
@@ -181,7 +198,7 @@ def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: An
     features = extractor.evaluation(source)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        partial_path = path.with_suffix(".tmp")
+        partial_path = path.with_suffix(f".{os.getpid()}.tmp")
         with partial_path.open("wb") as file:
             np.savez(file, x=features.x, labels=features.labels)
         partial_path.replace(path)

@@ -20,7 +20,7 @@ def scores(
     """Votes (n, C) for the class of each test image.
 
     Each of its k most similar training images, by cosine, votes for its own class with the weight
-    exp(similarity / temperature).
+    exp((similarity - the best neighbour's) / temperature).
 
     Args:
       train, test: features; train with labels.
@@ -38,7 +38,8 @@ def scores(
         for start in range(0, len(train.x), train_rows):
             keys = train.x[start : start + train_rows], train.labels[start : start + train_rows]
             similarity, labels = _nearest(query, similarity, labels, *keys, k=k)
-        weight = jnp.exp(similarity / temperature)
+        # Relative to each query's best neighbour: the same ranking, and no overflow.
+        weight = jnp.exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
         votes.append(np.asarray(_vote(weight, labels, classes=classes)))
     return np.concatenate(votes)
 

@@ -153,7 +153,31 @@ def test_resize_is_keys_bicubic_with_half_pixel_centres(rng, size):
     np.testing.assert_allclose(augment.resize(image, size), expected, atol=4e-3)
 
 
-def test_jitter_changes_brightness_within_its_range_and_in_random_order(rng):
+def test_jitter_applies_its_operations_in_the_drawn_order_and_clips_after_each(rng):
+    image = tf.clip_by_value(1.4 * image_of(rng, 6, 6), 0.0, 1.0)
+    orders = set()
+    for key in keys(24):
+        seeds = augment.fold(key, 2), augment.fold(key, 3)
+        draws = augment.uniform(seeds[0], (4,), -1.0, 1.0).numpy()
+        order = np.argsort(augment.uniform(seeds[1], (4,), 0.0, 1.0))
+        orders.add(tuple(order))
+        expected = image
+        for operation in order:
+            if operation == 0:
+                expected = expected * (1 + 0.8 * draws[0])
+            elif operation == 1:
+                expected = tf.image.adjust_contrast(expected, 1 + 0.8 * draws[1])
+            elif operation == 2:
+                expected = tf.image.adjust_saturation(expected, 1 + 0.8 * draws[2])
+            else:
+                expected = tf.image.adjust_hue(expected, 0.2 * draws[3])
+            expected = np.clip(expected, 0, 1)
+        jittered = augment.color_jitter(image, *seeds, strength=1.0, version="v2")
+        np.testing.assert_allclose(jittered, expected, atol=1e-5)
+    assert len(orders) > 12  # of 24
+
+
+def test_jitter_changes_brightness_within_its_range(rng):
     grey = np.full((4, 4, 3), 0.5, np.float32)  # contrast, saturation and hue leave it alone
     values = mapped(
         lambda i: augment.color_jitter(

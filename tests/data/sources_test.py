@@ -21,9 +21,11 @@ def encoded(colour, kind="JPEG", mode="RGB", size=(12, 10), **kwargs):
 
 
 def split(name, directory=None, which="train", **kwargs):
-    options = {"train_split": "train", "seed": 0, "held_out": 0.2, "cache_bytes": 2**20, **kwargs}
-    return open_split(name, directory=None if directory is None else str(directory), split=which,
-                      **options)  # fmt: skip
+    options = {"train_split": "train", "eval_split": None, "seed": 0, "held_out": 0.2,
+               "cache_bytes": 2**20, **kwargs}  # fmt: skip
+    return open_split(
+        which, name, directory=None if directory is None else str(directory), **options
+    )
 
 
 def pixel(data):
@@ -51,7 +53,7 @@ def test_nested_folders_are_classes_in_order(tmp_path):
         for k in range(2):
             write(tmp_path / "train" / name / f"{k}.jpg", encoded(colour))
     write(tmp_path / "val" / "b" / "deep" / "x.png", encoded("blue", "PNG"))
-    train, test = split("folder", tmp_path), split("folder", tmp_path, None)
+    train, test = split("folder", tmp_path), split("folder", tmp_path, "eval")
     assert (len(train), train.num_classes) == (4, 2)
     images, labels = train.load([0, 1, 2, 3])
     assert labels.tolist() == [0, 0, 1, 1]
@@ -62,19 +64,19 @@ def test_nested_folders_are_classes_in_order(tmp_path):
 def test_flat_folders_are_unlabelled_and_hold_a_share_out(tmp_path):
     for k in range(20):
         write(tmp_path / f"{k:02}.jpg", encoded((k, 0, 0)))
-    train, test = split("folder", tmp_path), split("folder", tmp_path, None)
+    train, test = split("folder", tmp_path), split("folder", tmp_path, "eval")
     assert (len(train), len(test), train.num_classes) == (16, 4, 0)
     names = [{s.describe(i) for i in range(len(s))} for s in (train, test)]
     assert not names[0] & names[1]
     assert train.load([0])[1].tolist() == [-1]
-    other = split("folder", tmp_path, None, seed=1)
+    other = split("folder", tmp_path, "eval", seed=1)
     assert {other.describe(i) for i in range(4)} != names[1]
 
 
 def test_one_folder_alone_is_no_label(tmp_path):
     write(tmp_path / "images" / "x.jpg", encoded("red"))
     write(tmp_path / "images" / "y.jpg", encoded("red"))
-    assert split("folder", tmp_path).num_classes == 0
+    assert split("folder", tmp_path, eval_split="train").num_classes == 0
 
 
 def test_hidden_files_and_other_files_are_left_out(tmp_path):
@@ -83,8 +85,7 @@ def test_hidden_files_and_other_files_are_left_out(tmp_path):
     write(tmp_path / ".git" / "z.jpg", encoded("red"))
     write(tmp_path / "notes.txt", b"no image")
     write(tmp_path / "w.jpeg", encoded("red"))
-    train = split("folder", tmp_path)
-    assert len(train) + len(split("folder", tmp_path, None)) == 2
+    assert len(split("folder", tmp_path, eval_split="train")) == 2
 
 
 FORMATS = {
@@ -109,7 +110,7 @@ def test_every_format_becomes_rgb(tmp_path):
         write(tmp_path / name, data)
     deep = np.full((10, 12), 65535, np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    source = readable(tmp_path, held_out=1e-9)
+    source = readable(tmp_path, eval_split="train")
     images, _ = source.load(np.arange(len(source)))
     assert len(images) == len(FORMATS) + 1
     assert not source.bad
@@ -134,8 +135,10 @@ def damaged(tmp_path):
     return tmp_path
 
 
-def test_unreadable_images_are_replaced_by_the_next_and_counted(damaged, caplog):
-    source = readable(damaged, held_out=1e-9)
+def test_unreadable_images_are_replaced_by_the_next_and_counted(damaged, caplog, monkeypatch):
+    monkeypatch.setattr(sources._log, "propagate", True)
+    monkeypatch.setattr(sources._log.parent, "propagate", True)  # which a binary turns off
+    source = readable(damaged, eval_split="train")
     images, _ = source.load(np.arange(10))
     levels = [round(pixel(image)[0] / 20) for image in images]
     assert levels == [0, 1, 4, 4, 4, 5, 6, 8, 8, 0]
@@ -145,13 +148,13 @@ def test_unreadable_images_are_replaced_by_the_next_and_counted(damaged, caplog)
 
 
 def test_unreadable_images_can_end_the_run(damaged):
-    source = readable(damaged, "error", held_out=1e-9)
+    source = readable(damaged, "error", eval_split="train")
     with pytest.raises(UserError, match=r"on_bad_image='error'.*2\.jpg.*unreadable"):
         source.load([0, 1, 2])
 
 
 def test_a_file_that_vanishes_is_replaced(damaged):
-    source = readable(damaged, held_out=1e-9)
+    source = readable(damaged, eval_split="train")
     source.load([0])
     os.remove(damaged / "0.jpg")
     images, _ = source.load([0])
@@ -168,26 +171,74 @@ def test_a_folder_of_nothing_readable_says_so(tmp_path):
     write(tmp_path / "a.jpg", b"x")
     write(tmp_path / "b.jpg", b"y")
     with pytest.raises(UserError, match="none of the 2 images can be read"):
-        readable(tmp_path, held_out=1e-9).load([0])
+        readable(tmp_path, eval_split="train").load([0])
 
 
 @pytest.mark.parametrize(
-    ("name", "directory", "which", "line"),
+    ("name", "directory", "eval_split", "line"),
     [
-        ("folder", None, "train", "config.data.dir=None"),
-        ("folder", "nowhere", "train", "config.data.dir='nowhere': no such folder"),
-        ("folder", ".", "train", "no images in it"),
-        ("folder", ".", "validation", "config.data split 'validation'"),
-        ("digits", None, "validation", "config.data split 'validation': digits has"),
-        ("cifar10", ".", "train", "config.data.dir='.': 'cifar10' is not prepared"),
-        ("no_such_set", ".", "train", "config.data.name='no_such_set'"),
+        ("folder", None, None, "config.data.dir=None"),
+        ("folder", "nowhere", None, "config.data.dir='nowhere': no such folder"),
+        ("folder", ".", None, "no images in it"),
+        ("folder", ".", "validation", "config.data.eval_split='validation': the folder has"),
+        ("digits", None, "validation", "config.data.eval_split='validation': digits has"),
+        ("cifar10", ".", None, "config.data.dir='.': 'cifar10' is not prepared"),
+        ("no_such_set", ".", None, "config.data.name='no_such_set'"),
+        ("huggingface:x", ".", None, "config.data.name='huggingface:x'"),
     ],
 )
-def test_missing_data_are_named(tmp_path, monkeypatch, name, directory, which, line):
+def test_missing_data_are_named(tmp_path, monkeypatch, name, directory, eval_split, line):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as error:
-        split(name, directory, which)
+        split(name, directory, "eval", eval_split=eval_split)
     assert line in str(error.value)
+
+
+def test_a_folder_too_small_to_hold_out_from_is_named(tmp_path):
+    write(tmp_path / "a.jpg", encoded("red"))
+    with pytest.raises(UserError, match=r"config\.data\.held_out=0\.2: is 0 of 1 images"):
+        split("folder", tmp_path)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("bus", "train"):
+        write(tmp_path / name / "x.jpg", encoded("red"))
+    source = split("folder", tmp_path, eval_split="train")
+    assert (len(source), source.num_classes) == (2, 2)
+
+
+def test_nothing_is_held_out_where_an_evaluation_split_is_named(prepared):
+    """Slices of one split divide it between them, whatever else there is."""
+    slices = {"train_split": "train[:75%]", "eval_split": "train[75%:]"}
+    train, test = (split("tiny", prepared, which, **slices) for which in ("train", "eval"))
+    assert (len(train), len(test)) == (15, 5)
+    assert not set(levels(train, np.arange(15))[0]) & set(levels(test, np.arange(5))[0])
+
+
+class Labelled:
+    """A source with a label that is no class, as TFDS gives unlabelled splits."""
+
+    num_classes = 3
+
+    def __len__(self):
+        return 2
+
+    def describe(self, index):
+        return f"record {index}"
+
+    def fingerprint(self):
+        return ""
+
+    def load(self, indices):
+        return [encoded("red")] * len(indices), np.full(len(indices), -1, np.int32)
+
+
+def test_labels_outside_the_classes_are_named_or_unused():
+    with pytest.raises(UserError, match=r"record 1 has the label -1, outside 0 … 2"):
+        Readable(Labelled(), on_bad_image="replace").load([1])
+    unlabelled = Readable(Labelled(), on_bad_image="replace", labelled=False)
+    assert unlabelled.num_classes == 0
+    assert unlabelled.load([0, 1])[1].tolist() == [-1, -1]
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder):
@@ -233,15 +284,17 @@ def test_tfds_is_read_by_index(prepared, cache_bytes, monkeypatch, tmp_path):
     assert labels == [value % 3 for value in values]
     again, _ = levels(train, [5, 3, 5])
     assert again == [values[5], values[3], values[5]]
-    assert len(split("tiny", prepared, None, cache_bytes=cache_bytes)) == 10  # test
+    assert len(split("tiny", prepared, "eval", cache_bytes=cache_bytes)) == 10  # test
 
 
 def test_tfds_slices(prepared):
     whole, _ = levels(split("tiny", prepared), np.arange(20))
-    part = split("tiny", prepared, "train[25%:75%]")
+    part = split("tiny", prepared, train_split="train[25%:75%]")
     assert levels(part, np.arange(10))[0] == whole[5:15]
-    with pytest.raises(UserError, match=r"config\.data split 'val': tiny has"):
-        split("tiny", prepared, "val")
+    with pytest.raises(UserError, match=r"config\.data\.eval_split='val': tiny has"):
+        split("tiny", prepared, "eval", eval_split="val")
+    with pytest.raises(UserError, match=r"config\.data\.train_split='train\[:0\]': there are no"):
+        split("tiny", prepared, train_split="train[:0]")
 
 
 def test_the_offset_index_is_built_once(prepared, monkeypatch, tmp_path):

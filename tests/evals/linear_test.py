@@ -60,8 +60,9 @@ def by_hand(train, test, k, temperature):
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (test.x, train.x)]
     votes = np.zeros((len(test.x), 5))
     for row, similarity in enumerate(unit[0] @ unit[1].T):
+        weight = np.exp((similarity - similarity.max()) / temperature)
         for column in np.argsort(-similarity)[:k]:
-            votes[row, train.labels[column]] += np.exp(similarity[column] / temperature)
+            votes[row, train.labels[column]] += weight[column]
     return votes
 
 
