@@ -2,8 +2,9 @@
 
 Command:  simclr-train --config=configs/cifar10.py --workdir=RUN
           simclr-train --config=configs/cifar10.py:recipe=small_batch --workdir=RUN
-Hardware: one GPU or TPU host for the whole 1000 epochs. On 2 CPU cores a smaller network learns
-          something in ten minutes; the README has the command and what it reached.
+Hardware: one GPU or TPU host for the whole 1000 epochs (time not measured yet). On 2 CPU cores a
+          quarter of the width reaches 0.454 kNN top-1 in ten minutes on a fifth of the images;
+          the README has the command.
 Result:   not measured yet (published: about 0.91 linear top-1 for ResNet-18). CIFAR's published
           numbers use the test split; choose models on a slice of train, such as
           --config.data.train_split='train[:90%]' --config.data.eval_split='train[90%:]'.

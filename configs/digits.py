@@ -1,7 +1,9 @@
 """scikit-learn's 8x8 digits: the whole system on a laptop, with no download.
 
 Command:  simclr-train --config=configs/digits.py --workdir=runs/digits
-Hardware: 2 CPU cores.
+Hardware: 2 CPU cores, two and a half minutes.
+Result:   10 labels a class, 5 draws: 0.946 ± 0.005 linear top-1 (raw pixels 0.899); all labels
+          0.964.
 """
 
 from ml_collections import ConfigDict

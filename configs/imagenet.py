@@ -3,6 +3,7 @@
 Command:  simclr-train --config=configs/imagenet.py --workdir=RUN
           simclr-train --config=configs/imagenet.py:depth=152,width=3,sk_ratio=0.0625 --workdir=RUN
 Hardware: a TPU slice of 32 to 128 cores; the paper's 100 epochs took 1.5 h on 128 TPU v3 cores.
+Time:     not measured yet here.
 Result:   not measured yet (published: 0.693 linear top-1 after 1000 epochs, ResNet-50).
 
 Batches below 4096 do better with --config.optim.lr_scaling=sqrt --config.optim.lr=0.075

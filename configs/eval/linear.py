@@ -3,6 +3,7 @@
 Command:  simclr-eval --config=configs/eval/linear.py --run=RUN
           … --config.linear.labels_per_class=10 --config.linear.draws=5    (few labels)
 Hardware: any; the features are computed once, with all devices, then cached in the run.
+Result:   the README has those of digits and CIFAR-10; ImageNet: not measured yet.
 """
 
 from ml_collections import ConfigDict
