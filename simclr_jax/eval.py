@@ -208,7 +208,7 @@ def evaluate_one(
         "checkpoint_step": network.step or 0,
         "untrained": network.step is None,
         "dataset": run_config.data.name,
-        "split": run_config.data.eval_split or "evaluation",
+        "split": test.split,
         "num_examples": len(test),
         "layer": config.features.layer,
         **measured,

@@ -163,7 +163,7 @@ def test_cifar10_learns_more_than_its_untrained_self(tmp_path):
     for options in ([], ["--untrained"]):
         finish(command("eval", "--config=configs/eval/knn.py", f"--run={tmp_path}", *options))
     trained, untrained = result(tmp_path, "knn", 150), result(tmp_path, "knn", "untrained")
-    assert trained["top1"] > untrained["top1"] + 0.05
+    assert trained["top1"] > untrained["top1"] + 0.08
 
 
 @needs_tfds
@@ -175,9 +175,10 @@ def test_photographs_train_below_the_loss_of_chance(tmp_path):
             "--config.data.name=imagenette224", "--config.data.image_size=64",
             "--config.data.train_split=train[:1000]", "--config.data.eval_split=validation[:100]",
             "--config.model.dtype=float32", "--config.train.batch_size=64",
-            "--config.train.steps=40", "--config.optim.lr_scaling=sqrt",
-            "--config.optim.lr=0.075", "--config.optim.warmup_epochs=1",
-            "--config.loss.temperature=0.2",
+            "--config.train.steps=200", "--config.optim.lr_scaling=sqrt",
+            "--config.optim.lr=0.2", "--config.optim.warmup_epochs=1",
+            "--config.loss.temperature=0.5", "--config.log.every_steps=10",
         )
     )  # fmt: skip
-    assert rows(tmp_path)[-1]["contrastive_loss"] < 2 * np.log(2 * 64 - 1) - 0.5
+    last = [row["contrastive_loss"] for row in rows(tmp_path)[-5:]]
+    assert np.mean(last) < 2 * np.log(2 * 64 - 1) - 0.5

@@ -49,7 +49,7 @@ def test_knn_writes_the_documented_keys(finished):
     found = result(finished, "knn", "4")
     assert found["protocol"] == "knn"
     assert found["checkpoint_step"] == 4
-    assert (found["dataset"], found["num_examples"]) == ("digits", 360)
+    assert (found["dataset"], found["split"], found["num_examples"]) == ("digits", "test", 360)
     assert 0.1 < found["top1"] <= found["top5"] <= 1
     assert (found["k"], found["temperature"]) == (200, 0.1)
 

@@ -57,6 +57,8 @@ class Root:
 class Folder:
     """The images of one split, ordered by their path."""
 
+    split = ""
+
     def __init__(self, folder: epath.Path, files: list[str], classes: list[str]):
         self._folder = folder
         self._files = files

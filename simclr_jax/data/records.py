@@ -86,6 +86,8 @@ def _features(name: str, builder: Any) -> tuple[str, str | None, int]:
 class Records:
     """One split: serialised examples from `reader`, parsed a batch at a time."""
 
+    split = ""
+
     def __init__(
         self, reader: Any, *, image_key: str, label_key: str | None, num_classes: int, name: str
     ):

@@ -35,9 +35,11 @@ class Source(Protocol):
 
     Attributes:
       num_classes: 0 for unlabelled data, whose labels are all -1.
+      split: the split's name, once `open_split` has opened it.
     """
 
     num_classes: int
+    split: str
 
     def __len__(self) -> int: ...
 
@@ -70,7 +72,7 @@ class Digits:
         grey = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)
         self._images = [_png(Image.fromarray(image)) for image in grey]
         self._labels = digits.target[rows].astype(np.int32)
-        self._split = split
+        self.split = split
 
     def __len__(self) -> int:
         return len(self._images)
@@ -79,7 +81,7 @@ class Digits:
         return f"digit {index}"
 
     def fingerprint(self) -> str:
-        return f"digits {self._split}"
+        return f"digits {self.split}"
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
         return [self._images[i] for i in indices], self._labels[np.asarray(indices)]
@@ -92,7 +94,7 @@ class Subset:
         self._source = source
         self._indices = indices
         self.num_classes = source.num_classes
-        self._name = name
+        self.split = name
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -101,7 +103,7 @@ class Subset:
         return self._source.describe(int(self._indices[index]))
 
     def fingerprint(self) -> str:
-        return f"{self._source.fingerprint()} {self._name}"
+        return f"{self._source.fingerprint()} {self.split}"
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
         return self._source.load(self._indices[np.asarray(indices)])
@@ -124,6 +126,7 @@ class Readable:
         self._pool = ThreadPoolExecutor(8)
         self.bad: dict[int, str] = {}
         self.num_classes = source.num_classes if labelled else 0
+        self.split = source.split
         self.fingerprint = source.fingerprint
         self.describe = source.describe
 
@@ -267,9 +270,11 @@ def open_split(
 
     def open_named(key: str, split: str) -> Source:
         try:
-            return opener(split)
+            source = opener(split)
         except ValueError as error:
             raise UserError(f"config.data.{key}={split!r}: {error}") from error
+        source.split = split
+        return source
 
     if eval_split is None:
         eval_split = next((split for split in EVAL_SPLITS if split in splits), None)
@@ -286,5 +291,9 @@ def open_split(
             "some on both sides, or name data.eval_split"
         )
     if which == "eval":
-        return Subset(source, np.sort(order[:count]), f"held out {seed} {count}")
-    return Subset(source, np.sort(order[count:]), f"not held out {seed} {count}")
+        return Subset(
+            source, np.sort(order[:count]), f"{count} held out of {train_split} by seed {seed}"
+        )
+    return Subset(
+        source, np.sort(order[count:]), f"{train_split} but {count} held out by seed {seed}"
+    )

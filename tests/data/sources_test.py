@@ -219,6 +219,7 @@ class Labelled:
     """A source with a label that is no class, as TFDS gives unlabelled splits."""
 
     num_classes = 3
+    split = "unlabelled"
 
     def __len__(self):
         return 2
