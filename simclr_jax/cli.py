@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from simclr_jax import config as configs
-from simclr_jax.errors import DivergedError, HostError, UserError
+from simclr_jax.errors import DivergedError, UserError
 
 USER_ERROR = 2
-_STATUS = {DivergedError: 1, UserError: USER_ERROR, HostError: 3}
+_STATUS = {DivergedError: 1, UserError: USER_ERROR}
 
 
 def run(

@@ -10,7 +10,3 @@ class UserError(Exception):
 
 class DivergedError(Exception):
     """The loss or a gradient is not finite: the run cannot go on (exit status 1)."""
-
-
-class HostError(Exception):
-    """The environment is at fault, such as a full disk or a lost peer (exit status 3)."""

@@ -21,6 +21,7 @@ from simclr_jax import checkpoint, cli, parts, rules
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
+from simclr_jax.data.sources import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features, knn, linear
 from simclr_jax.models.simclr import SimCLR
@@ -166,7 +167,10 @@ def with_data(run_config: ConfigDict, data: ConfigDict) -> ConfigDict:
 
 
 def evaluate_one(
-    config: ConfigDict, root: epath.Path, network: Network, protocol: "Protocol"
+    config: ConfigDict,
+    root: epath.Path,
+    network: Network,
+    protocol: "Callable[[Task], dict[str, Any]]",
 ) -> None:
     """Computes or loads the features, applies the protocol, writes and prints the result."""
     run_config = network.config
@@ -202,7 +206,7 @@ def evaluate_one(
     def train_features() -> features.Features:
         return features.cached(folder, extractor, train, **key)
 
-    measured = protocol(config, extractor, train, train_features, test_features)
+    measured = protocol(Task(config, extractor, train, train_features, test_features))
     result = {
         "protocol": config.protocol,
         "checkpoint_step": network.step or 0,
@@ -222,38 +226,30 @@ def evaluate_one(
         print(f"{config.protocol} of {network.name}: {describe(result)}  ({path})", flush=True)
 
 
-Protocol = Callable[
-    [
-        ConfigDict,
-        features.Extractor,
-        Any,
-        Callable[[], features.Features],
-        features.Features,
-    ],
-    dict[str, Any],
-]
+class Task(NamedTuple):
+    """What a protocol works on."""
+
+    config: ConfigDict
+    extractor: features.Extractor
+    source: Readable  # of the training images
+    train_features: Callable[[], features.Features]  # computed or read where they are needed
+    test: features.Features
 
 
-def run_linear(
-    config: ConfigDict,
-    extractor: features.Extractor,
-    source: Any,
-    train_features: Callable[[], features.Features],
-    test: features.Features,
-) -> dict[str, Any]:
+def run_linear(task: Task) -> dict[str, Any]:
     """`evals.linear`, with all labels or few."""
-    keys = config.linear
-    classes = source.num_classes
+    keys = task.config.linear
+    classes = task.source.num_classes
     if keys.labels_per_class is not None:
         try:
             results = linear.few_labels(
-                train_features(),
-                test,
+                task.train_features(),
+                task.test,
                 classes=classes,
                 per_class=keys.labels_per_class,
                 draws=keys.draws,
                 c=keys.c,
-                seed=config.seed,
+                seed=task.config.seed,
             )
         except ValueError as error:
             raise rules.wrong(
@@ -267,48 +263,42 @@ def run_linear(
     options = {
         "batch_size": keys.batch_size,
         "steps": linear.num_steps(
-            num_examples=len(source), batch_size=keys.batch_size, epochs=keys.epochs
+            num_examples=len(task.source), batch_size=keys.batch_size, epochs=keys.epochs
         ),
-        "seed": config.seed,
+        "seed": task.config.seed,
     }
     if keys.augment:
-        batches = extractor.augmented(source, **options)
+        batches = task.extractor.augmented(task.source, **options)
     else:
-        batches = linear.shuffled(train_features(), **options)
+        batches = linear.shuffled(task.train_features(), **options)
     params = linear.fit(
         batches,
         classes=classes,
         learning_rate=linear.cosine(keys.lr, batch_size=keys.batch_size, steps=options["steps"]),
         weight_decay=keys.weight_decay,
-        seed=config.seed,
+        seed=task.config.seed,
     )
-    return linear.accuracies(linear.logits(params, test.x), test.labels)
+    return linear.accuracies(linear.logits(params, task.test.x), task.test.labels)
 
 
-def run_knn(
-    config: ConfigDict,
-    extractor: features.Extractor,
-    source: Any,
-    train_features: Callable[[], features.Features],
-    test: features.Features,
-) -> dict[str, Any]:
+def run_knn(task: Task) -> dict[str, Any]:
     """`evals.knn`."""
-    del extractor
+    keys = task.config.knn
     votes = knn.scores(
-        train_features(),
-        test,
-        classes=source.num_classes,
-        k=config.knn.k,
-        temperature=config.knn.temperature,
+        task.train_features(),
+        task.test,
+        classes=task.source.num_classes,
+        k=keys.k,
+        temperature=keys.temperature,
     )
     return {
-        **linear.accuracies(votes, test.labels),
-        "k": config.knn.k,
-        "temperature": config.knn.temperature,
+        **linear.accuracies(votes, task.test.labels),
+        "k": keys.k,
+        "temperature": keys.temperature,
     }
 
 
-PROTOCOLS: dict[str, Protocol] = {"linear": run_linear, "knn": run_knn}
+PROTOCOLS: dict[str, Callable[[Task], dict[str, Any]]] = {"linear": run_linear, "knn": run_knn}
 
 
 def describe(result: dict[str, Any]) -> str:

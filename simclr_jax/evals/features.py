@@ -62,7 +62,6 @@ class Extractor:
             raise ValueError(f"{layer}: the projection head has {layers} layers")
         self.batch_size = batch_size
         self.image_size = image_size
-        self._layer = layer
         self._transfer_dtype = transfer_dtype
         self._variables = variables
         self._mesh = mesh
@@ -75,8 +74,6 @@ class Extractor:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """This process's rows (n, S, S, 3) of a batch to the global batch's features (B, F)."""
-        if self._layer == "pixels" and jax.process_count() == 1:
-            return np.asarray(to_float(jnp.asarray(images))).reshape(len(images), -1)
         batch = meshes.put({"image": images}, self._mesh)["image"]
         return np.asarray(self._extract(self._variables, batch))
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from sklearn.linear_model import LogisticRegression
@@ -146,6 +145,6 @@ def num_steps(*, num_examples: int, batch_size: int, epochs: float) -> int:
 
 def spread(results: list[dict[str, float]]) -> dict[str, float]:
     """Mean and standard deviation over draws, of each accuracy."""
-    table = {key: jnp.array([result[key] for result in results]) for key in results[0]}
+    table = {key: np.array([result[key] for result in results]) for key in results[0]}
     means = {key: float(values.mean()) for key, values in table.items()}
     return means | {f"{key}_std": float(values.std()) for key, values in table.items()}

@@ -177,24 +177,19 @@ def test_jitter_applies_its_operations_in_the_drawn_order_and_clips_after_each(r
     assert len(orders) > 12  # of 24
 
 
-def test_jitter_changes_brightness_within_its_range(rng):
+@pytest.mark.parametrize(
+    ("version", "low", "width"),
+    [("v2", 0.3, 0.4), ("v1", 0.1, 0.8)],  # 0.5·U(0.6, 1.4) and 0.5 + U(-0.4, 0.4)
+)
+def test_jitter_changes_brightness_within_its_range(version, low, width):
     grey = np.full((4, 4, 3), 0.5, np.float32)  # contrast, saturation and hue leave it alone
-    values = mapped(
-        lambda i: augment.color_jitter(
-            grey, augment.fold(augment.image_key(0, 0, i, 0), 2),
-            augment.fold(augment.image_key(0, 0, i, 0), 3), strength=0.5, version="v2",
-        )[0, 0, 0],
-        1000,
-    )  # fmt: skip
-    assert stats.kstest(values, stats.uniform(0.3, 0.4).cdf).pvalue > 1e-3  # 0.5·U(0.6, 1.4)
-    added = mapped(
-        lambda i: augment.color_jitter(
-            grey, augment.fold(augment.image_key(0, 0, i, 0), 2),
-            augment.fold(augment.image_key(0, 0, i, 0), 3), strength=0.5, version="v1",
-        )[0, 0, 0],
-        1000,
-    )  # fmt: skip
-    assert stats.kstest(added, stats.uniform(0.1, 0.8).cdf).pvalue > 1e-3  # 0.5 + U(-0.4, 0.4)
+
+    def level(i):
+        key = augment.image_key(0, 0, i, 0)
+        seeds = augment.fold(key, 2), augment.fold(key, 3)
+        return augment.color_jitter(grey, *seeds, strength=0.5, version=version)[0, 0, 0]
+
+    assert stats.kstest(mapped(level, 1000), stats.uniform(low, width).cdf).pvalue > 1e-3
 
 
 def test_probabilities_of_flip_grey_and_blur(rng):
