@@ -115,15 +115,32 @@ class Reader:
         with self._manager() as manager:
             return _restore(manager, step, config=ocp.args.JsonRestore())["config"]
 
-    def model(self, step: int, abstract: TrainState) -> dict[str, Any]:
+    def model(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """{"params", "batch_stats"} of a checkpoint, placed as `abstract` says."""
         with self._manager() as manager:
-            restore = ocp.args.StandardRestore(_model(abstract))
-            return _restore(manager, step, model=restore)["model"]
+            return _restore(manager, step, model=ocp.args.StandardRestore(abstract))["model"]
 
     def _manager(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(read_only=True, create=False)
         return ocp.CheckpointManager(self._folder, options=options)
+
+
+def save_model(
+    workdir: epath.PathLike, step: int, variables: dict[str, Any], config: dict[str, Any]
+) -> None:
+    """Saves a network alone, with no optimizer, as the checkpoint `step` of a new run.
+
+    Args:
+      variables: {"params", "batch_stats"}.
+      config: what `config.describe` returned.
+    """
+    with ocp.CheckpointManager(epath.Path(workdir) / "checkpoints") as manager:
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(variables), config=ocp.args.JsonSave(config)
+            ),
+        )
 
 
 def _model(state: TrainState) -> dict[str, Any]:

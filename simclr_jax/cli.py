@@ -15,19 +15,21 @@ _STATUS = {DivergedError: 1, UserError: USER_ERROR}
 
 
 def run(
-    main: Callable[[flags.FlagValues, configs.ConfigDict], None],
+    main: Callable[..., None],
     *,
     doc: str | None,
     define: Callable[[flags.FlagValues], None],
     argv: Sequence[str] | None = None,
+    takes_config: bool = True,
 ) -> int:
     """Parses flags and the config, calls main(values, config), and returns the exit status.
 
     Args:
-      main: the binary's work.
+      main: the binary's work; without a config it is called as main(values).
       doc: its module's docstring, printed by --help.
       define: defines the binary's own flags, beside --config.
       argv: the command line without the program's name (default: sys.argv's).
+      takes_config: whether the binary has --config.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     log = logging.getLogger("simclr_jax")
@@ -36,12 +38,16 @@ def run(
     values = flags.FlagValues()
     define(values)
     if "--help" in argv or "-h" in argv:
-        print(doc, _help(values), sep="\n")
+        print(doc, _help(values, takes_config), sep="\n")
         return 0
     try:
         about_config, rest = _divide(argv)
-        _parse(values, rest)
-        main(values, configs.load(about_config))
+        if takes_config:
+            _parse(values, rest)
+            main(values, configs.load(about_config))
+        else:
+            _parse(values, [*about_config, *rest])
+            main(values)
     except tuple(_STATUS) as error:
         print(_one_line(error), file=sys.stderr)
         return _STATUS[type(error)]
@@ -69,8 +75,10 @@ def _parse(values: flags.FlagValues, argv: list[str]) -> None:
         raise UserError(f"{rest[1]}: unexpected argument; flags begin with --")
 
 
-def _help(values: flags.FlagValues) -> str:
-    lines = ["Flags:", "  --config=FILE[:ARGUMENTS]  required; override with --config.KEY=VALUE"]
+def _help(values: flags.FlagValues, takes_config: bool) -> str:
+    lines = ["Flags:"]
+    if takes_config:
+        lines.append("  --config=FILE[:ARGUMENTS]  required; override with --config.KEY=VALUE")
     for name in sorted(values):
         flag = values[name]
         lines.append(f"  --{name}  {flag.help} (default: {flag.default})")

@@ -9,8 +9,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any
 
 import jax
 from absl import flags
@@ -20,14 +21,12 @@ from ml_collections import ConfigDict
 from simclr_jax import checkpoint, cli, parts, rules
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
-from simclr_jax import state as states
 from simclr_jax.data.sources import Readable
 from simclr_jax.errors import UserError
-from simclr_jax.evals import features, knn, linear
-from simclr_jax.models.simclr import SimCLR
+from simclr_jax.evals import embed, features, knn, linear
+from simclr_jax.network import Network, find_step, open_run
 
 POLL_SECONDS = 5.0
-ROWS_PER_DEVICE = 64
 
 
 def define(values: flags.FlagValues) -> None:
@@ -60,8 +59,7 @@ def evaluate(
     config: ConfigDict, run: str | None, *, step: int | None, untrained: bool, watch: bool
 ) -> None:
     """Evaluates one checkpoint, the untrained network, or each checkpoint as it comes."""
-    if not run:
-        raise UserError("--run: required, the folder of a run of simclr-train")
+    root = open_run(run)
     protocol = PROTOCOLS.get(config.get("protocol"))
     if protocol is None:
         raise UserError(
@@ -72,26 +70,20 @@ def evaluate(
         raise UserError("--watch, --untrained, --step: only one of them at a time")
     checkpoint.quiet()
     rules.check(config, devices=jax.device_count())
-    root = epath.Path(run).expanduser()
-    if not (root / "config.json").exists():
-        raise UserError(f"--run={run}: no run there (no config.json)")
-    root = root if "://" in run else root.resolve()
     reader = checkpoint.Reader(root)
 
     if untrained:
-        evaluate_one(config, root, Network.untrained(config, configs.read(root)), protocol)
-        return
-    if watch:
-        for found in watched(reader, root):
-            evaluate_one(config, root, Network.trained(config, reader, found), protocol)
-        return
-    steps = reader.steps()
-    if not steps:
-        raise UserError(f"--run={run}: has no checkpoint yet")
-    if step is not None and step not in steps:
-        raise UserError(f"--step={step}: {run} has checkpoints {', '.join(map(str, steps))}")
-    found = steps[-1] if step is None else step
-    evaluate_one(config, root, Network.trained(config, reader, found), protocol)
+        run_config = configs.from_json(configs.read(root))
+        # Calibrated on the images it is evaluated on, unless those are of another dataset.
+        same = run_config.data.name is None or not config.data.name
+        images = with_data(run_config, config.data) if same else run_config
+        networks: Iterable[Network] = [Network.untrained(run_config, images=images)]
+    elif watch:
+        networks = (Network.trained(reader, found) for found in watched(reader, root))
+    else:
+        networks = [Network.trained(reader, find_step(reader, str(run), step))]
+    for network in networks:
+        evaluate_one(Task(config, network, root), protocol)
 
 
 def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
@@ -102,63 +94,17 @@ def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
         seen.update(new)
         yield from (step for step in new if step in reader.steps())  # not pruned meanwhile
         run_config = configs.from_json(configs.read(root))
-        if parts.schedule(run_config).total_steps in seen:
+        imported = run_config.data.num_examples is None
+        if imported or parts.schedule(run_config).total_steps in seen:
             return
         time.sleep(POLL_SECONDS)
-
-
-class Network(NamedTuple):
-    """A network to evaluate: the run's config with the evaluation's data keys, and its weights."""
-
-    config: ConfigDict
-    model: SimCLR
-    variables: Any
-    step: int | None  # of the checkpoint; None: the untrained network
-
-    @property
-    def name(self) -> str:
-        return "untrained" if self.step is None else str(self.step)
-
-    @classmethod
-    def trained(cls, config: ConfigDict, reader: checkpoint.Reader, step: int) -> "Network":
-        run_config = configs.from_json(reader.config(step))
-        model = parts.model(run_config)
-        abstract = states.abstract(
-            model,
-            parts.optimizer(run_config, parts.schedule(run_config).learning_rate),
-            image_size=run_config.data.image_size,
-            mesh=meshes.make(),
-        )
-        variables = reader.model(step, abstract)
-        return cls(with_data(run_config, config.data), model, variables, step)
-
-    @classmethod
-    def untrained(cls, config: ConfigDict, described: dict[str, Any]) -> "Network":
-        run_config = configs.from_json(described)
-        mesh, model = meshes.make(), parts.model(run_config)
-        size = run_config.data.image_size
-        tx = parts.optimizer(run_config, parts.schedule(run_config).learning_rate)
-        state = states.create(model, tx, seed=run_config.seed, image_size=size, mesh=mesh)
-        variables = features.calibrate(
-            model,
-            {"params": state.params, "batch_stats": state.batch_stats},
-            # On the images it is evaluated on, unless those are of another dataset.
-            parts.open_split(
-                run_config if config.data.name else with_data(run_config, config.data), "train"
-            ),
-            batch_size=ROWS_PER_DEVICE * jax.device_count(),
-            image_size=size,
-            transfer_dtype=run_config.data.transfer_dtype,
-            mesh=mesh,
-        )
-        return cls(with_data(run_config, config.data), model, variables, None)
 
 
 def with_data(run_config: ConfigDict, data: ConfigDict) -> ConfigDict:
     """The run's config, reading the images that an evaluation's data keys name."""
     config = run_config.copy_and_resolve_references()
     if data.name is not None:
-        config.data.update(dir=None, train_split="train", eval_split=None)
+        config.data.update(dir=None, train_split="train", eval_split=None, num_classes=None)
     with config.ignore_type():
         for key in data:
             if data[key] is not None:
@@ -166,85 +112,115 @@ def with_data(run_config: ConfigDict, data: ConfigDict) -> ConfigDict:
     return config
 
 
-def evaluate_one(
-    config: ConfigDict,
-    root: epath.Path,
-    network: Network,
-    protocol: "Callable[[Task], dict[str, Any]]",
-) -> None:
-    """Computes or loads the features, applies the protocol, writes and prints the result."""
-    run_config = network.config
-    train, test = parts.open_split(run_config, "train"), parts.open_split(run_config, "eval")
-    if train.num_classes < 2 or test.num_classes != train.num_classes:
-        raise UserError(
-            f"config.data.name={run_config.data.name!r}: {config.protocol} needs labels of the "
-            f"same classes in both splits; they have {train.num_classes} and {test.num_classes}"
-        )
-    size = config.features.batch_size or ROWS_PER_DEVICE * jax.device_count()
-    try:
-        extractor = features.Extractor(
-            network.model,
-            network.variables,
-            layer=config.features.layer,
-            image_size=run_config.data.image_size,
-            batch_size=size,
-            transfer_dtype=run_config.data.transfer_dtype,
-            mesh=meshes.make(),
-        )
-    except ValueError as error:
-        raise UserError(f"config.features.layer={error}") from error
-    folder = root / "eval" / "features"
-    key = {
-        "checkpoint": features.digest(network.variables),
-        "transform": "eval_view",
-        "layer": config.features.layer,
-        "image_size": run_config.data.image_size,
-        "dtype": [run_config.model.dtype, run_config.data.transfer_dtype],
-    }
-    test_features = features.cached(folder, extractor, test, **key)
+class Task:
+    """One network, one evaluation's config: what a protocol works on.
 
-    def train_features() -> features.Features:
-        return features.cached(folder, extractor, train, **key)
+    Raises:
+      UserError: the head has no such layer, or there is no dataset to read.
+    """
 
-    measured = protocol(Task(config, extractor, train, train_features, test_features))
+    def __init__(self, config: ConfigDict, network: Network, root: epath.Path):
+        self.config = config
+        self.network = network
+        self.run_config = with_data(network.config, config.data)
+        self.root = root
+        if self.run_config.data.name is None:
+            raise UserError(
+                "config.data.name=None: an imported run has no dataset of its own; name one, or "
+                "'folder' with config.data.dir"
+            )
+        try:
+            self.extractor = features.Extractor(
+                network.model,
+                network.variables,
+                layer=config.features.layer,
+                image_size=self.run_config.data.image_size,
+                batch_size=config.features.batch_size
+                or features.ROWS_PER_DEVICE * jax.device_count(),
+                transfer_dtype=self.run_config.data.transfer_dtype,
+                mesh=meshes.make(),
+            )
+        except ValueError as error:
+            raise UserError(f"config.features.layer={error}") from error
+
+    @property
+    def folder(self) -> epath.Path:
+        """Where the result is kept."""
+        return self.root / "eval" / self.config.protocol / self.network.name
+
+    @cached_property
+    def train(self) -> Readable:
+        """The training split."""
+        return parts.open_split(self.run_config, "train")
+
+    @cached_property
+    def test(self) -> Readable:
+        """The split that is evaluated on."""
+        return parts.open_split(self.run_config, "eval")
+
+    def check_labels(self) -> None:
+        """Raises UserError unless both splits have labels of the same classes."""
+        classes = self.train.num_classes, self.test.num_classes
+        if classes[0] < 2 or classes[0] != classes[1]:
+            raise UserError(
+                f"config.data.name={self.run_config.data.name!r}: {self.config.protocol} needs "
+                f"labels of the same classes in both splits; they have {classes[0]} and "
+                f"{classes[1]}"
+            )
+
+    def features(self, source: Readable) -> features.Features:
+        """The features of a split, computed once a checkpoint and kept in the run."""
+        return features.cached(
+            self.root / "eval" / "features",
+            self.extractor,
+            source,
+            checkpoint=self._digest,
+            transform="eval_view",
+            layer=self.config.features.layer,
+            image_size=self.run_config.data.image_size,
+            dtype=[self.run_config.model.dtype, self.run_config.data.transfer_dtype],
+        )
+
+    @cached_property
+    def _digest(self) -> str:
+        return features.digest(self.network.variables)
+
+    @property
+    def tested(self) -> dict[str, Any]:
+        """The result's keys that say what was tested."""
+        return {"split": self.test.split, "num_examples": len(self.test)}
+
+
+def evaluate_one(task: Task, protocol: Callable[[Task], dict[str, Any]]) -> None:
+    """Applies the protocol, writes and prints the result."""
+    network = task.network
     result = {
-        "protocol": config.protocol,
+        "protocol": task.config.protocol,
         "checkpoint_step": network.step or 0,
         "untrained": network.step is None,
-        "dataset": run_config.data.name,
-        "split": test.split,
-        "num_examples": len(test),
-        "layer": config.features.layer,
-        **measured,
+        "dataset": task.run_config.data.name,
+        "layer": task.config.features.layer,
+        **protocol(task),
     }
     if checkpoint.is_primary():
-        path = root / "eval" / config.protocol / network.name / "result.json"
+        path = task.folder / "result.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.tmp")
         partial.write_text(json.dumps(result, indent=2) + "\n")
         partial.replace(path)
-        print(f"{config.protocol} of {network.name}: {describe(result)}  ({path})", flush=True)
-
-
-class Task(NamedTuple):
-    """What a protocol works on."""
-
-    config: ConfigDict
-    extractor: features.Extractor
-    source: Readable  # of the training images
-    train_features: Callable[[], features.Features]  # computed or read where they are needed
-    test: features.Features
+        print(f"{task.config.protocol} of {network.name}: {describe(result)}  ({path})", flush=True)
 
 
 def run_linear(task: Task) -> dict[str, Any]:
     """`evals.linear`, with all labels or few."""
+    task.check_labels()
     keys = task.config.linear
-    classes = task.source.num_classes
+    classes = task.train.num_classes
     if keys.labels_per_class is not None:
         try:
             results = linear.few_labels(
-                task.train_features(),
-                task.test,
+                task.features(task.train),
+                task.features(task.test),
                 classes=classes,
                 per_class=keys.labels_per_class,
                 draws=keys.draws,
@@ -256,6 +232,7 @@ def run_linear(task: Task) -> dict[str, Any]:
                 "linear.labels_per_class", keys.labels_per_class, str(error)
             ) from error
         return {
+            **task.tested,
             **linear.spread(results),
             "labels_per_class": keys.labels_per_class,
             "draws": [result["top1"] for result in results],
@@ -263,14 +240,14 @@ def run_linear(task: Task) -> dict[str, Any]:
     options = {
         "batch_size": keys.batch_size,
         "steps": linear.num_steps(
-            num_examples=len(task.source), batch_size=keys.batch_size, epochs=keys.epochs
+            num_examples=len(task.train), batch_size=keys.batch_size, epochs=keys.epochs
         ),
         "seed": task.config.seed,
     }
     if keys.augment:
-        batches = task.extractor.augmented(task.source, **options)
+        batches = task.extractor.augmented(task.train, **options)
     else:
-        batches = linear.shuffled(task.train_features(), **options)
+        batches = linear.shuffled(task.features(task.train), **options)
     params = linear.fit(
         batches,
         classes=classes,
@@ -278,31 +255,53 @@ def run_linear(task: Task) -> dict[str, Any]:
         weight_decay=keys.weight_decay,
         seed=task.config.seed,
     )
-    return linear.accuracies(linear.logits(params, task.test.x), task.test.labels)
+    test = task.features(task.test)
+    return {**task.tested, **linear.accuracies(linear.logits(params, test.x), test.labels)}
 
 
 def run_knn(task: Task) -> dict[str, Any]:
     """`evals.knn`."""
+    task.check_labels()
     keys = task.config.knn
+    test = task.features(task.test)
     votes = knn.scores(
-        task.train_features(),
-        task.test,
-        classes=task.source.num_classes,
+        task.features(task.train),
+        test,
+        classes=task.train.num_classes,
         k=keys.k,
         temperature=keys.temperature,
     )
     return {
-        **linear.accuracies(votes, task.test.labels),
+        **task.tested,
+        **linear.accuracies(votes, test.labels),
         "k": keys.k,
         "temperature": keys.temperature,
     }
 
 
-PROTOCOLS: dict[str, Callable[[Task], dict[str, Any]]] = {"linear": run_linear, "knn": run_knn}
+def run_embed(task: Task) -> dict[str, Any]:
+    """`evals.embed`."""
+    keys = task.config.embed
+    if keys.split == "all":
+        sources = parts.open_all(task.run_config)
+    else:
+        sources = {keys.split: {"train": task.train, "eval": task.test}[keys.split]}
+    folder = epath.Path(keys.dir).expanduser() if keys.dir else task.folder
+    return {"split": keys.split, **embed.write(task.extractor, sources, folder)}
+
+
+PROTOCOLS: dict[str, Callable[[Task], dict[str, Any]]] = {
+    "linear": run_linear,
+    "knn": run_knn,
+    "embed": run_embed,
+}
 
 
 def describe(result: dict[str, Any]) -> str:
     """A result for people."""
+    if "top1" not in result:
+        left_out = f", {result['unreadable']} left out" if result["unreadable"] else ""
+        return f"{result['num_examples']} images of {result['dataset']}{left_out}"
     spread = f" ± {result['top1_std']:.1%}" if "top1_std" in result else ""
     return (
         f"top-1 {result['top1']:.1%}{spread}, top-5 {result['top5']:.1%} "

@@ -21,20 +21,36 @@ from simclr_jax.step import Loss, train_step
 
 
 def open_split(config: ConfigDict, which: str) -> sources.Readable:
-    """Opens the 'train' or 'eval' split of the config's dataset."""
-    data = config.data
+    """Opens what the config trains on ('train') or evaluates on ('eval')."""
     source = sources.open_split(
-        which,
+        which, _splits(config), seed=config.seed, held_out=config.data.held_out
+    )
+    return _readable(config, source)
+
+
+def open_all(config: ConfigDict) -> dict[str, sources.Readable]:
+    """Opens both splits, nothing held out: 'train', and 'eval' where there is such a split."""
+    splits = _splits(config)
+    opened = {"train": splits.train(), "eval": splits.eval()}
+    return {
+        name: _readable(config, source) for name, source in opened.items() if source is not None
+    }
+
+
+def _splits(config: ConfigDict) -> sources.Splits:
+    data = config.data
+    return sources.Splits(
         data.name,
         directory=data.dir,
         train_split=data.train_split,
         eval_split=data.eval_split,
-        seed=config.seed,
-        held_out=data.held_out,
         cache_bytes=data.cache_bytes,
     )
-    labelled = data.num_classes != 0  # 0 asks for unlabelled training
-    return sources.Readable(source, on_bad_image=data.on_bad_image, labelled=labelled)
+
+
+def _readable(config: ConfigDict, source: sources.Source) -> sources.Readable:
+    labelled = config.data.num_classes != 0  # 0 asks for unlabelled training
+    return sources.Readable(source, on_bad_image=config.data.on_bad_image, labelled=labelled)
 
 
 def model(config: ConfigDict) -> SimCLR:

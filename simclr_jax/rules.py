@@ -104,6 +104,7 @@ RULES: dict[str, Rule] = {
     "linear.labels_per_class": _AT_LEAST_1,
     "linear.draws": _AT_LEAST_1,
     "linear.c": _ABOVE_0,
+    "embed.split": _one_of("train", "eval", "all"),
     "knn.k": _AT_LEAST_1,
     "knn.temperature": _ABOVE_0,
 }

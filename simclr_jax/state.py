@@ -1,6 +1,7 @@
 """What a run remembers: everything else follows from the config and the seed."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import flax.struct
@@ -10,6 +11,8 @@ import optax
 from jax.sharding import Mesh
 
 from simclr_jax import mesh as meshes
+
+T = TypeVar("T")
 
 
 @flax.struct.dataclass
@@ -30,48 +33,32 @@ def initialize(
     image_size: int,
 ) -> TrainState:
     """The state before the first update; pure, so that `jax.eval_shape` gives its shapes."""
-    images = jnp.zeros((2, image_size, image_size, 3))
-    variables = model.init(jax.random.key(seed), images, train=False)
+    variables = initialize_model(model, seed=seed, image_size=image_size)
     return TrainState(
         step=jnp.zeros([], jnp.int32),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
+        **variables,
         opt_state=tx.init(variables["params"]),
     )
 
 
-def create(
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    *,
-    seed: int,
-    image_size: int,
-    mesh: Mesh,
-) -> TrainState:
-    """`initialize`, run on the devices: a copy on each."""
+def initialize_model(model: nn.Module, *, seed: int, image_size: int) -> dict[str, Any]:
+    """{"params", "batch_stats"} of a network before its first update."""
+    images = jnp.zeros((2, image_size, image_size, 3))
+    variables = model.init(jax.random.key(seed), images, train=False)
+    return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
 
-    def init() -> TrainState:
-        return initialize(model, tx, seed=seed, image_size=image_size)
 
+def on_mesh(initial: Callable[[], T], mesh: Mesh) -> T:
+    """What `initial` computes, run on the devices: a copy on each."""
     jitted = jax.jit(
-        init, out_shardings=meshes.replicated(mesh), compiler_options=meshes.once_options()
+        initial, out_shardings=meshes.replicated(mesh), compiler_options=meshes.once_options()
     )
     return jitted()
 
 
-def abstract(
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    *,
-    image_size: int,
-    mesh: Mesh,
-) -> TrainState:
-    """Shapes, dtypes and shardings of the state, for restoring one."""
-
-    def init() -> TrainState:
-        return initialize(model, tx, seed=0, image_size=image_size)
-
+def abstract(initial: Callable[[], T], mesh: Mesh) -> T:
+    """Shapes, dtypes and shardings of what `on_mesh` returns, for restoring it."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=meshes.replicated(mesh)),
-        jax.eval_shape(init),
+        jax.eval_shape(initial),
     )

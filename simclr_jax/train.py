@@ -9,6 +9,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -72,14 +73,16 @@ def train(config: ConfigDict, workdir: str | None) -> None:
     )
     start = saved.latest_step()
     model, tx = parts.model(config), parts.optimizer(config, schedule.learning_rate)
-    size = config.data.image_size
+    initial = partial(
+        states.initialize, model, tx, seed=config.seed, image_size=config.data.image_size
+    )
     if start is None:
         start = 0
-        state = states.create(model, tx, seed=config.seed, image_size=size, mesh=mesh)
+        state = states.on_mesh(initial, mesh)
     else:
         stored = configs.from_json(saved.restore_config(start))
         configs.check_same_run(config, stored, workdir)
-        state = saved.restore(start, states.abstract(model, tx, image_size=size, mesh=mesh))
+        state = saved.restore(start, states.abstract(initial, mesh))
         print(f"resumed from step {start}")
     if checkpoint.is_primary():
         configs.write(root, described)

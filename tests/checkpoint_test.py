@@ -83,7 +83,8 @@ def test_a_reader_restores_the_model_alone_and_changes_nothing(tmp_path, mesh8):
     save(tmp_path, mesh8, [0.1, 0.2, 0.3], "eval_top1")
     before = sorted(path for path in tmp_path.rglob("*"))
     reader = checkpoint.Reader(tmp_path)
-    model = reader.model(2, abstract(mesh8))
+    expected = abstract(mesh8)
+    model = reader.model(2, {"params": expected.params, "batch_stats": expected.batch_stats})
     assert set(model) == {"params", "batch_stats"}
     np.testing.assert_array_equal(model["params"]["encoder"]["conv"]["kernel"], np.full((2, 3), 2))
     assert reader.config(2) == {"config": {"step": 2}}

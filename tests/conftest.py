@@ -17,6 +17,7 @@ from simclr_jax.models import resnet
 
 # A block a group: all that a ResNet is made of, at half of ResNet-18's time to compile.
 resnet.BLOCKS[10] = (resnet.BasicBlock, (1, 1, 1, 1))
+resnet.BLOCKS[14] = (resnet.BottleneckBlock, (1, 1, 1, 1))
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -37,6 +38,28 @@ def mesh8():
 @pytest.fixture(scope="session")
 def mesh1():
     return meshes.make(jax.devices()[:1])
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A tiny run of 8 steps with checkpoints 4 and 8; train_test compiles the same programs."""
+    from simclr_jax import train
+
+    workdir = tmp_path_factory.mktemp("finished")
+    with pytest.raises(SystemExit) as status:
+        train.main(
+            [
+                "--config=configs/digits.py", "--config.data.image_size=8",
+                "--config.model.depth=10", "--config.model.width=0.0625",
+                "--config.train.batch_size=16",
+                "--config.train.steps=8", "--config.checkpoint.every_steps=4",
+                "--config.optim.warmup_epochs=0.02", "--config.eval.batch_size=112",
+                "--config.log.tensorboard=false",
+                f"--workdir={workdir}",
+            ]
+        )  # fmt: skip
+    assert status.value.code == 0
+    return workdir
 
 
 @pytest.fixture

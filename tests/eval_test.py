@@ -6,32 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simclr_jax import cli, train
+from simclr_jax import cli
 from simclr_jax import eval as evaluation
 from simclr_jax.data import pipeline
 from simclr_jax.evals import features
+from simclr_jax.network import Network
 
 ROOT = Path(__file__).parents[1]
 LINEAR, KNN = f"--config={ROOT}/configs/eval/linear.py", f"--config={ROOT}/configs/eval/knn.py"
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of 4 steps with checkpoints 2 and 4."""
-    workdir = tmp_path_factory.mktemp("evaluated")
-    with pytest.raises(SystemExit) as status:
-        train.main(
-            [
-                f"--config={ROOT}/configs/digits.py", "--config.data.image_size=8",
-                "--config.model.depth=10", "--config.model.width=0.0625",
-                "--config.train.batch_size=16",
-                "--config.train.steps=4", "--config.checkpoint.every_steps=2",
-                "--config.eval.batch_size=120", "--config.log.tensorboard=false",
-                f"--workdir={workdir}",
-            ]
-        )  # fmt: skip
-    assert status.value.code == 0
-    return workdir
 
 
 def run(*argv):
@@ -46,9 +28,9 @@ def result(workdir, protocol, name):
 
 def test_knn_writes_the_documented_keys(finished):
     assert run(KNN, f"--run={finished}") == 0
-    found = result(finished, "knn", "4")
+    found = result(finished, "knn", "8")
     assert found["protocol"] == "knn"
-    assert found["checkpoint_step"] == 4
+    assert found["checkpoint_step"] == 8
     assert (found["dataset"], found["split"], found["num_examples"]) == ("digits", "test", 360)
     assert 0.1 < found["top1"] <= found["top5"] <= 1
     assert (found["k"], found["temperature"]) == (200, 0.1)
@@ -58,7 +40,7 @@ def test_linear_uses_the_features_that_knn_cached(finished, monkeypatch):
     assert run(KNN, f"--run={finished}") == 0
     monkeypatch.setattr(features.Extractor, "evaluation", None)  # computing them would fail
     assert run(LINEAR, f"--run={finished}", "--config.linear.epochs=30") == 0
-    assert result(finished, "linear", "4")["num_examples"] == 360
+    assert result(finished, "linear", "8")["num_examples"] == 360
 
 
 def test_another_checkpoint_layer_or_split_has_other_features(finished):
@@ -67,11 +49,11 @@ def test_another_checkpoint_layer_or_split_has_other_features(finished):
 
     run(KNN, f"--run={finished}")
     before = cached()
-    for override in ("--step=2", "--config.features.layer=head1", "--untrained"):
+    for override in ("--step=4", "--config.features.layer=head1", "--untrained"):
         assert run(KNN, f"--run={finished}", override) == 0
     assert run(KNN, f"--run={finished}", "--config.data.eval_split=train") == 0
     assert cached() == before + 3 * 2  # the training split serves as either
-    assert result(finished, "knn", "2")["checkpoint_step"] == 2
+    assert result(finished, "knn", "4")["checkpoint_step"] == 4
     assert result(finished, "knn", "untrained")["untrained"] is True
 
 
@@ -108,7 +90,7 @@ def test_calibration_measures_the_training_images(finished):
 def test_pixels_are_the_images_themselves(finished):
     options = ("--config.features.layer=pixels", "--config.linear.labels_per_class=10")
     assert run(LINEAR, f"--run={finished}", *options) == 0
-    found = result(finished, "linear", "4")
+    found = result(finished, "linear", "8")
     assert found["top1"] == pytest.approx(0.9, abs=0.02)  # logistic regression on 64 pixels
     assert len(found["draws"]) == 5
     assert found["top1_std"] == pytest.approx(np.std(found["draws"]))
@@ -117,14 +99,14 @@ def test_pixels_are_the_images_themselves(finished):
 def test_augmented_linear_evaluation_runs(finished):
     assert run(LINEAR, f"--run={finished}", "--config.linear.augment=true",
                "--config.linear.epochs=1", "--config.linear.batch_size=104") == 0  # fmt: skip
-    assert result(finished, "linear", "4")["num_examples"] == 360
+    assert result(finished, "linear", "8")["num_examples"] == 360
 
 
 def test_watch_evaluates_every_checkpoint_and_ends_with_the_run(finished, capsys):
     assert run(KNN, f"--run={finished}", "--watch") == 0
     printed = capsys.readouterr().out
-    assert "knn of 2:" in printed
     assert "knn of 4:" in printed
+    assert "knn of 8:" in printed
 
 
 def test_another_dataset_by_override(finished, tmp_path):
@@ -140,7 +122,7 @@ def test_another_dataset_by_override(finished, tmp_path):
                 Image.new("RGB", (9, 11), (int(level),) * 3).save(path)
     folder = ("--config.data.name=folder", f"--config.data.dir={tmp_path}")
     assert run(KNN, f"--run={finished}", *folder, "--config.knn.k=3") == 0
-    found = result(finished, "knn", "4")
+    found = result(finished, "knn", "8")
     assert (found["dataset"], found["num_examples"], found["top1"]) == ("folder", 12, 1.0)
 
 
@@ -157,9 +139,8 @@ def test_padded_features_are_the_unpadded_ones(finished):
 
 def opened(workdir):
     from simclr_jax import checkpoint, mesh, parts
-    from simclr_jax import config as configs
 
-    network = evaluation.Network.trained(configs.load([KNN]), checkpoint.Reader(workdir), 4)
+    network = Network.trained(checkpoint.Reader(workdir), 8)
     return network, parts.open_split(network.config, "eval"), mesh.make()
 
 

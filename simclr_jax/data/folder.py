@@ -72,6 +72,9 @@ class Folder:
     def __len__(self) -> int:
         return len(self._files)
 
+    def name(self, index: int) -> str:
+        return self._files[index]
+
     def describe(self, index: int) -> str:
         return repr(str(self._folder / self._files[index]))
 

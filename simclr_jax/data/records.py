@@ -103,6 +103,9 @@ class Records:
     def __len__(self) -> int:
         return len(self._reader)
 
+    def name(self, index: int) -> str:
+        return f"{self.split}/{index}"
+
     def describe(self, index: int) -> str:
         return f"record {index} of {self._name}"
 

@@ -7,6 +7,7 @@ the source for a config's data keys.
 import io
 import logging
 import re
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -47,8 +48,12 @@ class Source(Protocol):
         """Changes when the data do; cached features are keyed by it."""
         ...
 
+    def name(self, index: int) -> str:
+        """Names image `index` within the dataset: its file, or its place in it."""
+        ...
+
     def describe(self, index: int) -> str:
-        """Names image `index` for messages: its file, or its place in the dataset."""
+        """Names image `index` for messages."""
         ...
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
@@ -77,6 +82,9 @@ class Digits:
     def __len__(self) -> int:
         return len(self._images)
 
+    def name(self, index: int) -> str:
+        return f"{self.split}/{index}"
+
     def describe(self, index: int) -> str:
         return f"digit {index}"
 
@@ -98,6 +106,9 @@ class Subset:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def name(self, index: int) -> str:
+        return self._source.name(int(self._indices[index]))
 
     def describe(self, index: int) -> str:
         return self._source.describe(int(self._indices[index]))
@@ -124,11 +135,13 @@ class Readable:
         self._on_bad_image = on_bad_image
         self._good = np.zeros(len(source), bool)
         self._pool = ThreadPoolExecutor(8)
+        self._lock = threading.Lock()  # the pool's threads report
         self.bad: dict[int, str] = {}
         self.num_classes = source.num_classes if labelled else 0
         self.split = source.split
         self.fingerprint = source.fingerprint
         self.describe = source.describe
+        self.name = source.name
 
     def __len__(self) -> int:
         return len(self._source)
@@ -175,8 +188,10 @@ class Readable:
                 f"config.data.on_bad_image='error': {name} is unreadable ({reason}); "
                 "repair or remove it, or set 'replace'"
             )
-        if index not in self.bad:
+        with self._lock:
+            first = index not in self.bad
             self.bad[index] = reason
+        if first:
             _log.warning("unreadable image replaced by the next one: %s (%s)", name, reason)
 
     def _replacement(self, index: int) -> tuple[bytes, int]:
@@ -230,58 +245,77 @@ def _one_line(error: Exception) -> str:
     return line[:200] or type(error).__name__
 
 
-def open_split(
-    which: str,
-    name: str,
-    *,
-    directory: str | None,
-    train_split: str,
-    eval_split: str | None,
-    seed: int,
-    held_out: float,
-    cache_bytes: int,
-) -> Source:
-    """Opens the training or the evaluation split of a dataset.
+class Splits:
+    """A dataset's splits, as a config's data keys name them.
 
     Args:
-      which: 'train' or 'eval'.
       name: 'digits', 'folder', or a TFDS name.
       directory: the image folder, or TFDS's data_dir (None: TFDS_DATA_DIR, else its default).
       train_split: the split that is trained on.
-      eval_split: the one that is evaluated on. None: test, else val or validation, else a share
-        `held_out` of the training images, chosen by `seed`, that training does not see.
-      seed: of the run.
-      held_out: fraction of the training images.
+      eval_split: the one that is evaluated on. None: test, else val or validation, else none.
       cache_bytes: TFRecord files up to this size together are held in memory.
 
     Raises:
       UserError: there is no such dataset, directory or split, or there are no images in it.
     """
-    opener: Callable[[str], Source]
-    if name == "digits":
-        splits: Sequence[str] = ("train", "test")
-        opener = Digits
-    elif name == "folder":
-        images = folder.Root(directory)
-        splits, opener = images.splits, images.open
-    else:
-        dataset = records.Dataset(name, directory, cache_bytes=cache_bytes)
-        splits, opener = dataset.splits, dataset.open
 
-    def open_named(key: str, split: str) -> Source:
+    def __init__(
+        self,
+        name: str,
+        *,
+        directory: str | None,
+        train_split: str,
+        eval_split: str | None,
+        cache_bytes: int,
+    ):
+        names: Sequence[str]
+        self._opener: Callable[[str], Source]
+        if name == "digits":
+            names, self._opener = ("train", "test"), Digits
+        elif name == "folder":
+            images = folder.Root(directory)
+            names, self._opener = images.splits, images.open
+        else:
+            dataset = records.Dataset(name, directory, cache_bytes=cache_bytes)
+            names, self._opener = dataset.splits, dataset.open
+        self._train = train_split
+        self._eval = eval_split or next((split for split in EVAL_SPLITS if split in names), None)
+
+    def train(self) -> Source:
+        """All of train_split."""
+        return self._open("train_split", self._train)
+
+    @property
+    def has_eval(self) -> bool:
+        """Whether a split to evaluate on is named or found."""
+        return self._eval is not None
+
+    def eval(self) -> Source | None:
+        """The split that is evaluated on, if one is named or found."""
+        return None if self._eval is None else self._open("eval_split", self._eval)
+
+    def _open(self, key: str, split: str) -> Source:
         try:
-            source = opener(split)
+            source = self._opener(split)
         except ValueError as error:
             raise UserError(f"config.data.{key}={split!r}: {error}") from error
         source.split = split
         return source
 
-    if eval_split is None:
-        eval_split = next((split for split in EVAL_SPLITS if split in splits), None)
-    if which == "eval" and eval_split is not None:
-        return open_named("eval_split", eval_split)
-    source = open_named("train_split", train_split)
-    if eval_split is not None:
+
+def open_split(which: str, splits: Splits, *, seed: int, held_out: float) -> Source:
+    """Opens what is trained on ('train') or evaluated on ('eval').
+
+    Without a split to evaluate on, that is a share `held_out` of the training images, chosen by
+    `seed`, that training does not see.
+
+    Raises:
+      UserError: as `Splits`, or the share is none or all of the images.
+    """
+    if which == "eval" and (source := splits.eval()) is not None:
+        return source
+    source = splits.train()
+    if splits.has_eval:
         return source
     order = permutation(len(source), seed=seed, stream=_HELD_OUT_STREAM)
     count = round(len(source) * held_out)
@@ -290,10 +324,8 @@ def open_split(
             f"config.data.held_out={held_out}: is {count} of {len(source)} images; must leave "
             "some on both sides, or name data.eval_split"
         )
-    if which == "eval":
-        return Subset(
-            source, np.sort(order[:count]), f"{count} held out of {train_split} by seed {seed}"
-        )
-    return Subset(
-        source, np.sort(order[count:]), f"{train_split} but {count} held out by seed {seed}"
-    )
+    rows, name = {
+        "eval": (order[:count], f"{count} held out of {source.split} by seed {seed}"),
+        "train": (order[count:], f"{source.split} but {count} held out by seed {seed}"),
+    }[which]
+    return Subset(source, np.sort(rows), name)

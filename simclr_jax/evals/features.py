@@ -21,6 +21,7 @@ from simclr_jax.models.simclr import SimCLR
 from simclr_jax.step import to_float
 
 CALIBRATION_BATCHES = 16
+ROWS_PER_DEVICE = 64  # of a batch whose size nobody chose
 
 
 class Features(NamedTuple):
@@ -79,7 +80,12 @@ class Extractor:
 
     def evaluation(self, source: Readable) -> Features:
         """Features of every image of the source, once, in order, in its evaluation view."""
-        x, labels = [], []
+        batches = [features for features, _ in self.batches(source)]
+        return Features(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
+
+    def batches(self, source: Readable) -> Iterator[tuple[Features, np.ndarray]]:
+        """`evaluation` a batch at a time, and which rows (n,) bool are not of a replaced image."""
+        start = 0
         for batch in pipeline.eval_batches(
             source,
             batch_size=self.batch_size,
@@ -87,9 +93,11 @@ class Extractor:
             image_size=self.image_size,
             transfer_dtype=self._transfer_dtype,
         ):
-            x.append(self(batch["image"]))
-            labels.append(gather(batch["label"], self._mesh))
-        return Features(np.concatenate(x)[: len(source)], np.concatenate(labels)[: len(source)])
+            readable = np.array([index not in source.bad for index in start + self._rows])
+            labels, readable = gather(batch["label"], self._mesh), gather(readable, self._mesh)
+            n = min(self.batch_size, len(source) - start)
+            yield Features(self(batch["image"])[:n], labels[:n]), readable[:n]
+            start += n
 
     def augmented(
         self, source: Readable, *, batch_size: int, seed: int, steps: int

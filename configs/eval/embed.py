@@ -1,0 +1,20 @@
+"""Features of every image, as .npz and Parquet, to use elsewhere: no labels needed.
+
+Command:  simclr-eval --config=configs/eval/embed.py --run=RUN
+          … --config.data.name=folder --config.data.dir=IMAGES
+Hardware: any; with all devices, at the speed of the encoder's forward pass.
+Result:   RUN/eval/embed/STEP/features.npz and features.parquet, a row an image.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from simclr_jax.configs.eval import common
+
+
+def get_config() -> ConfigDict:
+    c = common.get_config("embed")
+    c.embed = embed = ConfigDict()
+    embed.split = "all"  # train | eval | all (of both, nothing held out)
+    embed.dir = placeholder(str)  # where the files are written; None: beside the result
+    return c

@@ -1,0 +1,196 @@
+"""Weights in and out.
+
+    simclr-convert import --from=CHECKPOINT --to=RUN
+    simclr-convert export --run=RUN --format=torchvision|stablehlo|savedmodel
+
+import makes a run of the authors' TF1 or TF2 checkpoint or SavedModel: the network is found out
+from its variables. simclr-eval and export take the run like one of simclr-train.
+export writes RUN/export/FORMAT-STEP (or --to) and checks it against our own features.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from etils import epath
+
+from simclr_jax import checkpoint, cli
+from simclr_jax import config as configs
+from simclr_jax.configs import default
+from simclr_jax.errors import UserError
+from simclr_jax.network import Network, find_step, open_run
+from simclr_jax.weights import exports, tf_files
+from simclr_jax.weights.authors import from_reference
+
+__all__ = ["from_reference", "main"]
+
+CHECKED_IMAGES = 3
+PREPROCESSING = (
+    "centre crop of 87.5 % of the shorter side (none for images of up to 32 px), bicubic resize to "
+    "image_size, RGB floats in [0, 1]; no mean or standard deviation taken off"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of simclr-convert."""
+    command, *rest = sys.argv[1:] if argv is None else [*argv] or [""]
+    if command in COMMANDS:
+        define, work = COMMANDS[command]
+        sys.exit(cli.run(work, doc=__doc__, define=define, argv=rest, takes_config=False))
+    if command in ("-h", "--help"):
+        print(__doc__)
+        sys.exit(0)
+    print(f"{command!r}: must be one of {', '.join(COMMANDS)} (--help)", file=sys.stderr)
+    sys.exit(cli.USER_ERROR)
+
+
+def define_import(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("from", None, "required; the checkpoint or SavedModel", flag_values=values)
+    flags.DEFINE_string("to", None, "required; the new run's folder", flag_values=values)
+    flags.DEFINE_integer(
+        "image_size",
+        None,
+        "pixels of the images to evaluate on; 32 for the small stem, else 224",
+        lower_bound=8,
+        upper_bound=4096,
+        flag_values=values,
+    )
+
+
+def import_weights(values: flags.FlagValues) -> None:
+    """Makes a run of the authors' weights."""
+    for flag in ("from", "to"):
+        if not values[flag].value:
+            raise UserError(f"--{flag}: required")
+    origin, to, image_size = str(values["from"].value), str(values.to), values.image_size
+    root = epath.Path(to).expanduser()
+    root = root if "://" in to else root.resolve()
+    if (root / "config.json").exists() or (root / "checkpoints").exists():
+        raise UserError(f"--to={to}: holds a run already; give a new folder")
+    checkpoint.quiet()
+    variables, step = tf_files.read(os.path.expanduser(origin))
+    try:
+        model, params, batch_stats = from_reference(variables)
+    except ValueError as error:
+        raise UserError(f"--from={origin}: {error}") from error
+    config = default.get_config()
+    config.model.update(model)
+    config.data.num_classes = (
+        params["classifier"]["dense"]["kernel"].shape[-1] if "classifier" in params else 0
+    )
+    config.data.image_size = image_size or (32 if model.stem == "small" else 224)
+    described = configs.describe(
+        config, device=jax.devices()[0].device_kind, devices=jax.device_count()
+    )
+    described["imported_from"] = str(origin)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
+        checkpoint.save_model(root, step, variables, described)
+        configs.write(root, described)
+    except OSError as error:
+        raise UserError(f"--to={to}: cannot be written ({error.strerror})") from error
+    print(
+        f"imported ResNet-{model.depth} x{model.width:g}"
+        f"{f', sk_ratio {model.sk_ratio:g}' if model.sk_ratio else ''}"
+        f"{f', se_ratio {model.se_ratio:g}' if model.se_ratio else ''}, {model.stem} stem, "
+        f"{'no' if model.head == 'none' else f'{model.head} {model.head_layers}-layer'} head, "
+        f"{config.data.num_classes or 'no'} classes, step {step} as {to}\n"
+        f"next: simclr-eval --config=configs/eval/linear.py --run={to} --config.data.name=…"
+    )
+
+
+def define_export(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("run", None, "required; the run's folder", flag_values=values)
+    flags.DEFINE_integer("step", None, "of the checkpoint; the newest one", flag_values=values)
+    flags.DEFINE_string(
+        "format", None, f"required; {', '.join(exports.FORMATS)}", flag_values=values
+    )
+    flags.DEFINE_string("to", None, "a new folder; RUN/export/FORMAT-STEP", flag_values=values)
+    flags.DEFINE_boolean("pth", False, "torchvision: write a .pth as well", flag_values=values)
+
+
+def export_weights(values: flags.FlagValues) -> None:
+    """Writes a run's network in another framework's form, and checks it there."""
+    root, writer = open_run(values.run), exports.FORMATS.get(values.format)
+    if writer is None:
+        raise UserError(f"--format={values.format}: must be one of {', '.join(exports.FORMATS)}")
+    if values.pth and values.format != "torchvision":
+        raise UserError(f"--pth: only with --format=torchvision, not {values.format}")
+    checkpoint.quiet()
+    reader = checkpoint.Reader(root)
+    step = find_step(reader, values.run, values.step)
+    target = Path(values.to or root / "export" / f"{values.format}-{step}").expanduser()
+    if "://" in str(values.to or root):
+        raise UserError(f"--to={values.to}: exports are written to a local folder; name one")
+    if target.exists():
+        raise UserError(f"--to={target}: exists already; remove it or name another")
+    network = Network.trained(reader, step)
+    options = {"pth": values.pth} if values.format == "torchvision" else {}
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        partial.mkdir(parents=True)
+        about = write(network, partial, values.format, lambda *args: writer(*args, **options))
+        partial.rename(target)
+    except OSError as error:
+        raise UserError(f"--to={target}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(
+        f"exported step {step} as {target}; {', '.join(about['checked'])} agree with ours to "
+        f"{about['relative_difference']:.1e}"
+    )
+
+
+def write(
+    network: Network, folder: Path, name: str, writer: Callable[..., exports.Outputs]
+) -> dict[str, Any]:
+    """Fills `folder`, checks it, and writes about.json: what the network takes and returns.
+
+    Raises:
+      RuntimeError: the export's outputs differ from ours.
+    """
+    config, model = network.config, network.model.clone(dtype=jnp.float32)
+    size = config.data.image_size
+    images = np.random.default_rng(0).random((CHECKED_IMAGES, size, size, 3), np.float32)
+    variables = jax.tree.map(np.asarray, network.variables)
+    exact, noise = exports.reference(model, variables, images)
+    theirs = writer(exports.Exported(model, variables, size), folder, images)
+    found, allowed = exports.difference(exact, theirs), max(exports.TOLERANCE, 10 * noise)
+    if not found <= allowed:
+        raise RuntimeError(
+            f"--format={name}: its outputs differ from ours by {found:.1e}, more than "
+            f"{allowed:.1e}; nothing was written"
+        )
+    about = {
+        "format": name,
+        "network": {**config.model.to_dict(), "num_classes": config.data.num_classes},
+        "checkpoint_step": network.step,
+        "image_size": size,
+        "preprocessing": PREPROCESSING,
+        "layout": "NCHW" if name == "torchvision" else "NHWC",
+        "outputs": {key: list(value.shape[1:]) for key, value in theirs.items()},
+        "checked": sorted(theirs),
+        "relative_difference": found,
+        "relative_difference_of_float32": noise,
+    }
+    (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+    return about
+
+
+COMMANDS: dict[str, tuple[Callable[[flags.FlagValues], None], Callable[..., None]]] = {
+    "import": (define_import, import_weights),
+    "export": (define_export, export_weights),
+}
+
+
+if __name__ == "__main__":
+    main()

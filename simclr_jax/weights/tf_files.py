@@ -1,0 +1,91 @@
+"""Reading TensorFlow's files: checkpoints of TF1 and TF2, and SavedModels."""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+from simclr_jax.errors import UserError
+from simclr_jax.weights.authors import ignored
+
+_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_ROOTS = ("initial_conv_relu_max_pool", "block_groups", "_projection_head", "supervised_head")
+# What leads from those to their variables; other names lead back or sideways.
+_INNER = re.compile(
+    r"\d+|layers|\w+_layers?|conv2d\w*|batch_norm_relu\w*|bn|bn_relu|dense|se_reduce|se_expand"
+    r"|kernel|bias|gamma|beta|moving_mean|moving_variance"
+)
+
+
+def read(path: str) -> tuple[dict[str, np.ndarray], int]:
+    """The variables of a checkpoint or a SavedModel by name, and the global step (0: none).
+
+    Variables of an object graph are named by where they are in it, whatever lies above the
+    network; others keep the name that they were saved under.
+
+    Args:
+      path: a checkpoint's prefix (as in model.ckpt-1000), its .index file, a folder that holds
+        one, or a SavedModel's folder.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    prefix = _prefix(path)
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        keys = reader.get_variable_to_shape_map()
+        names = {key: key for key in keys}
+        if _GRAPH in keys:
+            names |= dict(_object_names(reader.get_tensor(_GRAPH)))
+        wanted = {key for key, name in names.items() if not (ignored(key) or ignored(name))}
+        variables = {names[key]: reader.get_tensor(key) for key in wanted & keys.keys()}
+        steps = [reader.get_tensor(key) for key in keys if re.match(r"global_step(/|$)", key)]
+    except Exception as error:  # of many kinds, by what is wrong with the files
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"--from={path}: cannot be read as a checkpoint: {reason[0]}") from error
+    step = int(steps[0]) if steps and np.ndim(steps[0]) == 0 else 0
+    return variables, step if 0 <= step < 2**31 else 0
+
+
+def _prefix(path: str) -> str:
+    """The prefix of the checkpoint's files."""
+    exists = tf.io.gfile.exists
+    for prefix in (path.removesuffix(".index"), f"{path}/variables/variables"):
+        if exists(f"{prefix}.index"):
+            return prefix
+    if tf.io.gfile.isdir(path):
+        latest = tf.train.latest_checkpoint(path)
+        found = sorted(tf.io.gfile.glob(f"{path}/*.index"))
+        if latest or len(found) == 1:
+            return latest or found[0].removesuffix(".index")
+        if found:
+            raise UserError(f"--from={path}: name one of its checkpoints: {', '.join(found)}")
+    raise UserError(
+        f"--from={path}: no checkpoint there; give its prefix (the path without .index), a folder "
+        "that holds one, or a SavedModel's folder"
+    )
+
+
+def _object_names(graph: bytes) -> Iterator[tuple[str, str]]:
+    """(key in the checkpoint, name) of every variable in an object graph."""
+    nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(graph).nodes
+    paths: dict[int, str] = {}  # of the nodes below a root
+
+    def walk(node: int, path: str) -> None:
+        if node in paths:
+            return
+        paths[node] = path
+        for child in nodes[node].children:
+            if _INNER.fullmatch(child.local_name):
+                walk(child.node_id, f"{path}.{child.local_name}")
+
+    for node in nodes:
+        for child in node.children:
+            if child.local_name in _ROOTS:
+                walk(child.node_id, child.local_name)
+    for number, node in enumerate(nodes):
+        for attribute in node.attributes:
+            name = paths.get(number, attribute.full_name or attribute.checkpoint_key)
+            yield attribute.checkpoint_key, name

@@ -1,0 +1,140 @@
+"""The convert binary: the authors' weights become a run, and a run becomes other things."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from authors_names import named
+
+from simclr_jax import cli, convert
+from simclr_jax import eval as evaluation
+from simclr_jax.models.simclr import SimCLR
+from simclr_jax.weights import exports
+
+CONFIGS = "configs/eval"
+
+
+def run(*argv):
+    with pytest.raises(SystemExit) as status:
+        convert.main(argv)
+    return status.value.code
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A TF1 checkpoint of a small network, and the variables in it."""
+    import jax
+    import jax.numpy as jnp
+
+    model = SimCLR(depth=10, width=0.0625, stem="small", classes=3, head_layers=3)
+    variables = jax.tree.map(
+        np.asarray, model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)), train=False)
+    )
+    prefix = str(tmp_path_factory.mktemp("authors") / "model.ckpt-40")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        saved = [
+            tf.compat.v1.get_variable(name, initializer=tf.constant(array))
+            for name, array in {**named(variables)["tf1"], "global_step": np.int64(40)}.items()
+        ]
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver(saved).save(session, prefix)
+    return prefix, model, variables
+
+
+@pytest.fixture(scope="module")
+def imported(checkpoint, tmp_path_factory):
+    root = tmp_path_factory.mktemp("imported") / "run"
+    assert run("import", f"--from={checkpoint[0]}", f"--to={root}", "--image_size=8") == 0
+    return root
+
+
+def test_an_imported_run_describes_the_network_it_found(imported, checkpoint):
+    described = json.loads((imported / "config.json").read_text())
+    config = described["config"]
+    assert (config["model"]["depth"], config["model"]["width"]) == (10, 0.0625)
+    assert (config["model"]["head_layers"], config["data"]["num_classes"]) == (3, 3)
+    assert config["data"]["image_size"] == 8
+    assert described["imported_from"] == checkpoint[0]
+    assert (imported / "checkpoints" / "40").is_dir()
+
+
+def test_evaluation_takes_an_imported_run(imported, capsys):
+    argv = [f"--config={CONFIGS}/knn.py", f"--run={imported}"]
+    for more in ((), ("--untrained",), ("--watch",)):
+        with pytest.raises(SystemExit) as status:
+            evaluation.main([*argv, "--config.data.name=digits", *more])
+        assert status.value.code == 0
+    result = json.loads((imported / "eval/knn/40/result.json").read_text())
+    assert (result["checkpoint_step"], result["num_examples"]) == (40, 360)
+    with pytest.raises(SystemExit) as status:
+        evaluation.main(argv)
+    assert status.value.code == cli.USER_ERROR
+    assert "config.data.name=None: an imported run has no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", exports.FORMATS)
+def test_every_format_is_written_checked_and_described(imported, form, monkeypatch, capsys):
+    if form == "torchvision":
+        pytest.importorskip("torch", reason="needs simclr_jax[torch]")
+        from simclr_jax.weights import simclr_torch
+
+        monkeypatch.setitem(simclr_torch.BLOCKS, 10, (False, (1, 1, 1, 1)))
+    assert run("export", f"--run={imported}", f"--format={form}") == 0
+    folder = imported / "export" / f"{form}-40"
+    about = json.loads((folder / "about.json").read_text())
+    assert about["checked"] == ["h", "logits", "z"]
+    assert about["relative_difference"] < 1e-5
+    assert "no mean or standard deviation" in about["preprocessing"]
+    assert about["outputs"] == {"h": [32], "logits": [3], "z": [128]}
+    assert run("export", f"--run={imported}", f"--format={form}") == cli.USER_ERROR
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_an_export_that_differs_leaves_nothing(imported, tmp_path, monkeypatch):
+    def broken(network, folder, images):
+        (folder / "model.bin").write_text("wrong")
+        return {"h": np.full((len(images), 32), 1e3)}
+
+    monkeypatch.setitem(exports.FORMATS, "stablehlo", broken)
+    with pytest.raises(RuntimeError, match="differ from ours"):
+        convert.main(
+            ["export", f"--run={imported}", "--format=stablehlo", f"--to={tmp_path}/export"]
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        ((), "'': must be one of import, export"),
+        (("turn",), "'turn': must be one of import, export"),
+        (("import", "--to={tmp}/x"), "--from: required"),
+        (("import", "--from={ckpt}"), "--to: required"),
+        (("import", "--from={tmp}", "--to={tmp}/x"), "--from={tmp}: no checkpoint there"),
+        (("import", "--from={ckpt}", "--to={run}"), "--to={run}: holds a run already"),
+        (("import", "--from={ckpt}", "--to=/proc/x"), "--to=/proc/x: cannot be written"),
+        (("export", "--run={run}"), "--format=None: must be one of torchvision, stablehlo"),
+        (("export", "--run={run}", "--format=onnx"), "--format=onnx: must be one of torchvision"),
+        (("export", "--run={run}", "--format=stablehlo", "--pth"), "--pth: only with"),
+        (("export", "--run={run}", "--format=stablehlo", "--step=3"), "--step=3: "),
+        (("export", "--run={tmp}", "--format=stablehlo"), "--run={tmp}: no run there"),
+        (("export", "--run={run}", "--format=savedmodel", "--to={tmp}"), "--to={tmp}: exists"),
+    ],
+)
+def test_bad_input_ends_with_status_2_and_a_line(
+    imported, checkpoint, tmp_path, capsys, argv, line
+):
+    where = {"run": imported, "ckpt": checkpoint[0], "tmp": tmp_path}
+    assert run(*(arg.format(**where) for arg in argv)) == cli.USER_ERROR
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(line.format(**where))
+
+
+def test_foreign_weights_are_named_and_make_no_run(tmp_path, capsys):
+    prefix = tf.train.Checkpoint(weight=tf.Variable([1.0], name="dense/weight")).save(
+        str(tmp_path / "other")
+    )
+    assert run("import", f"--from={prefix}", f"--to={tmp_path}/run") == cli.USER_ERROR
+    assert "left over: weight" in capsys.readouterr().err.replace("dense/weight", "weight")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,125 @@
+"""The authors' variables become our network, whatever they were called."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from authors_names import named
+
+from simclr_jax.convert import from_reference
+from simclr_jax.models.simclr import SimCLR
+
+NETWORKS = {
+    "18": {"depth": 18, "width": 0.25, "stem": "small", "classes": 3},
+    "34-imagenet": {"depth": 34, "width": 0.125, "head": "linear"},
+    "50": {"depth": 50, "width": 0.5, "head_layers": 3, "head_dim": 20, "classes": 7},
+    "101": {"depth": 101, "width": 0.75, "head": "none"},
+    "152-sk": {"depth": 152, "width": 0.1875, "sk_ratio": 0.0625, "head_layers": 3},
+    "50-sk-half": {"depth": 50, "width": 0.5, "sk_ratio": 0.5},
+    "18-se": {"depth": 18, "width": 0.5, "se_ratio": 0.25, "stem": "small"},
+    "50-se": {"depth": 50, "width": 1.5, "se_ratio": 1 / 3},
+    "200": {"depth": 200, "width": 0.0625},
+}
+LARGE = ("101", "152-sk", "200", "50-sk-half")
+
+
+def variables_of(**kwargs):
+    """A network's variables, each filled with a number of its own."""
+    model = SimCLR(**kwargs)
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+    )
+    leaves, tree = jax.tree.flatten(shapes)
+    filled = [np.broadcast_to(np.float32(k), leaf.shape) for k, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(tree, filled)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in NETWORKS],
+)
+def test_every_variable_goes_where_it_came_from(name):
+    expected = {
+        "width": 1.0, "sk_ratio": 0.0, "se_ratio": 0.0, "head": "nonlinear", "head_layers": 2,
+        "head_dim": 128, "stem": "imagenet", **NETWORKS[name],
+    }  # fmt: skip
+    expected.pop("classes", None)
+    variables = variables_of(**NETWORKS[name])
+    for style, names in named(variables).items():
+        config, params, batch_stats = from_reference(names)
+        for key, value in expected.items():
+            assert config[key] == (value if isinstance(value, str) else pytest.approx(value)), style
+        assert_equal(params, variables["params"])
+        assert_equal(batch_stats, variables["batch_stats"])
+
+
+def assert_equal(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        assert a.shape == b.shape, path
+        assert a.flat[0] == b.flat[0], path
+
+
+@pytest.fixture(scope="module")
+def tf1():
+    variables = variables_of(depth=18, width=0.25, stem="small", classes=3)
+    return named(variables)["tf1"]
+
+
+def test_training_state_is_ignored(tf1):
+    slots = {f"{name}/Momentum": np.zeros(3) for name in tf1}
+    for style, extra in [
+        (tf1, {"global_step": np.int64(7), **slots}),
+        (tf1, {"optimizer/iter/.ATTRIBUTES/VARIABLE_VALUE": np.int64(7), "save_counter": 1}),
+    ]:
+        config, _, _ = from_reference({**style, **extra})
+        assert config.depth == 18
+
+
+def test_numbers_count_in_order_not_as_text(tf1):
+    """conv2d_10 comes after conv2d_9, and a network built second starts at a later number."""
+
+    def later(name):
+        name = name.replace("/conv2d/", "/conv2d_0/")
+        return re.sub(r"/conv2d_(\d+)/", lambda match: f"/conv2d_{int(match[1]) + 95}/", name)
+
+    shifted = {later(name): array for name, array in reversed(tf1.items())}
+    assert "base_model/conv2d_105/kernel" in shifted
+    assert_equal(from_reference(shifted)[1], from_reference(tf1)[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.pop("base_model/batch_normalization_4/beta"),
+         "missing: params/encoder/group1_block2/bn1/bias"),
+        (lambda v: v.update({"base_model/conv2d_3/bias": np.zeros(16, np.float32)}),
+         "left over: base_model/conv2d_3/bias"),
+        (lambda v: v.update({"mystery": np.zeros(2, np.float32)}), "left over: mystery"),
+        (lambda v: v.pop("base_model/conv2d_20/kernel"), "20 convolutions and 21 batch norms make"),
+        (lambda v: v.update({"base_model/conv2d_5/kernel": np.zeros((3, 3, 9, 9), np.float32)}),
+         r"of another shape: base_model/conv2d_5/kernel \(3, 3, 9, 9\), not"),
+        (lambda v: v.update({"base_model/conv2d_5/kernel":
+                             np.full_like(v["base_model/conv2d_5/kernel"], np.nan)}),
+         "not finite: base_model/conv2d_5/kernel"),
+        (lambda v: v.update({"base_model/conv2d/kernel": np.zeros(3, np.int32)}), "holds int32"),
+        (lambda v: v.pop("head_contrastive/nl_0/dense/kernel"), "missing: head/dense1/kernel"),
+        (lambda v: v.clear(), "no encoder"),
+    ],
+    ids=["missing", "bias", "foreign", "conv", "shape", "nan", "dtype", "head", "nothing"],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(tf1, change, message):
+    variables = dict(tf1)
+    change(variables)
+    with pytest.raises(ValueError, match=message):
+        from_reference(variables)
+
+
+def test_a_variable_under_two_names_is_refused(tf1):
+    doubled = {**tf1, "supervised_head.linear_layer.dense.bias": np.zeros(3, np.float32)}
+    with pytest.raises(ValueError, match="are the same variable"):
+        from_reference(doubled)

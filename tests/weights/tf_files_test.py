@@ -1,0 +1,145 @@
+"""TensorFlow's files, written by TensorFlow, as the authors' code would have."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from authors_names import named
+
+from simclr_jax.convert import from_reference
+from simclr_jax.errors import UserError
+from simclr_jax.models.simclr import SimCLR
+from simclr_jax.weights import tf_files
+
+
+@pytest.fixture(scope="module")
+def variables():
+    import jax
+    import jax.numpy as jnp
+
+    model = SimCLR(depth=10, width=0.0625, stem="small", classes=3, sk_ratio=0.0, se_ratio=0.5)
+    images = jnp.zeros((1, 8, 8, 3))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32), shapes)
+
+
+def assert_same(found, variables):
+    import jax
+
+    _, params, batch_stats = from_reference(found)
+    expected = {"params": params, "batch_stats": batch_stats}
+    jax.tree.map(np.testing.assert_array_equal, expected, dict(variables))
+
+
+def write_tf1(prefix, variables, **extra):
+    arrays = named(variables)["tf1"]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        slots = {f"{name}/Momentum": np.ones_like(array) for name, array in arrays.items()}
+        saved = [
+            tf.compat.v1.get_variable(name, initializer=tf.constant(array))
+            for name, array in {**arrays, **slots, "global_step": np.int64(321), **extra}.items()
+        ]
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver(saved).save(session, str(prefix))
+
+
+class Node(tf.Module):
+    """An object of the authors' model; positions of a list are attributes here."""
+
+
+def object_model(variables):
+    """Objects whose paths are the authors'."""
+    root = Node()
+    for path, array in named(variables)["object"].items():
+        node = root
+        *parents, leaf = path.split(".")
+        for part in parents:
+            if not hasattr(node, part):
+                setattr(node, part, Node())
+            node = getattr(node, part)
+        setattr(node, leaf, tf.Variable(array, name=leaf))
+    return root
+
+
+def test_tf1_checkpoints_by_prefix_index_or_folder(tmp_path, variables):
+    write_tf1(tmp_path / "model.ckpt-321", variables)
+    for path in (tmp_path / "model.ckpt-321", tmp_path / "model.ckpt-321.index", tmp_path):
+        found, step = tf_files.read(str(path))
+        assert step == 321
+        assert_same(found, variables)
+
+
+def test_tf2_checkpoints_by_where_the_objects_are(tmp_path, variables):
+    optimizer = Node()
+    optimizer.iterations = tf.Variable(5, dtype=tf.int64)
+    saved = tf.train.Checkpoint(
+        model=object_model(variables), optimizer=optimizer,
+        global_step=tf.Variable(77, dtype=tf.int64),
+    )  # fmt: skip
+    path = saved.save(str(tmp_path / "ckpt"))
+    found, step = tf_files.read(path)
+    assert step == 77
+    assert "block_groups.0.layers.0.conv2d_bn_layers.0.conv2d.kernel" in found
+    assert_same(found, variables)
+
+
+def test_saved_models_whatever_name_their_variables_got(tmp_path, variables):
+    """The authors' hold a list of the variables, under which TensorFlow saves them."""
+    module = Node()
+    module.model = object_model(variables)
+    module.trainable_variables_list = list(module.model.trainable_variables)
+    tf.saved_model.save(module, str(tmp_path))
+    keys = tf.train.load_checkpoint(str(tmp_path / "variables/variables"))
+    assert any("trainable_variables_list" in key for key in keys.get_variable_to_shape_map())
+    found, step = tf_files.read(str(tmp_path))
+    assert step == 0
+    assert_same(found, variables)
+
+
+def test_tf2_checkpoints_by_keras_names(tmp_path, variables):
+    """Saved by a model of other attributes: the variables' own names tell."""
+    flat = Node()
+    for k, (name, array) in enumerate(named(variables)["keras"].items()):
+        setattr(flat, f"v{k}", tf.Variable(array, name=name.removesuffix(":0")))
+    path = tf.train.Checkpoint(flat=flat).save(str(tmp_path / "ckpt"))
+    assert_same(tf_files.read(path)[0], variables)
+
+
+def test_a_folder_of_several_asks_which(tmp_path, variables):
+    for step in (1, 2):
+        write_tf1(tmp_path / f"model.ckpt-{step}", variables)
+    (tmp_path / "checkpoint").unlink()
+    with pytest.raises(UserError, match=r"name one of its checkpoints: .*ckpt-1\.index"):
+        tf_files.read(str(tmp_path))
+
+
+def test_damaged_and_missing_files_are_one_line(tmp_path, variables):
+    write_tf1(tmp_path / "model.ckpt-1", variables)
+    data = tmp_path / "model.ckpt-1.data-00000-of-00001"
+    whole = data.read_bytes()
+    index = tmp_path / "model.ckpt-1.index"
+    whole_index = index.read_bytes()
+    for damage in (
+        lambda: data.write_bytes(whole[:1000]),
+        lambda: data.unlink(),
+        lambda: index.write_bytes(whole_index[:40]),
+        lambda: index.write_bytes(b""),
+        lambda: index.write_bytes(b"PK" + bytes(500)),
+    ):
+        data.write_bytes(whole)
+        index.write_bytes(whole_index)
+        damage()
+        with pytest.raises(UserError, match=r"^--from=\S+: cannot be read as a checkpoint: .+"):
+            tf_files.read(str(tmp_path / "model.ckpt-1"))
+    with pytest.raises(UserError, match="no checkpoint there"):
+        tf_files.read(str(tmp_path / "nowhere"))
+
+
+def test_a_flipped_bit_is_noticed(tmp_path, variables):
+    write_tf1(tmp_path / "model.ckpt-1", variables)
+    data = tmp_path / "model.ckpt-1.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
+        tf_files.read(str(tmp_path / "model.ckpt-1"))
