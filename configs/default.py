@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     model.se_ratio = 0.0  # squeeze-excite; 0: none
     model.stem = "auto"  # small (3x3) | imagenet (7x7 and pooling) | auto (small up to 32 px)
     model.dtype = "float32"  # of the convolutions: float32 | bfloat16
+    model.remat = "none"  # computed again, not kept, for gradients: none | block | stage
     model.head = "nonlinear"  # none | linear | nonlinear
     model.head_layers = 2  # of a nonlinear head; SimCLRv2: 3
     model.head_dim = 128  # width of the projection
@@ -48,6 +49,7 @@ def get_config() -> ConfigDict:
     loss.name = "nt_xent"
     loss.temperature = 0.1
     loss.normalize = True  # compare cosine similarities
+    loss.block_rows = placeholder(int)  # of 2B, at once on a device; None: what fits in 128 MiB
 
     c.optim = optim = ConfigDict()
     optim.name = "lars"  # lars | momentum | adam | adamw
@@ -60,6 +62,8 @@ def get_config() -> ConfigDict:
     train.batch_size = 4096  # source images, over all devices
     train.epochs = 100.0
     train.steps = placeholder(int)  # overrides epochs; the schedule then ends at this step
+    train.microbatches = 1  # divides the batch to save memory; gradients stay the whole batch's
+    train.microbatch_norm = "per_microbatch"  # by own statistics | running (by moving averages)
 
     c.eval = evaluation = ConfigDict()
     evaluation.every_epochs = placeholder(float)  # None: every_steps, else only at the end

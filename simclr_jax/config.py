@@ -13,6 +13,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
+from simclr_jax.configs import default
 from simclr_jax.errors import UserError
 
 
@@ -133,8 +134,15 @@ def read(workdir: epath.Path) -> dict[str, Any]:
 
 
 def from_json(described: dict[str, Any]) -> ConfigDict:
-    """The config in what `describe` wrote; sequences become tuples, as they were."""
-    return ConfigDict(_with_tuples(described["config"]))
+    """The config in what `describe` wrote; sequences become tuples, as they were.
+
+    Keys that are newer than the run take their defaults, which leave everything as it was.
+    """
+    newest, stored = default.get_config().to_dict(), _with_tuples(described["config"])
+    for section, values in newest.items():
+        if isinstance(values, dict) and section in stored:
+            stored[section] = values | stored[section]
+    return ConfigDict(stored)
 
 
 def _with_tuples(value: Any) -> Any:
@@ -151,7 +159,10 @@ def write(workdir: epath.Path, described: dict[str, Any]) -> None:
 
 
 # Keys that may differ when a run is continued: they change neither the numbers nor the parts.
-_FREE = ("log.", "eval.", "checkpoint.", "data.dir", "data.cache_bytes", "data.on_bad_image")
+_FREE = (
+    "log.", "eval.", "checkpoint.", "data.dir", "data.cache_bytes", "data.on_bad_image",
+    "model.remat", "loss.block_rows",
+)  # fmt: skip
 
 
 def check_same_run(config: ConfigDict, stored: ConfigDict, workdir: str) -> None:

@@ -26,6 +26,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def replicate(x: jax.Array, *, mesh: Mesh) -> jax.Array:
+    """Inside `jit`: a whole copy of x on every device."""
+    return jax.lax.with_sharding_constraint(x, replicated(mesh))
+
+
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     """Rows of a global batch that this process's devices hold, ascending."""
     rows = np.zeros(batch_size, bool)

@@ -19,6 +19,8 @@ from simclr_jax.models.resnet import stem_for
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.step import Loss, train_step
 
+BLOCK_BYTES = 2**27  # of a block of float32 logits that nobody sized, on a device
+
 
 def open_split(config: ConfigDict, which: str) -> sources.Readable:
     """Opens what the config trains on ('train') or evaluates on ('eval')."""
@@ -67,15 +69,28 @@ def model(config: ConfigDict) -> SimCLR:
         head_dim=m.head_dim,
         classes=config.data.num_classes,
         dtype=jnp.dtype(m.dtype),
+        running_norm=config.train.microbatch_norm == "running",
+        remat=m.remat,
     )
 
 
-def loss(config: ConfigDict) -> Loss:
-    """The contrastive loss of two views' embeddings."""
+def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
+    """The contrastive loss of two views' embeddings.
+
+    Args:
+      config: of the run.
+      images: to be compared.
+      mesh: on which rows are split, each device comparing its own with all; None: on one device.
+    """
+    devices = 1 if mesh is None else mesh.size
+    own = images // devices
+    block_rows = config.loss.block_rows or BLOCK_BYTES // (4 * 2 * images)
     return partial(
         losses.LOSSES[config.loss.name],
         temperature=config.loss.temperature,
         normalize=config.loss.normalize,
+        block_rows=2 * images // losses.blocks(own, max(2, block_rows)),
+        gather=losses.itself if mesh is None else partial(meshes.replicate, mesh=mesh),
     )
 
 
@@ -120,12 +135,12 @@ def jitted_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Wrapped:
         train_step,
         model=model(config),
         tx=optimizer(config, rate),
-        loss=loss(config),
+        loss=loss(config, config.train.batch_size, mesh),
         learning_rate=rate,
         optimizer=config.optim.name,
         weight_decay=config.optim.weight_decay,
         blur_radius=blur_radius(config),
-        gathered=meshes.replicated(mesh),
+        microbatches=config.train.microbatches,
     )
     return jax.jit(
         step,

@@ -16,7 +16,7 @@ from simclr_jax.data.augment import BRIGHTNESS, OPS
 from simclr_jax.errors import UserError
 from simclr_jax.losses import LOSSES
 from simclr_jax.models.heads import HEADS
-from simclr_jax.models.resnet import BLOCKS, STEMS, stem_for
+from simclr_jax.models.resnet import BLOCKS, REMAT, STEMS, stem_for
 from simclr_jax.optim import OPTIMIZERS
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -72,11 +72,13 @@ RULES: dict[str, Rule] = {
     "model.se_ratio": _number(0, 1),
     "model.stem": _one_of(*STEMS),
     "model.dtype": _one_of("float32", "bfloat16"),
+    "model.remat": _one_of(*REMAT),
     "model.head": _one_of(*HEADS),
     "model.head_layers": _number(2, 16),
     "model.head_dim": _AT_LEAST_1,
     "loss.name": _one_of(*LOSSES),
     "loss.temperature": _ABOVE_0,
+    "loss.block_rows": _number(2),
     "optim.name": _one_of(*OPTIMIZERS),
     "optim.lr": _AT_LEAST_0,
     "optim.lr_scaling": _one_of("linear", "sqrt", "none"),
@@ -85,6 +87,8 @@ RULES: dict[str, Rule] = {
     "train.batch_size": _number(2, 2**20),
     "train.epochs": _number(0, 1e6, above=True),
     "train.steps": _number(1, 2**31 - 1),
+    "train.microbatches": _AT_LEAST_1,
+    "train.microbatch_norm": _one_of("per_microbatch", "running"),
     "eval.every_epochs": _ABOVE_0,
     "eval.every_steps": _AT_LEAST_1,
     "eval.batch_size": _AT_LEAST_1,
@@ -156,6 +160,13 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
     check(config, devices=devices)
     if config.data.name is None:
         raise wrong("data.name", None, RULES["data.name"][1])
+    batch_size, microbatches = config.train.batch_size, config.train.microbatches
+    if batch_size % (devices * microbatches):
+        raise wrong(
+            "train.microbatches",
+            microbatches,
+            f"a divisor of the {batch_size // devices} images of a device's share of the batch",
+        )
     model, size = config.model, config.data.image_size
     if stem_for(model.stem, size) == "imagenet" and size < 32:
         raise wrong("data.image_size", size, "at least 32 for the imagenet stem")

@@ -5,6 +5,7 @@ Global batch norm and the global-batch loss need no collective here: the arrays 
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from simclr_jax import optim
+from simclr_jax.microbatches import two_passes
 from simclr_jax.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -67,6 +69,41 @@ def classifier_loss(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, ja
     return loss, (logits.argmax(axis=-1) == labels).astype(jnp.float32).mean()
 
 
+def encode(
+    params: Any, batch_stats: Any, batch: Batch, *, model: nn.Module, blur_radius: int
+) -> tuple[tuple[jax.Array, Metrics], Any]:
+    """Both views' embeddings, and what the online classifier makes of them.
+
+    Returns:
+      ((z (n, 2, D), {"classifier_loss", "online_accuracy"}, empty without labels), the batch-norm
+      statistics after this batch).
+    """
+    variables = {"params": params, "batch_stats": batch_stats}
+    images = views_of(batch, blur_radius=blur_radius)
+    outputs, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    classified: Metrics = {}
+    if outputs.logits is not None:
+        loss, accuracy = classifier_loss(outputs.logits, jnp.repeat(batch["label"], 2))
+        classified = {"classifier_loss": loss, "online_accuracy": accuracy}
+    z_N2D = outputs.z[-1].reshape(-1, 2, outputs.z[-1].shape[-1])
+    return (z_N2D, classified), updated["batch_stats"]
+
+
+def whole_batch(
+    params: Any, batch_stats: Any, batch: Batch, encode: Any, loss: Loss
+) -> tuple[Any, Any, Metrics]:
+    """(gradients, batch-norm statistics, metrics) of contrastive and classifier loss."""
+
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        (z_N2D, classified), updated = encode(params, batch_stats, batch)
+        contrastive, metrics = loss(z_N2D[:, 0], z_N2D[:, 1])
+        metrics = {"contrastive_loss": contrastive, **metrics, **classified}
+        return contrastive + classified.get("classifier_loss", 0.0), (updated, metrics)
+
+    grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
+    return grads, batch_stats, metrics
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -78,7 +115,7 @@ def train_step(
     optimizer: str,
     weight_decay: float,
     blur_radius: int = 0,
-    gathered: jax.sharding.Sharding | None = None,
+    microbatches: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """One update.
 
@@ -93,39 +130,31 @@ def train_step(
       optimizer: its name; with weight_decay it says which decay the loss holds.
       weight_decay: see `optim.loss_decay_mask`.
       blur_radius: of the kernel, pixels; 0: the images are blurred already, or not to be.
-      gathered: where the embeddings lie when the loss compares them: on every device.
+      microbatches: into which the batch is divided to save memory; see `microbatches.two_passes`.
 
     Returns:
       The state after the update, and its metrics: loss (all of it), contrastive_loss, the loss's
       own metrics, classifier_loss and online_accuracy (labelled data), weight_decay_loss,
       learning_rate, grad_norm (over all parameters).
     """
-    images = views_of(batch, blur_radius=blur_radius)
-
-    def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        outputs, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
-        z_N2D = outputs.z[-1].reshape(-1, 2, outputs.z[-1].shape[-1])
-        if gathered is not None:
-            z_N2D = jax.lax.with_sharding_constraint(z_N2D, gathered)
-        contrastive, metrics = loss(z_N2D[:, 0], z_N2D[:, 1])
-        metrics = {"contrastive_loss": contrastive, **metrics}
-        total = contrastive
-        if outputs.logits is not None:
-            labels = jnp.repeat(batch["label"], 2)
-            classifier, accuracy = classifier_loss(outputs.logits, labels)
-            metrics |= {"classifier_loss": classifier, "online_accuracy": accuracy}
-            total = total + classifier
-        mask = optim.loss_decay_mask(optimizer, params)
-        decay = weight_decay * optim.l2_penalty(params, mask)
-        metrics["weight_decay_loss"] = decay
-        return total + decay, (updated["batch_stats"], metrics)
-
-    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (total, (batch_stats, metrics)), grads = grad_fn(state.params)
+    encode_fn = partial(encode, model=model, blur_radius=blur_radius)
+    if microbatches == 1:
+        grads, batch_stats, metrics = whole_batch(
+            state.params, state.batch_stats, batch, encode_fn, loss
+        )
+    else:
+        grads, batch_stats, metrics = two_passes(
+            state.params, state.batch_stats, batch, encode_fn, loss, count=microbatches
+        )
+    mask = optim.loss_decay_mask(optimizer, state.params)
+    decay, decay_grads = jax.value_and_grad(
+        lambda params: weight_decay * optim.l2_penalty(params, mask)
+    )(state.params)
+    grads = jax.tree.map(jnp.add, grads, decay_grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     metrics |= {
-        "loss": total,
+        "loss": metrics["contrastive_loss"] + metrics.get("classifier_loss", 0.0) + decay,
+        "weight_decay_loss": decay,
         "learning_rate": learning_rate(state.step),
         "grad_norm": optax.tree.norm(grads),
     }

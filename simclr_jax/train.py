@@ -210,7 +210,7 @@ def online_evaluation(
     rows = meshes.local_rows(mesh, size)
     return OnlineEvaluation(
         model=parts.model(config),
-        loss=parts.loss(config),
+        loss=parts.loss(config, size),
         mesh=mesh,
         num_examples=len(source),
         batch_size=size,

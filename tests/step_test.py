@@ -20,8 +20,8 @@ from simclr_jax.step import gaussian_blur, train_step, views_of
 BATCH, SIZE, CLASSES, STEPS = 24, 8, 3, 3  # 24 rows: three a device, and no power of two
 
 
-def nt_xent(z_a, z_b):
-    return losses.nt_xent(z_a, z_b, temperature=0.2)
+def nt_xent(z_a, z_b, **kwargs):
+    return losses.nt_xent(z_a, z_b, temperature=0.2, **kwargs)
 
 
 def rate(step):
@@ -40,13 +40,18 @@ def record() -> optax.GradientTransformation:
     )
 
 
-def build(dtype, *, mesh=None, loss=nt_xent, tx=None, classes=CLASSES):
+def build(dtype, *, mesh=None, loss=None, tx=None, classes=CLASSES, microbatches=1, **model):
     """(state, step) of a small network.
 
     Every parameter is drawn at random: batch-norm scales that start at 0 would hide most of the
     network from the tests.
     """
-    model = SimCLR(depth=10, width=1 / 16, stem="small", head_dim=6, classes=classes, dtype=dtype)
+    model = SimCLR(
+        depth=10, width=1 / 16, stem="small", head_dim=6, classes=classes, dtype=dtype, **model
+    )
+    if loss is None:
+        gather = partial(meshes.replicate, mesh=mesh) if mesh else losses.itself
+        loss = partial(nt_xent, block_rows=BATCH, gather=gather)
     tx = optax.chain(record(), tx or optim.lars(rate, weight_decay=1e-2))
     shapes = jax.eval_shape(partial(states.initialize, model, tx, seed=0, image_size=SIZE))
 
@@ -61,7 +66,7 @@ def build(dtype, *, mesh=None, loss=nt_xent, tx=None, classes=CLASSES):
     state = states.TrainState(jnp.zeros([], jnp.int32), params, batch_stats, tx.init(params))
     step = partial(
         train_step, model=model, tx=tx, loss=loss, learning_rate=rate, optimizer="lars",
-        weight_decay=1e-2, gathered=meshes.replicated(mesh) if mesh else None,
+        weight_decay=1e-2, microbatches=microbatches,
     )  # fmt: skip
     return state, step
 

@@ -22,12 +22,14 @@ class ProjectionHead(nn.Module):
       layers: number of layers of a nonlinear head, the last included (v1: 2, v2: 3).
       dim: width of z; hidden layers are as wide as h.
       dtype: of the computation.
+      running_norm: see `resnet.batch_norm`.
     """
 
     kind: str = "nonlinear"
     layers: int = 2
     dim: int = 128
     dtype: Any = jnp.float32
+    running_norm: bool = False
 
     @nn.compact
     def __call__(self, h: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
@@ -44,7 +46,13 @@ class ProjectionHead(nn.Module):
                 name=f"dense{layer}",
             )(outputs[-1])
             # The last layer is scaled but not shifted: a shift common to all z carries nothing.
-            x = batch_norm(train=train, dtype=self.dtype, use_bias=not last, name=f"bn{layer}")(x)
+            x = batch_norm(
+                train=train,
+                running=self.running_norm,
+                dtype=self.dtype,
+                use_bias=not last,
+                name=f"bn{layer}",
+            )(x)
             outputs.append(x if last else nn.relu(x))
         return tuple(outputs)
 

@@ -16,6 +16,7 @@ BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
 
 STEMS = ("auto", "small", "imagenet")
+REMAT = ("none", "block", "stage")
 
 Module = Callable[..., Any]
 
@@ -44,16 +45,25 @@ def conv_layer(filters: int, size: int, stride: int = 1, *, dtype: Any, name: st
     )
 
 
-def batch_norm(*, train: bool, dtype: Any, name: str, **kwargs: Any) -> nn.BatchNorm:
-    """Batch normalisation over all rows of the (global) batch; biased variance throughout."""
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=BATCH_NORM_MOMENTUM,
-        epsilon=BATCH_NORM_EPSILON,
-        dtype=dtype,
-        name=name,
-        **kwargs,
+def batch_norm(
+    *, train: bool, running: bool, dtype: Any, name: str, **kwargs: Any
+) -> Callable[[jax.Array], jax.Array]:
+    """Batch normalisation over all rows of the (global) batch; biased variance throughout.
+
+    In training it normalises by the batch's statistics, or, where `running`, by the moving averages
+    as they were before this batch; either way it updates them.
+    """
+    layer = nn.BatchNorm(
+        momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name, **kwargs
     )
+
+    def normalize(x: jax.Array) -> jax.Array:
+        y = layer(x, use_running_average=running or not train)
+        if running and train:
+            layer(x, use_running_average=False)  # for its update alone
+        return y
+
+    return normalize
 
 
 class SqueezeExcite(nn.Module):
@@ -175,6 +185,9 @@ class ResNet(nn.Module):
       sk_ratio: selective kernels' reduction (0.0625 in SimCLRv2; 0 = none); bottleneck only.
       se_ratio: squeeze-excite's reduction (0 = none).
       dtype: of the convolutions; statistics and parameters stay float32.
+      running_norm: train with the moving averages, see `batch_norm`.
+      remat: what the backward pass computes again instead of keeping: 'none', the inside of each
+        'block' (and of the stem), or of each 'stage' (a group; the stem goes with the first).
     """
 
     depth: int = 50
@@ -183,6 +196,8 @@ class ResNet(nn.Module):
     sk_ratio: float = 0.0
     se_ratio: float = 0.0
     dtype: Any = jnp.float32
+    running_norm: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -197,31 +212,43 @@ class ResNet(nn.Module):
           name ('stem', 'group1_block1', ...), each (N, H', W', C).
         """
         conv = partial(conv_layer, dtype=self.dtype)
-        norm = partial(batch_norm, train=train, dtype=self.dtype)
+        norm = partial(batch_norm, train=train, running=self.running_norm, dtype=self.dtype)
         block_class, sizes = BLOCKS[self.depth]
         filters = int(64 * self.width)
 
+        def layer(module: "ResNet", name: str, group: int, index: int) -> Module:
+            if name == "stem":
+                return partial(module._stem, filters=filters, conv=conv, norm=norm)
+            return block_class(
+                filters=filters * 2**group,
+                stride=2 if group > 0 and index == 0 else 1,
+                project=index == 0,
+                sk_ratio=self.sk_ratio,
+                se_ratio=self.se_ratio,
+                conv=conv,
+                norm=norm,
+                dtype=self.dtype,
+                name=name,
+            )
+
+        def layers(places: list[Place]) -> Module:
+            def run(module: "ResNet", x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+                outputs: dict[str, jax.Array] = {}
+                for place in places:
+                    x = outputs[place[0]] = layer(module, *place)(x)
+                return x, outputs
+
+            return run if self.remat == "none" else nn.remat(run)
+
         x = x.astype(self.dtype)
-        x = self._stem(x, filters, conv, norm)
-        outputs = {"stem": x}
-        for group, size in enumerate(sizes):
-            for index in range(size):
-                name = f"group{group + 1}_block{index + 1}"
-                x = outputs[name] = block_class(
-                    filters=filters * 2**group,
-                    stride=2 if group > 0 and index == 0 else 1,
-                    project=index == 0,
-                    sk_ratio=self.sk_ratio,
-                    se_ratio=self.se_ratio,
-                    conv=conv,
-                    norm=norm,
-                    dtype=self.dtype,
-                    name=name,
-                )(x)
+        outputs: dict[str, jax.Array] = {}
+        for places in _recomputed_together(self.remat, sizes):
+            x, some = layers(places)(self, x)
+            outputs |= some
         h = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
         return h, outputs
 
-    def _stem(self, x: jax.Array, filters: int, conv: Module, norm: Module) -> jax.Array:
+    def _stem(self, x: jax.Array, *, filters: int, conv: Module, norm: Module) -> jax.Array:
         if self.stem == "small":
             x = conv(filters, 3, 1, name="stem_conv")(x)
             return nn.relu(norm(name="stem_bn")(x))
@@ -232,6 +259,19 @@ class ResNet(nn.Module):
         else:
             x = nn.relu(norm(name="stem_bn")(conv(filters, 7, 2, name="stem_conv")(x)))
         return nn.max_pool(x, (3, 3), (2, 2), "SAME")
+
+
+Place = tuple[str, int, int]  # a layer's name, its group and its index there
+
+
+def _recomputed_together(remat: str, sizes: tuple[int, ...]) -> list[list[Place]]:
+    """The stem and every block, in order, divided as the backward pass goes through them."""
+    groups: list[list[Place]] = [
+        [(f"group{group + 1}_block{index + 1}", group, index) for index in range(size)]
+        for group, size in enumerate(sizes)
+    ]
+    groups[0] = [("stem", 0, 0), *groups[0]]
+    return groups if remat == "stage" else [[place] for group in groups for place in group]
 
 
 BLOCKS: dict[int, tuple[type[Block], tuple[int, int, int, int]]] = {

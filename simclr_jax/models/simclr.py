@@ -22,7 +22,7 @@ class SimCLR(nn.Module):
     """Encoder and heads.
 
     Attributes:
-      depth, width, stem, sk_ratio, se_ratio: see `ResNet`.
+      depth, width, stem, sk_ratio, se_ratio, running_norm, remat: see `ResNet`.
       head, head_layers, head_dim: see `ProjectionHead`.
       classes: of the online classifier; 0 for unlabelled data: no classifier.
       dtype: of the encoder's convolutions; the heads compute in at least float32.
@@ -38,6 +38,8 @@ class SimCLR(nn.Module):
     head_dim: int = 128
     classes: int = 0
     dtype: Any = jnp.float32
+    running_norm: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
@@ -53,11 +55,13 @@ class SimCLR(nn.Module):
             sk_ratio=self.sk_ratio,
             se_ratio=self.se_ratio,
             dtype=self.dtype,
+            running_norm=self.running_norm,
+            remat=self.remat,
             name="encoder",
         )(images, train=train)
-        z = ProjectionHead(self.head, self.head_layers, self.head_dim, head_dtype, name="head")(
-            h, train=train
-        )
+        z = ProjectionHead(
+            self.head, self.head_layers, self.head_dim, head_dtype, self.running_norm, name="head"
+        )(h, train=train)
         logits = None
         if self.classes:
             logits = Classifier(self.classes, dtype=head_dtype, name="classifier")(
