@@ -8,7 +8,6 @@ config.json) and the evaluation's `metrics`, if that step was evaluated.
 import logging
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -155,8 +154,3 @@ def quiet() -> None:
     """Orbax reports every file it touches; a run's own lines are enough."""
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def is_primary() -> bool:
-    """Whether this process writes what only one may write."""
-    return jax.process_index() == 0

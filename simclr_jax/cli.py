@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from simclr_jax import config as configs
-from simclr_jax.errors import DivergedError, UserError
+from simclr_jax import processes
+from simclr_jax.errors import DivergedError, HostError, UserError
 
 USER_ERROR = 2
-_STATUS = {DivergedError: 1, UserError: USER_ERROR}
+_STATUS = {DivergedError: 1, UserError: USER_ERROR, HostError: 3}
 
 
 def run(
@@ -21,6 +22,7 @@ def run(
     define: Callable[[flags.FlagValues], None],
     argv: Sequence[str] | None = None,
     takes_config: bool = True,
+    joins: bool = True,
 ) -> int:
     """Parses flags and the config, calls main(values, config), and returns the exit status.
 
@@ -30,6 +32,7 @@ def run(
       define: defines the binary's own flags, beside --config.
       argv: the command line without the program's name (default: sys.argv's).
       takes_config: whether the binary has --config.
+      joins: whether it works together with the same command's other processes.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     log = logging.getLogger("simclr_jax")
@@ -37,21 +40,34 @@ def run(
     logging.getLogger("absl").setLevel(logging.ERROR)
     values = flags.FlagValues()
     define(values)
+    if joins:
+        processes.define(values)
     if "--help" in argv or "-h" in argv:
         print(doc, _help(values, takes_config), sep="\n")
         return 0
     try:
         about_config, rest = _divide(argv)
-        if takes_config:
-            _parse(values, rest)
-            main(values, configs.load(about_config))
-        else:
-            _parse(values, [*about_config, *rest])
-            main(values)
-    except tuple(_STATUS) as error:
+        _parse(values, rest if takes_config else [*about_config, *rest])
+        arguments = [configs.load(about_config)] if takes_config else []
+        if joins:
+            processes.join(values)
+        main(values, *arguments)
+        return 0
+    except Exception as error:
+        return _status_of(processes.as_lost(error), joined=joins)
+
+
+def _status_of(error: Exception, *, joined: bool) -> int:
+    """Prints an error of the user's or the environment's and returns its status; raises a bug."""
+    status = _STATUS.get(type(error), 1)
+    expected = type(error) in _STATUS
+    if expected:
         print(_one_line(error), file=sys.stderr)
-        return _STATUS[type(error)]
-    return 0
+    if joined and processes.several():
+        processes.leave(status, None if expected else error)
+    if not expected:
+        raise error
+    return status
 
 
 def _divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:

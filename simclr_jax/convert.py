@@ -44,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     command, *rest = sys.argv[1:] if argv is None else [*argv] or [""]
     if command in COMMANDS:
         define, work = COMMANDS[command]
-        sys.exit(cli.run(work, doc=__doc__, define=define, argv=rest, takes_config=False))
+        status = cli.run(
+            work, doc=__doc__, define=define, argv=rest, takes_config=False, joins=False
+        )
+        sys.exit(status)
     if command in ("-h", "--help"):
         print(__doc__)
         sys.exit(0)

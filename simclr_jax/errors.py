@@ -8,5 +8,9 @@ class UserError(Exception):
     """
 
 
+class HostError(Exception):
+    """The environment is at fault: a lost process, a full disk (exit status 3)."""
+
+
 class DivergedError(Exception):
     """The loss or a gradient is not finite: the run cannot go on (exit status 1)."""

@@ -18,7 +18,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from simclr_jax import checkpoint, cli, parts, rules
+from simclr_jax import checkpoint, cli, parts, processes, rules
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax.data.sources import Readable
@@ -202,7 +202,7 @@ def evaluate_one(task: Task, protocol: Callable[[Task], dict[str, Any]]) -> None
         "layer": task.config.features.layer,
         **protocol(task),
     }
-    if checkpoint.is_primary():
+    if processes.is_primary():
         path = task.folder / "result.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.tmp")

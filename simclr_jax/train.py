@@ -17,7 +17,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from simclr_jax import checkpoint, cli, metrics, parts, rules
+from simclr_jax import checkpoint, cli, metrics, parts, processes, rules
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
@@ -72,6 +72,7 @@ def train(config: ConfigDict, workdir: str | None) -> None:
         best="eval_top1" if config.data.num_classes else "eval_loss",
     )
     start = saved.latest_step()
+    processes.check_agree(config=str(config), latest_checkpoint=str(start))
     model, tx = parts.model(config), parts.optimizer(config, schedule.learning_rate)
     initial = partial(
         states.initialize, model, tx, seed=config.seed, image_size=config.data.image_size
@@ -83,12 +84,12 @@ def train(config: ConfigDict, workdir: str | None) -> None:
         stored = configs.from_json(saved.restore_config(start))
         configs.check_same_run(config, stored, workdir)
         state = saved.restore(start, states.abstract(initial, mesh))
-        print(f"resumed from step {start}")
-    if checkpoint.is_primary():
+        processes.say(f"resumed from step {start}")
+    if processes.is_primary():
         configs.write(root, described)
         announce(config, model, state, schedule.total_steps)
     log = metrics.MetricsLog(
-        root if checkpoint.is_primary() else None,
+        root if processes.is_primary() else None,
         last_step=start,
         total_steps=schedule.total_steps,
         tensorboard=config.log.tensorboard,
@@ -99,8 +100,8 @@ def train(config: ConfigDict, workdir: str | None) -> None:
         saved.close()
         log.close()
     if source.bad:
-        print(f"{len(source.bad)} unreadable images were replaced")
-    print(summary(last, schedule.total_steps, workdir))
+        processes.say(f"{len(source.bad)} unreadable images were replaced")
+    processes.say(summary(last, schedule.total_steps, workdir))
 
 
 def loop(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from simclr_jax import checkpoint
+from simclr_jax import processes
 from simclr_jax.data.sources import Readable
 from simclr_jax.evals.features import Extractor
 from simclr_jax.metrics import Count
@@ -43,7 +43,7 @@ def write(
     total = dim = 0
     sinks: list[Archive | Table] = []
     with ExitStack() as stack:
-        if checkpoint.is_primary():
+        if processes.is_primary():
             folder.mkdir(parents=True, exist_ok=True)
             partial = [folder / f"{name}.tmp" for name in FILES]
             archive, table = (stack.enter_context(path.open("wb")) for path in partial)

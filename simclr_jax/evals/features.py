@@ -14,6 +14,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from simclr_jax import mesh as meshes
+from simclr_jax import processes
 from simclr_jax.data import pipeline
 from simclr_jax.data.order import permutation
 from simclr_jax.data.sources import Readable
@@ -197,11 +198,11 @@ def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: An
     """
     text = json.dumps({**key, "source": source.fingerprint()}, sort_keys=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
-    if path.exists():
+    if processes.all_have(path.exists()):
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return Features(stored["x"], stored["labels"])
     features = extractor.evaluation(source)
-    if jax.process_index() == 0:
+    if processes.is_primary():
         folder.mkdir(parents=True, exist_ok=True)
         partial_path = path.with_suffix(f".{os.getpid()}.tmp")
         with partial_path.open("wb") as file:

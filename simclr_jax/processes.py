@@ -1,0 +1,192 @@
+"""The processes of a run: how they find each other, agree, and end when one of them is lost.
+
+On one host there is one process and nothing to do. A TPU slice has one a host, a GPU cluster one
+a host or a device; all of them run the same command.
+"""
+
+import ctypes
+import glob
+import importlib.util
+import os
+import signal
+import sys
+import time
+import traceback
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from jax.experimental import multihost_utils
+
+from simclr_jax.errors import HostError, UserError
+
+HEARTBEAT_SECONDS = 30  # without a sign of life until a process counts as dead
+LEAVE_SECONDS = 5  # that process 0, which serves the others, waits for them to leave
+
+_LOST = "another process of the run is lost; start all of them again with the same command"
+_SIGNS_OF_LOSS = ("gloo", "connection", "unavailable", "deadline_exceeded", "heartbeat", "socket")
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines --coordinator, --num_processes and --process_id."""
+    flags.DEFINE_string(
+        "coordinator",
+        os.environ.get("JAX_COORDINATOR_ADDRESS"),
+        "HOST:PORT of process 0, for a run of several processes; TPU slices, Slurm and Open MPI "
+        "are found without it",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "num_processes",
+        os.environ.get("JAX_NUM_PROCESSES"),
+        "how many, with --coordinator",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "process_id",
+        os.environ.get("JAX_PROCESS_ID"),
+        "of this one, from 0, with --coordinator",
+        flag_values=values,
+    )
+
+
+def join(values: flags.FlagValues) -> None:
+    """Joins the other processes, if there are any; before anything asks JAX for its devices.
+
+    Raises:
+      UserError: the flags do not go together.
+      HostError: the others do not come.
+    """
+    coordinator, count, own = values.coordinator, values.num_processes, values.process_id
+    if coordinator is None:
+        for name, value in (("num_processes", count), ("process_id", own)):
+            if value is not None:
+                raise UserError(f"--{name}={value}: needs --coordinator=HOST:PORT as well")
+        if not _started_by_a_cluster():
+            return
+    else:
+        _check(coordinator, count, own)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            own,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except ValueError:
+        if coordinator is not None:
+            raise
+        return  # no cluster after all
+    except RuntimeError as error:
+        raise HostError(f"--coordinator={coordinator}: {_first_line(error)}") from error
+    if jax.process_count() > 1:
+        _exit_3_when_aborted()
+
+
+def _check(coordinator: str, count: int | None, own: int | None) -> None:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise UserError(f"--coordinator={coordinator}: must be HOST:PORT")
+    if count is None or count < 1:
+        raise UserError(f"--num_processes={count}: must be at least 1, with --coordinator")
+    if own is None or not 0 <= own < count:
+        raise UserError(f"--process_id={own}: must be from 0 to {count - 1}, with --coordinator")
+
+
+def _started_by_a_cluster() -> bool:
+    """Whether `jax.distributed` will find by itself how many processes there are."""
+    several = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+    if any(int(os.environ.get(name, 1)) > 1 for name in several):
+        return True
+    if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
+        return False
+    chips = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/*")
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def _exit_3_when_aborted() -> None:
+    """Makes of an abort an exit with status 3 and a clear last line.
+
+    JAX's service ends the processes that are left when one is lost, by abort(), which no Python
+    handler sees: so this one is C's.
+    """
+
+    def report(_: int) -> None:
+        _write(_LOST)
+        os._exit(3)
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(report)
+    _KEPT.append(handler)
+    ctypes.CDLL(None).signal(signal.SIGABRT, handler)
+
+
+_KEPT: list[Any] = []  # what C refers to
+
+
+def several() -> bool:
+    """Whether this process has joined others."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_primary() -> bool:
+    """Whether this process writes what only one may write."""
+    return jax.process_index() == 0
+
+
+def say(line: str) -> None:
+    """Prints a line, once for all processes."""
+    if is_primary():
+        print(line, flush=True)
+
+
+def all_have(flag: bool) -> bool:
+    """Whether the flag is set in every process."""
+    return bool(multihost_utils.process_allgather(np.array(flag)).all()) if several() else flag
+
+
+def check_agree(**values: str | int) -> None:
+    """Raises UserError where a value is not the same in every process."""
+    if not several():
+        return
+    for name, value in values.items():
+        own = np.frombuffer(str(value).encode(), np.uint8)
+        lengths = multihost_utils.process_allgather(np.array(len(own)))
+        padded = np.zeros(int(np.max(lengths)), np.uint8)
+        padded[: len(own)] = own
+        everyone = multihost_utils.process_allgather(padded).reshape(-1, len(padded))
+        for process, theirs in enumerate(everyone):
+            if (theirs != everyone[0]).any():
+                raise UserError(
+                    f"--process_id={process}: has another {name} than process 0; start all "
+                    "processes with the same command, workdir and data"
+                )
+
+
+def as_lost(error: Exception) -> Exception:
+    """The error, or, where it says that the others are out of reach, a HostError."""
+    text = str(error).lower()
+    if isinstance(error, jax.errors.JaxRuntimeError) and any(s in text for s in _SIGNS_OF_LOSS):
+        return HostError(f"{_LOST} ({_first_line(error)[:200]})")
+    return error
+
+
+def leave(status: int, error: Exception | None) -> None:
+    """Ends this process of several at once: an orderly end would wait for the others."""
+    if error is not None:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_primary():
+        time.sleep(LEAVE_SECONDS)
+    os._exit(status)
+
+
+def _write(line: str) -> None:
+    os.write(2, f"{line}\n".encode())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
