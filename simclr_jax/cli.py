@@ -9,10 +9,10 @@ from absl import flags
 
 from simclr_jax import config as configs
 from simclr_jax import processes
-from simclr_jax.errors import DivergedError, HostError, UserError
+from simclr_jax.errors import DifferenceError, DivergedError, HostError, UserError
 
 USER_ERROR = 2
-_STATUS = {DivergedError: 1, UserError: USER_ERROR, HostError: 3}
+_STATUS = {DifferenceError: 1, DivergedError: 1, UserError: USER_ERROR, HostError: 3}
 
 
 def run(

@@ -12,5 +12,9 @@ class HostError(Exception):
     """The environment is at fault: a lost process, a full disk (exit status 3)."""
 
 
+class DifferenceError(Exception):
+    """What should be equal is not (exit status 1)."""
+
+
 class DivergedError(Exception):
     """The loss or a gradient is not finite: the run cannot go on (exit status 1)."""

@@ -48,13 +48,13 @@ def put(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     }
 
 
-def compiler_options() -> dict[str, Any]:
-    """XLA options for `jax.jit` on the devices at hand.
+def compiler_options(mesh: Mesh) -> dict[str, Any]:
+    """XLA options for `jax.jit` on these devices.
 
     On CPU, XLA's own convolutions are several times slower than the library these turn on. The
     option is experimental, so it is tried on nothing first: where it is unknown it is left out.
     """
-    if jax.default_backend() != "cpu":
+    if platform(mesh) != "cpu":
         return {}
     if not _CPU_OPTIONS:
         kinds = ("DOT", "ELTWISE", "REDUCE")
@@ -68,9 +68,14 @@ def compiler_options() -> dict[str, Any]:
     return _CPU_OPTIONS[0]
 
 
-def once_options() -> dict[str, Any]:
+def once_options(mesh: Mesh) -> dict[str, Any]:
     """XLA options for what runs once: on CPU, optimising it takes longer than running it."""
-    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    return {"xla_backend_optimization_level": 0} if platform(mesh) == "cpu" else {}
+
+
+def platform(mesh: Mesh) -> str:
+    """What the devices are: 'cpu', 'gpu' or 'tpu'."""
+    return mesh.devices.flat[0].platform
 
 
 _CPU_OPTIONS: list[dict[str, Any]] = []

@@ -1,6 +1,6 @@
 """A config's parts: the one place that turns keys into the model, optimizer and data they name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +17,10 @@ from simclr_jax.data import pipeline, sources
 from simclr_jax.data.augment import blur_taps
 from simclr_jax.models.resnet import stem_for
 from simclr_jax.models.simclr import SimCLR
-from simclr_jax.step import Loss, train_step
+from simclr_jax.state import TrainState
+from simclr_jax.step import Loss, Metrics, train_step
+
+Step = Callable[..., tuple[TrainState, Metrics]]
 
 BLOCK_BYTES = 2**27  # of a block of float32 logits that nobody sized, on a device
 
@@ -128,10 +131,10 @@ def blur_radius(config: ConfigDict) -> int:
     return blur_taps(config.data.image_size) // 2 if here else 0
 
 
-def jitted_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Wrapped:
-    """`train_step` of this config, compiled for the mesh on its first call; donates the state."""
+def step(config: ConfigDict, mesh: Mesh) -> Step:
+    """`train_step` of this config on the mesh."""
     rate = schedule(config).learning_rate
-    step = partial(
+    return partial(
         train_step,
         model=model(config),
         tx=optimizer(config, rate),
@@ -142,11 +145,15 @@ def jitted_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Wrapped:
         blur_radius=blur_radius(config),
         microbatches=config.train.microbatches,
     )
+
+
+def jitted(step: Step, mesh: Mesh) -> jax.stages.Wrapped:
+    """A step to be compiled for the mesh on its first call; donates the state."""
     return jax.jit(
         step,
         donate_argnums=0,
         out_shardings=meshes.replicated(mesh),
-        compiler_options=meshes.compiler_options(),
+        compiler_options=meshes.compiler_options(mesh),
     )
 
 

@@ -51,7 +51,7 @@ def initialize_model(model: nn.Module, *, seed: int, image_size: int) -> dict[st
 def on_mesh(initial: Callable[[], T], mesh: Mesh) -> T:
     """What `initial` computes, run on the devices: a copy on each."""
     jitted = jax.jit(
-        initial, out_shardings=meshes.replicated(mesh), compiler_options=meshes.once_options()
+        initial, out_shardings=meshes.replicated(mesh), compiler_options=meshes.once_options(mesh)
     )
     return jitted()
 

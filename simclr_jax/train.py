@@ -123,7 +123,7 @@ def loop(
     """
     batch_size = config.train.batch_size
     total = parts.schedule(config).total_steps
-    step_fn = parts.jitted_step(config, mesh)
+    step_fn = parts.jitted(parts.step(config, mesh), mesh)
     evaluate = online_evaluation(config, eval_source, mesh)
     eval_every = every(config.eval, config)
     save_every = every(config.checkpoint, config)

@@ -71,7 +71,7 @@ class Extractor:
         self._extract = jax.jit(
             partial(extract, model=model, layer=layer),
             out_shardings=meshes.replicated(mesh),
-            compiler_options=meshes.compiler_options(),
+            compiler_options=meshes.compiler_options(mesh),
         )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -158,7 +158,7 @@ def calibrate(
     @partial(
         jax.jit,
         out_shardings=meshes.replicated(mesh),
-        compiler_options=meshes.compiler_options(),
+        compiler_options=meshes.compiler_options(mesh),
     )
     def statistics(images: jax.Array) -> Any:
         _, updated = model.apply(

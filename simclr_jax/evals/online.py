@@ -51,7 +51,7 @@ class OnlineEvaluation:
         on_all = partial(
             jax.jit,
             out_shardings=meshes.replicated(mesh),
-            compiler_options=meshes.compiler_options(),
+            compiler_options=meshes.compiler_options(mesh),
         )
         self._embed = on_all(partial(embed, model=model, blur_radius=blur_radius))
         self._correct = on_all(partial(count_correct, model=model))

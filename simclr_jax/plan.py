@@ -1,0 +1,278 @@
+"""Says what a run needs on a TPU slice, before one is paid for.
+
+    simclr-plan --config=configs/imagenet.py --topology=v5e:4x8 [--json=FILE] [--find_batch]
+
+Compiles the config's train step for the slice, on any machine (pip install 'simclr_jax[tpu]'),
+without a TPU or a dataset, and reads what the compiler says: memory, arithmetic, traffic. The
+step's time is a bound, the roofline: what the chips' arithmetic, memory or network allows at best.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict
+
+from simclr_jax import cli, parts, rules
+from simclr_jax.chips import CHIPS
+from simclr_jax.data.sources import Readable
+from simclr_jax.data.synthetic import Photos
+from simclr_jax.errors import HostError, UserError
+
+MEASURED_SECONDS = 4.0  # of the input pipeline on this machine
+UNEXPLAINED = 1.02  # times the analytic arithmetic that needs no word
+
+
+def define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "topology", None, f"required; CHIP:SHAPE, chips: {', '.join(CHIPS)}", flag_values=values
+    )
+    flags.DEFINE_string("json", None, "also write the plan to this file", flag_values=values)
+    flags.DEFINE_bool(
+        "find_batch", False, "search the largest batch that fits, and plan it", flag_values=values
+    )
+    flags.DEFINE_float(
+        "host_views_per_second",
+        None,
+        "augmented views that a host of the slice makes; None: measured on this machine",
+        flag_values=values,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of simclr-plan."""
+
+    def run(values: flags.FlagValues, config: ConfigDict) -> None:
+        check(config, values.topology)
+        if values.find_batch:
+            config.train.batch_size, measured = find_batch(config, values.topology)
+        else:
+            measured = compile_step(config, values.topology)
+            if "needs" in measured:
+                raise does_not_fit(config, values.topology, measured["needs"])
+        planned = plan(config, values.topology, measured)
+        views = values.host_views_per_second or measure_views(config)
+        print(describe(config, values.topology, planned, measured))
+        print(describe_input(planned, views, given=bool(values.host_views_per_second)))
+        if values.json:
+            path = epath.Path(values.json)
+            path.write_text(json.dumps(planned, indent=2) + "\n")
+
+    sys.exit(cli.run(run, doc=__doc__, define=define, argv=argv, joins=False))
+
+
+def check(config: ConfigDict, topology: str | None) -> None:
+    """Checks everything that can be wrong before the compiler runs."""
+    if not topology:
+        raise UserError("--topology: required, such as v5e:4x8")
+    name, _, shape = topology.partition(":")
+    if name not in CHIPS or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
+        raise UserError(
+            f"--topology={topology}: must be CHIP:SHAPE such as v5e:4x8, with one of the chips "
+            f"{', '.join(CHIPS)}"
+        )
+    config.data.name = config.data.name or "synthetic"
+    if config.data.num_examples is None or config.data.num_classes is None:
+        raise UserError(
+            "config.data.num_examples, config.data.num_classes=None: must be given, for plan opens "
+            "no data"
+        )
+    rules.check_run(config, devices=math.prod(map(int, shape.split("x"))))
+    if importlib.util.find_spec("libtpu") is None:
+        raise HostError("simclr-plan: needs the TPU compiler: pip install 'simclr_jax[tpu]'")
+
+
+def compile_step(config: ConfigDict, topology: str) -> dict[str, Any]:
+    """What `compiled.measure` returns, from a process of its own."""
+    asked = {"config": json.loads(config.to_json()), "topology": topology}
+    child = subprocess.run(
+        [sys.executable, "-m", "simclr_jax.compiled"],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    if child.returncode == 0:
+        return json.loads(child.stdout.splitlines()[-1])
+    said = [line for line in child.stderr.splitlines() if "Error" in line or "F0" in line[:3]]
+    last = (said or child.stderr.splitlines() or [""])[-1].strip()[:300]
+    how = "crashed" if child.returncode < 0 else "failed"
+    raise HostError(f"--topology={topology}: the TPU compiler {how}: {last}")
+
+
+def does_not_fit(config: ConfigDict, topology: str, needs: int) -> UserError:
+    available = CHIPS[topology.partition(":")[0]].hbm_bytes
+    return rules.wrong(
+        "train.batch_size",
+        config.train.batch_size,
+        f"smaller for {topology}: the step needs {gib(needs)} of a chip's {gib(available)} GiB; or "
+        "set train.microbatches or model.remat, or take more chips (--find_batch searches)",
+    )
+
+
+def find_batch(config: ConfigDict, topology: str) -> tuple[int, dict[str, Any]]:
+    """The largest batch that fits, to within 3 %, and its measurements.
+
+    Memory grows nearly linearly with the batch: two compilations say where to look, and each
+    further one narrows the search.
+    """
+    unit = math.prod(map(int, topology.partition(":")[2].split("x"))) * config.train.microbatches
+    available = CHIPS[topology.partition(":")[0]].hbm_bytes
+    known: dict[int, int] = {}  # bytes a chip by batch
+    best: tuple[int, dict[str, Any]] | None = None
+    low, high, batch = 0, 2**20 // unit, max(1, config.train.batch_size // unit)
+    while True:
+        config.train.batch_size = batch * unit
+        measured = compile_step(config, topology)
+        known[batch] = measured.get("needs") or measured["memory"]["total"]
+        fits = "needs" not in measured
+        print(f"batch {batch * unit}: {gib(known[batch])} GiB a chip{'' if fits else ', too much'}")
+        if fits:
+            low, best = batch, (batch * unit, measured)
+        else:
+            high = batch
+        step = max(1, low // 32)
+        if high - low <= step:
+            break
+        batch = max(_guess(known, available), low + step)
+        if batch >= high:
+            batch = (low + high) // 2
+    if best is None:
+        raise does_not_fit(config, topology, known[min(known)])
+    return best
+
+
+def _guess(known: dict[int, int], available: int) -> int:
+    """Where a line through the two batches nearest the limit reaches it."""
+    if len(known) == 1:
+        ((batch, used),) = known.items()
+        return max(1, int(batch * min(2.0, 0.9 * available / used)))
+    (b0, m0), (b1, m1) = sorted(known.items(), key=lambda item: abs(item[1] - available))[:2]
+    slope = (m1 - m0) / (b1 - b0)
+    return int(b0 + (0.985 * available - m0) / slope) if slope > 0 else (b0 + b1) // 2
+
+
+def plan(config: ConfigDict, topology: str, measured: dict[str, Any]) -> dict[str, Any]:
+    """The plan's JSON: bytes, operations a second, and hours at the roofline."""
+    name = topology.partition(":")[0]
+    chip, chips = CHIPS[name], measured["chips"]
+    seconds = {
+        "arithmetic": measured["flops"] / chip.flops,
+        "memory": measured["hbm_bytes"] / chip.hbm_bandwidth,
+        "network": sum(_network_bytes(c, chips) for c in measured["collectives"])
+        / chip.ici_bandwidth,
+    }
+    bound_by = max(seconds, key=lambda key: seconds[key])
+    images_per_second = config.train.batch_size / seconds[bound_by]
+    return {
+        "topology": topology,
+        "chip": name,
+        "chips": chips,
+        "hosts": measured["hosts"],
+        "batch_size": config.train.batch_size,
+        "flops_per_chip": measured["flops"],
+        "analytic_flops_per_chip": measured["analytic_flops"],
+        "hbm_bytes_per_chip": measured["hbm_bytes"],
+        "memory_per_chip": {**measured["memory"], "available": chip.hbm_bytes},
+        "collectives": measured["collectives"],
+        "seconds": seconds,
+        "step_seconds": seconds[bound_by],
+        "bound_by": bound_by,
+        "images_per_second": images_per_second,
+        "hours": parts.schedule(config).total_steps * seconds[bound_by] / 3600,
+        "host_views_per_second_needed": 2 * images_per_second / measured["hosts"],
+    }
+
+
+def _network_bytes(collective: dict[str, Any], chips: int) -> float:
+    """Bytes that a chip sends in a ring: each of a gather's passes once, of a sum's twice."""
+    passes = 2 if collective["kind"] == "all-reduce" else 1
+    return passes * collective["bytes"] * (chips - 1) / chips
+
+
+def describe(
+    config: ConfigDict, topology: str, planned: dict[str, Any], measured: dict[str, Any]
+) -> str:
+    """The plan for people."""
+    memory, seconds = planned["memory_per_chip"], planned["seconds"]
+    model, batch = config.model, planned["batch_size"]
+    moved = (
+        f"{c['count']} {c['kind']} of {c['bytes'] / 1e6:.1f} MB" for c in planned["collectives"]
+    )
+    rows = {
+        "run": f"ResNet-{model.depth} x{model.width:g} at {config.data.image_size} px in "
+        f"{model.dtype}, batch {batch} ({batch // planned['chips']} images a chip)",
+        "slice": f"{topology}: {planned['chips']} chips, {planned['hosts']} hosts",
+        "memory": f"{gib(memory['total'])} of {gib(memory['available'])} GiB a chip: parameters "
+        f"{gib(memory['params'])}, optimizer {gib(memory['optimizer'])}, activations "
+        f"{gib(memory['activations'])}",
+        "arithmetic": f"{planned['flops_per_chip'] / 1e12:.2f} TFLOP a chip and step, "
+        f"{describe_arithmetic(config, planned)}",
+        "HBM traffic": f"{planned['hbm_bytes_per_chip'] / 1e9:.1f} GB a chip and step",
+        "collectives": ", ".join(moved) or "none",
+        "step, at best": f"{1e3 * planned['step_seconds']:.1f} ms, bound by {planned['bound_by']} ("
+        + ", ".join(f"{key} {1e3 * value:.1f} ms" for key, value in seconds.items())
+        + ")",
+        "run, at best": f"{planned['images_per_second']:,.0f} images/s, "
+        f"{parts.schedule(config).total_steps} steps in {planned['hours']:.2f} h",
+    }
+    return "\n".join(f"{key:<14}{value}" for key, value in rows.items())
+
+
+def describe_arithmetic(config: ConfigDict, planned: dict[str, Any]) -> str:
+    """How far the arithmetic is above the analytic count, and why."""
+    ratio = planned["flops_per_chip"] / planned["analytic_flops_per_chip"]
+    text = f"{ratio:.3f} of the analytic count"
+    if ratio <= UNEXPLAINED:
+        return text
+    reasons = []
+    if config.train.microbatches > 1:
+        reasons.append("microbatches take a forward pass more (+1/3)")
+    if config.model.remat != "none":
+        reasons.append(f"model.remat={config.model.remat} computes the forward pass again (+1/3)")
+    reasons.append("batch norm, relu and the update are not in the analytic count")
+    return f"{text}: {'; '.join(reasons)}"
+
+
+def describe_input(planned: dict[str, Any], views: float, *, given: bool) -> str:
+    """Whether the hosts can feed the chips."""
+    needed = planned["host_views_per_second_needed"]
+    source = "given" if given else f"measured on this machine's {os.cpu_count()} cores"
+    verdict = (
+        "enough" if views >= needed else f"the input would bind: {needed / views:.1f}x too slow"
+    )
+    return f"{'input':<14}{needed:,.0f} views/s a host needed, {views:,.0f} {source}: {verdict}"
+
+
+def measure_views(config: ConfigDict) -> float:
+    """Augmented views a second that this machine makes of synthetic JPEGs, at the config's keys."""
+    size = config.data.image_size
+    shape = {"width": 500, "height": 375} if size > 64 else {"width": size, "height": size}
+    source = Readable(Photos(2**20, **shape), on_bad_image="error")
+    batches = parts.train_batches(
+        config, source, rows=np.arange(64), start_step=0, stop_step=2**30, batch_size=64
+    )
+    for _ in range(3):  # the prefetched ones were made before the clock starts
+        next(batches)
+    begin, made = time.monotonic(), 0
+    while time.monotonic() - begin < MEASURED_SECONDS:
+        made += 2 * len(next(batches)["label"])
+    return made / (time.monotonic() - begin)
+
+
+def gib(count: float) -> str:
+    return f"{count / 2**30:.2f}"
+
+
+if __name__ == "__main__":
+    main()

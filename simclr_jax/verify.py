@@ -1,0 +1,310 @@
+"""Checks that the train step on all devices is the step on one, to rounding.
+
+    simclr-verify --config=configs/cifar10.py [--devices=8] [--config.key=value …]
+
+Runs one update of the config's model, loss and optimizer on random images, on one device and
+split over all of them, and compares the loss, the gradients, the update and the batch-norm
+statistics. How much rounding may change is measured: by the same update on one device with the
+batch in another order. Exit status 0: the two agree; 1: they do not.
+"""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from simclr_jax import cli, optim, parts, processes, rules
+from simclr_jax import config as configs
+from simclr_jax import mesh as meshes
+from simclr_jax import state as states
+from simclr_jax.errors import DifferenceError, UserError
+
+IMAGES_PER_DEVICE = 4  # and microbatch: enough for every device to have its own statistics
+ORDERS = 3  # permutations of the batch that the floor is the largest difference of
+ALLOWED = 4.0  # times the floor
+ROUNDING = 1e-6  # relative; below it a floor is luck
+
+Array = np.ndarray
+Quantities = dict[str, dict[str, Array]]  # by kind, then by the parameter's name
+
+
+def define(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer(
+        "devices", None, "mock this many on CPU; None: use all there are", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "images_per_device", IMAGES_PER_DEVICE, "of a microbatch", flag_values=values
+    )
+    flags.DEFINE_string(
+        "sabotage",
+        None,
+        f"plant a bug, to see it found: {', '.join(SABOTAGE)}",
+        flag_values=values,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of simclr-verify."""
+
+    def run(values: flags.FlagValues, config: ConfigDict) -> None:
+        verify(
+            config,
+            devices=values.devices,
+            images_per_device=values.images_per_device,
+            sabotage=values.sabotage,
+        )
+
+    sys.exit(cli.run(run, doc=__doc__, define=define, argv=argv))
+
+
+def verify(
+    config: ConfigDict, *, devices: int | None, images_per_device: int, sabotage: str | None
+) -> None:
+    """Compares, prints a table and a verdict.
+
+    Raises:
+      UserError: there is one device, or a flag or key is wrong.
+      DifferenceError: the steps differ by more than rounding.
+    """
+    if sabotage is not None and sabotage not in SABOTAGE:
+        raise UserError(f"--sabotage={sabotage}: must be one of {', '.join(SABOTAGE)}")
+    if images_per_device < 2:
+        raise UserError(f"--images_per_device={images_per_device}: must be at least 2")
+    whole, one = open_meshes(devices)
+    config.train.batch_size = whole.size * config.train.microbatches * images_per_device
+    config.data.num_examples = config.data.num_examples or 10 * config.train.batch_size
+    if config.data.num_classes is None:
+        config.data.num_classes = 10
+    config.data.name = config.data.name or "synthetic"
+    rules.check_run(config, devices=whole.size)
+    config = configs.freeze(config)
+
+    batch = synthetic_batch(config)
+    processes.say(
+        f"{whole.size} {whole.devices.flat[0].device_kind} devices against one, "
+        f"{config.train.batch_size} images of {config.data.image_size} px, ResNet-"
+        f"{config.model.depth} x{config.model.width:g} in {config.model.dtype}, "
+        f"{config.optim.name}" + (f", with {sabotage} planted" if sabotage else "")
+    )
+    # Full float32 products: with TF32 or bfloat16 passes, the choice of an algorithm by batch size
+    # would differ by more than a wrong order of summation.
+    with jax.default_matmul_precision("highest"):
+        expected = update(config, one, batch)
+        floor = noise(config, one, batch, expected)
+        found = update(config, whole, batch, SABOTAGE[sabotage] if sabotage else None)
+    report(compare(expected, found), floor)
+
+
+def open_meshes(devices: int | None) -> tuple[Mesh, Mesh]:
+    """All devices, and one of this process's."""
+    if devices is not None:
+        if devices < 2:
+            raise UserError(f"--devices={devices}: must be at least 2")
+        jax.config.update("jax_platforms", "cpu")
+        try:
+            jax.config.update("jax_num_cpu_devices", devices)
+        except RuntimeError as error:  # JAX has its devices already
+            if jax.device_count() < devices:
+                raise UserError(f"--devices={devices}: JAX has {jax.device_count()}") from error
+    whole = meshes.make(jax.devices()[:devices])
+    if whole.size == 1:
+        raise UserError("--devices: there is one device; mock several on CPU with --devices=8")
+    return whole, meshes.make(jax.local_devices()[:1])
+
+
+def synthetic_batch(config: ConfigDict) -> dict[str, Array]:
+    """Random images: noise of another mean and contrast each, so that none are alike."""
+    rng = np.random.default_rng(config.seed)
+    n, size = config.train.batch_size, config.data.image_size
+    mean = rng.uniform(0.2, 0.8, (n, 2, 1, 1, 3))
+    noise = rng.uniform(-1, 1, (n, 2, size, size, 3)) * rng.uniform(0.05, 0.2, (n, 2, 1, 1, 1))
+    image = np.clip(mean + noise, 0, 1)
+    if config.data.transfer_dtype == "uint8":
+        image = np.round(image * 255)
+    return {
+        "image": image.astype(config.data.transfer_dtype),
+        "label": rng.integers(0, max(1, config.data.num_classes), n).astype(np.int32),
+        "blur_sigma": rng.uniform(0.1, 2.0, (n, 2)).astype(np.float32),
+    }
+
+
+class Recorded(NamedTuple):
+    gradient: Any
+
+
+def recorder() -> optax.GradientTransformation:
+    """Passes gradients on and keeps the last ones in the optimizer's state."""
+    return optax.GradientTransformation(
+        lambda params: Recorded(jax.tree.map(jnp.zeros_like, params)),
+        lambda grads, state, params=None: (grads, Recorded(grads)),
+    )
+
+
+def update(
+    config: ConfigDict,
+    mesh: Mesh,
+    batch: Mapping[str, Array],
+    sabotage: Callable[..., dict[str, Any]] | None = None,
+) -> Quantities:
+    """What one update on the mesh computes and changes, at the peak learning rate."""
+    peak = optim.peak_learning_rate(
+        config.optim.lr, config.train.batch_size, config.optim.lr_scaling
+    )
+    rate = optax.constant_schedule(peak or 0.1)
+    tx = optax.chain(recorder(), parts.optimizer(config, rate))
+    step = partial(parts.step(config, mesh), tx=tx, learning_rate=rate)
+    if sabotage is not None:
+        step = partial(step, **sabotage(step.keywords, mesh.size))
+
+    def initial() -> states.TrainState:
+        state = states.initialize(
+            parts.model(config), tx, seed=config.seed, image_size=config.data.image_size
+        )
+        return dataclasses.replace(state, params=randomize_scales(state.params))
+
+    before = states.on_mesh(initial, mesh)
+    start = jax.tree.map(np.asarray, (before.params, before.batch_stats))
+    rows = meshes.local_rows(mesh, config.train.batch_size)
+    own = {key: value[rows] for key, value in batch.items()}
+    after, metrics = parts.jitted(step, mesh)(before, meshes.put(own, mesh))
+    after = jax.tree.map(np.asarray, after)
+    return {
+        "loss": {"loss": np.asarray(metrics["loss"])},
+        "gradients": named(after.opt_state[0].gradient),
+        "update": named(jax.tree.map(np.subtract, after.params, start[0])),
+        "batch-norm statistics": named(jax.tree.map(np.subtract, after.batch_stats, start[1])),
+    }
+
+
+def randomize_scales(params: Any) -> Any:
+    """Batch-norm scales from 0.5 to 1.5: those that start at 0 would hide most of the network."""
+
+    def draw(path: Any, leaf: jax.Array) -> jax.Array:
+        if path[-1].key != "scale":
+            return leaf
+        key = jax.random.key(sum(map(ord, jax.tree_util.keystr(path))))
+        return jax.random.uniform(key, leaf.shape, leaf.dtype, 0.5, 1.5)
+
+    return jax.tree_util.tree_map_with_path(draw, params)
+
+
+def named(tree: Any) -> dict[str, Array]:
+    return {
+        "/".join(key.key for key in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+class Difference(NamedTuple):
+    """The largest of any array's, relative (both in L2 norm), and that array's name."""
+
+    size: float
+    name: str
+
+
+def compare(expected: Quantities, found: Quantities) -> dict[str, Difference]:
+    def relative(a: Array, b: Array) -> float:
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        difference = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-30)
+        return difference if math.isfinite(difference) else math.inf
+
+    return {
+        kind: max(Difference(relative(a, found[kind][name]), name) for name, a in arrays.items())
+        for kind, arrays in expected.items()
+    }
+
+
+def noise(
+    config: ConfigDict, one: Mesh, batch: Mapping[str, Array], expected: Quantities
+) -> dict[str, float]:
+    """By how much the order of the batch alone changes each quantity."""
+    floor = dict.fromkeys(expected, ROUNDING)
+    for seed in range(ORDERS):
+        order = np.random.default_rng(seed).permutation(config.train.batch_size)
+        permuted = update(config, one, {key: value[order] for key, value in batch.items()})
+        for kind, difference in compare(expected, permuted).items():
+            floor[kind] = max(floor[kind], difference.size)
+    return floor
+
+
+def report(differences: dict[str, Difference], floor: dict[str, float]) -> None:
+    """Prints the comparison. Raises DifferenceError if there is more than rounding."""
+    processes.say(f"{'largest difference of':<24}{'found':>10}{'floor':>10}{'allowed':>10}")
+    failed = []
+    for kind, (size, name) in differences.items():
+        allowed = ALLOWED * floor[kind]
+        ok = size <= allowed
+        processes.say(
+            f"{kind:<24}{size:>10.1e}{floor[kind]:>10.1e}{allowed:>10.1e}  "
+            f"{'ok' if ok else 'FAILED'}" + (f"  in {name}" if name != kind else "")
+        )
+        if not ok:
+            failed.append(f"{kind} by {size:.1e} where {allowed:.1e} is rounding")
+    if failed:
+        raise DifferenceError(f"the devices' step is not the one-device step: {'; '.join(failed)}")
+    processes.say("verdict: all devices together take the step that one would, to rounding")
+
+
+# --sabotage: each takes the step's arguments and the number of devices, and returns those it ruins.
+
+
+def local_negatives(arguments: Mapping[str, Any], devices: int) -> dict[str, Any]:
+    """Each device contrasts its own rows alone: a forgotten gather."""
+    keys = arguments["loss"].keywords
+    one = partial(arguments["loss"].func, **{**keys, "block_rows": None, "gather": lambda z: z})
+
+    def loss(z_a: jax.Array, z_b: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        groups = (z.reshape(devices, -1, z.shape[-1]) for z in (z_a, z_b))
+        loss, metrics = jax.vmap(one)(*groups)
+        return loss.mean(), jax.tree.map(jnp.mean, metrics)
+
+    return {"loss": loss}
+
+
+class LocalNorm:
+    """A model whose batch norm sees a device's rows alone."""
+
+    def __init__(self, model: nn.Module, devices: int):
+        self._model, self._devices = model, devices
+
+    def apply(self, variables: Any, images: jax.Array, **kwargs: Any) -> tuple[Any, Any]:
+        def own(images: jax.Array) -> tuple[Any, Any]:
+            return self._model.apply(variables, images, **kwargs)
+
+        groups = images.reshape(self._devices, -1, *images.shape[1:])
+        outputs, updated = jax.vmap(own)(groups)
+        outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+        return outputs, jax.tree.map(lambda x: x.mean(axis=0), updated)
+
+
+def local_bn(arguments: Mapping[str, Any], devices: int) -> dict[str, Any]:
+    """Each device normalises by its own rows' statistics: a forgotten sync."""
+    return {"model": LocalNorm(arguments["model"], devices)}
+
+
+def mean_loss(arguments: Mapping[str, Any], devices: int) -> dict[str, Any]:
+    """The mean over devices of each one's share of the loss, where their sum is the loss."""
+
+    def loss(z_a: jax.Array, z_b: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        value, metrics = arguments["loss"](z_a, z_b)
+        return value / devices, metrics
+
+    return {"loss": loss}
+
+
+SABOTAGE = {"local_negatives": local_negatives, "local_bn": local_bn, "mean_loss": mean_loss}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What plan makes of the compiler's numbers, with a compiler that answers at once."""
+
+import json
+import stat
+
+import pytest
+
+from simclr_jax import config as configs
+from simclr_jax import plan
+
+IMAGENET = "--config=configs/imagenet.py"
+MEASURED = {
+    "chips": 32, "hosts": 8, "flops": 6.2e12, "analytic_flops": 6.2e12, "hbm_bytes": 80e9,
+    "memory": {"params": 2**27, "optimizer": 2**27, "activations": 9 * 2**30, "total": 10 * 2**30},
+    "collectives": [
+        {"kind": "all-gather", "count": 2, "bytes": 4_000_000},
+        {"kind": "all-reduce", "count": 100, "bytes": 74_000_000},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """Answers with MEASURED scaled to the batch; where that is over 16 GiB, with a refusal."""
+    asked = []
+
+    def compile_step(config, topology):
+        asked.append(config.train.batch_size)
+        total = 2**30 + 9 * 2**30 * config.train.batch_size // 4096
+        if total > 16 * 2**30:
+            return {"needs": total}
+        return MEASURED | {"memory": MEASURED["memory"] | {"total": total}}
+
+    monkeypatch.setattr(plan, "compile_step", compile_step)
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: name)
+    return asked
+
+
+def run(capsys, *flags):
+    with pytest.raises(SystemExit) as status:
+        plan.main([*flags])
+    printed = capsys.readouterr()
+    return status.value.code, printed.out, printed.err.strip().splitlines()
+
+
+def test_a_plan_is_printed_and_written_with_the_documented_keys(compiler, capsys, tmp_path):
+    path = tmp_path / "plan.json"
+    status, out, err = run(
+        capsys, IMAGENET, "--topology=v5e:4x8", f"--json={path}", "--host_views_per_second=3000"
+    )
+    assert (status, err) == (0, [])
+    planned = json.loads(path.read_text())
+    assert {
+        "chips", "chip", "flops_per_chip", "analytic_flops_per_chip", "hbm_bytes_per_chip",
+        "memory_per_chip", "collectives", "step_seconds", "bound_by", "images_per_second", "hours",
+        "host_views_per_second_needed",
+    } <= set(planned)  # fmt: skip
+    assert set(planned["memory_per_chip"]) == {
+        "params", "optimizer", "activations", "total", "available",
+    }  # fmt: skip
+    # 80 GB at 819 GB/s take longer than 6.2 TFLOP at 197 TFLOP/s
+    assert planned["bound_by"] == "memory"
+    assert planned["step_seconds"] == pytest.approx(80 / 819)
+    assert planned["hours"] == pytest.approx(31279 * 80 / 819 / 3600)
+    needed = 2 * 4096 / (80 / 819) / 8
+    assert planned["host_views_per_second_needed"] == pytest.approx(needed)
+    assert f"{needed / 3000:.1f}x too slow" in out
+    assert "bound by memory" in out
+
+
+def test_arithmetic_above_the_analytic_count_is_explained(compiler, capsys, monkeypatch):
+    monkeypatch.setitem(MEASURED, "flops", 6.2e12 * 4 / 3)
+    flags = [IMAGENET, "--topology=v5e:4x8", "--host_views_per_second=1"]
+    for key in ("train.microbatches=2", "model.remat=block"):
+        _, out, _ = run(capsys, *flags, f"--config.{key}")
+        assert "1.333 of the analytic count" in out
+        assert key.split(".")[1].split("=")[0] in out
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_what_it_needs(compiler, capsys):
+    flags = [IMAGENET, "--topology=v5e:4x8", "--config.train.batch_size=8192"]
+    status, _, (line,) = run(capsys, *flags)
+    assert status == 2
+    assert "config.train.batch_size=8192" in line
+    assert "19.00 of a chip's 16.00 GiB" in line
+
+
+def test_find_batch_ends_near_the_limit_in_few_compilations(compiler, capsys):
+    """15 GiB of the 16 grow with the batch: 6,826 fit; 32 chips leave multiples of 32."""
+    flags = [IMAGENET, "--topology=v5e:4x8", "--find_batch", "--host_views_per_second=1"]
+    status, out, _ = run(capsys, *flags)
+    assert status == 0
+    batch = int(out.split("batch ")[-1].split()[0])
+    assert 0.96 * 6826 < batch <= 6826
+    assert batch % 32 == 0
+    assert len(compiler) <= 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--topology: required"),
+        (["--topology=v9:2x2"], "--topology=v9:2x2: must be CHIP:SHAPE"),
+        (["--topology=v5e"], "--topology=v5e: must be"),
+        (["--topology=v5e:3x3"], "config.train.batch_size=4096: must be a multiple of the 9"),
+        (["--topology=v5e:2x2", "--config.model.remat=all"], "config.model.remat='all'"),
+    ],
+)
+def test_bad_input_is_refused(compiler, capsys, flags, said):
+    status, _, (line,) = run(capsys, IMAGENET, *flags)
+    assert status == 2
+    assert said in line
+    assert compiler == []
+
+
+def test_a_crash_of_the_compiler_is_a_line(monkeypatch, capsys, tmp_path):
+    crashing = tmp_path / "python"
+    crashing.write_text("#!/bin/sh\necho 'F0101 compiler.cc:1] Check failed' >&2; kill -SEGV $$\n")
+    crashing.chmod(crashing.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setattr(plan.sys, "executable", str(crashing))
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: name)
+    status, _, (line,) = run(capsys, IMAGENET, "--topology=v5e:2x2")
+    assert status == 3
+    assert "the TPU compiler crashed: F0101 compiler.cc:1] Check failed" in line
+
+
+def test_this_machines_views_are_counted(monkeypatch):
+    monkeypatch.setattr(plan, "MEASURED_SECONDS", 0.1)
+    config = configs.load([IMAGENET, "--config.data.image_size=32"])
+    assert plan.measure_views(config) > 0

@@ -1,0 +1,55 @@
+"""verify passes on a sound step and fails on each planted bug."""
+
+import pytest
+
+from simclr_jax import verify
+
+TINY = ["--config=configs/digits.py", "--config.data.image_size=8", "--config.model.depth=10"]
+TINY += ["--config.model.width=0.0625", "--images_per_device=2", "--devices=8"]
+
+
+def run(capsys, *flags):
+    with pytest.raises(SystemExit) as status:
+        verify.main([*TINY, *flags])
+    printed = capsys.readouterr()
+    return status.value.code, printed.out.splitlines(), printed.err.splitlines()
+
+
+def test_a_sound_step_passes_and_the_table_names_what_was_compared(capsys):
+    status, out, err = run(capsys, "--config.train.microbatches=2")
+    assert (status, err) == (0, [])
+    assert out[0].startswith("8 cpu devices against one, 32 images of 8 px")
+    compared = ["loss", "gradients", "update", "batch-norm statistics"]
+    assert [line.split("  ")[0] for line in out[2:-1]] == compared
+    assert all("ok" in line for line in out[2:-1])
+    assert "verdict" in out[-1]
+
+
+@pytest.mark.parametrize(
+    ("bug", "seen_in"),
+    [
+        ("local_negatives", {"loss", "gradients", "update"}),
+        ("local_bn", {"loss", "gradients", "update", "batch-norm statistics"}),
+        ("mean_loss", {"loss", "gradients", "update"}),
+    ],
+)
+def test_a_planted_bug_fails(capsys, bug, seen_in):
+    status, out, (line,) = run(capsys, f"--sabotage={bug}")
+    assert status == 1
+    assert {row.split("  ")[0] for row in out if "FAILED" in row} == seen_in
+    assert "is not the one-device step" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--sabotage=nothing"], "must be one of local_negatives, local_bn, mean_loss"),
+        (["--devices=1"], "--devices=1: must be at least 2"),
+        (["--devices=900"], "--devices=900: JAX has 8"),
+        (["--images_per_device=1"], "--images_per_device=1"),
+    ],
+)
+def test_bad_flags_are_refused(capsys, flags, said):
+    status, _, (line,) = run(capsys, *flags)
+    assert status == 2
+    assert said in line
