@@ -5,10 +5,12 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from etils import epath
 from tensorboardX import SummaryWriter
+
+from simclr_jax.buckets import GrowingObject, is_remote, register_event_files
 
 Row = dict[str, Any]
 
@@ -23,13 +25,23 @@ class MetricsFile:
     def __init__(self, path: epath.PathLike, *, last_step: int):
         self._path = epath.Path(path)
         rows = [row for row in read_rows(self._path) if row["step"] <= last_step]
-        partial = self._path.with_name(self._path.name + ".tmp")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        partial.replace(self._path)
-        self._file = self._path.open("a")
+        kept = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        self._file: IO[bytes] | GrowingObject
+        if is_remote(self._path):
+            self._file = GrowingObject(self._path, kept)
+        else:
+            partial = self._path.with_name(self._path.name + ".tmp")
+            partial.write_bytes(kept)
+            partial.replace(self._path)
+            self._file = self._path.open("ab")
 
     def write(self, row: Row) -> None:
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write((json.dumps(row) + "\n").encode())
+        if not isinstance(self._file, GrowingObject):
+            self._file.flush()
+
+    def flush(self) -> None:
+        """Returns when all rows are on disk, or in the bucket."""
         self._file.flush()
 
     def close(self) -> None:
@@ -69,6 +81,8 @@ class MetricsLog:
         if workdir is not None:
             self._file = MetricsFile(workdir / "metrics.jsonl", last_step=last_step)
             if tensorboard:
+                if is_remote(workdir):
+                    register_event_files(workdir)
                 self._board = SummaryWriter(
                     str(workdir / "tensorboard"), purge_step=last_step + 1, flush_secs=10
                 )
@@ -83,6 +97,11 @@ class MetricsLog:
                     self._board.add_scalar(key, value, row["step"])
         if self._progress:
             self._progress.show(row)
+
+    def flush(self) -> None:
+        """Returns when all rows are in metrics.jsonl."""
+        if self._file:
+            self._file.flush()
 
     def close(self) -> None:
         if self._progress:

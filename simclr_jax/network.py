@@ -11,6 +11,7 @@ from simclr_jax import checkpoint, parts
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
+from simclr_jax.buckets import check_installed, is_remote
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features
 from simclr_jax.models.simclr import SimCLR
@@ -72,10 +73,11 @@ def open_run(run: str | None) -> epath.Path:
     """The run's folder. Raises UserError if no run is there."""
     if not run:
         raise UserError("--run: required, the folder of a run of simclr-train")
+    check_installed(run)
     root = epath.Path(run).expanduser()
     if not (root / "config.json").exists():
         raise UserError(f"--run={run}: no run there (no config.json)")
-    return root if "://" in run else root.resolve()
+    return root if is_remote(root) else root.resolve()
 
 
 def find_step(reader: checkpoint.Reader, run: str, step: int | None) -> int:

@@ -241,6 +241,7 @@ def describe_arithmetic(config: ConfigDict, planned: dict[str, Any]) -> str:
     if config.model.remat != "none":
         reasons.append(f"model.remat={config.model.remat} computes the forward pass again (+1/3)")
     reasons.append("batch norm, relu and the update are not in the analytic count")
+    reasons.append("the compiler may recompute where memory is short")
     return f"{text}: {'; '.join(reasons)}"
 
 

@@ -21,6 +21,7 @@ from simclr_jax import checkpoint, cli, metrics, parts, processes, rules
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
+from simclr_jax.buckets import check_installed, is_remote
 from simclr_jax.data import pipeline
 from simclr_jax.data.sources import Readable
 from simclr_jax.errors import DivergedError, UserError
@@ -160,6 +161,7 @@ def loop(
         if step > start and due(step, save_every, total):
             results = evaluated
             log_pending(step)
+            log.flush()
             with throughput.pause():
                 saved.save(step, state, described, results or None)
         if step == total:
@@ -195,12 +197,13 @@ def resolve(config: ConfigDict) -> tuple[Readable, Readable]:
 
 def open_workdir(workdir: str) -> epath.Path:
     """The run's folder, made if it is missing."""
+    check_installed(workdir)
     root = epath.Path(workdir).expanduser()
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: cannot be made ({error.strerror})") from error
-    return root if "://" in workdir else root.resolve()
+    return root if is_remote(root) else root.resolve()
 
 
 def online_evaluation(

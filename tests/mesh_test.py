@@ -19,7 +19,7 @@ def test_a_batch_is_split_in_order(mesh8):
         np.testing.assert_array_equal(shard.data, rows[3 * k : 3 * k + 3])
 
 
-def test_an_unknown_compiler_option_is_left_out(monkeypatch):
+def test_an_unknown_compiler_option_is_left_out(monkeypatch, mesh8):
     monkeypatch.setattr(meshes, "_CPU_OPTIONS", [])
     real = jax.jit
 
@@ -29,11 +29,11 @@ def test_an_unknown_compiler_option_is_left_out(monkeypatch):
         return real(fn, **kwargs)
 
     monkeypatch.setattr(meshes.jax, "jit", refuse)
-    assert meshes.compiler_options() == {}
+    assert meshes.compiler_options(mesh8) == {}
 
 
 @pytest.mark.parametrize("size", [8, 64])
-def test_convolutions_with_the_options_are_the_same(size):
+def test_convolutions_with_the_options_are_the_same(size, mesh1):
     x = jax.random.normal(jax.random.key(0), (2, size, size, 3))
     w = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
 
@@ -42,5 +42,5 @@ def test_convolutions_with_the_options_are_the_same(size):
             x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
-    fast = jax.jit(conv, compiler_options=meshes.compiler_options())(x, w)
+    fast = jax.jit(conv, compiler_options=meshes.compiler_options(mesh1))(x, w)
     np.testing.assert_allclose(fast, jax.jit(conv)(x, w), atol=1e-4)

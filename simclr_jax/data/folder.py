@@ -104,11 +104,10 @@ class Folder:
 def _images_below(folder: epath.Path) -> list[str]:
     """Paths of all images, relative, sorted by their bytes; hidden files and folders left out."""
     root = os.fspath(folder)
-    walk = tf.io.gfile.walk if "://" in root else os.walk
     files = []
-    for parent, folders, names in walk(root):
+    for parent, folders, names in folder.walk() if "://" in root else os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        below = parent[len(root) :].strip("/")
+        below = os.fspath(parent)[len(root) :].strip("/")
         if any(part.startswith(".") for part in below.split("/") if part):
             continue
         for name in names:

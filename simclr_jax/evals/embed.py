@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from simclr_jax import processes
+from simclr_jax.buckets import is_remote
 from simclr_jax.data.sources import Readable
 from simclr_jax.evals.features import Extractor
 from simclr_jax.metrics import Count
@@ -42,31 +43,36 @@ def write(
     count = Count("embedded", sum(map(len, sources.values())), sys.stderr)
     total = dim = 0
     sinks: list[Archive | Table] = []
-    with ExitStack() as stack:
-        if processes.is_primary():
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = [folder / f"{name}.tmp" for name in FILES]
-            archive, table = (stack.enter_context(path.open("wb")) for path in partial)
-            sinks = [Archive(archive, labelled=labelled), Table(table, labelled=labelled)]
-        for split, source in sources.items():
-            start = 0
-            for batch, readable in extractor.batches(source):
-                indices = start + np.flatnonzero(readable)
-                start, dim = start + len(readable), batch.x.shape[1]
-                total += len(indices)
-                for sink in sinks:
-                    sink.write(
-                        split,
-                        [_text(source.name(index)) for index in indices.tolist()],
-                        batch.labels[readable],
-                        batch.x[readable],
-                    )
-                count.add(len(readable))
-        for sink in sinks:
-            sink.close()
-    if sinks:
-        for path, name in zip(partial, FILES, strict=True):
-            path.replace(folder / name)
+    with tempfile.TemporaryDirectory() as scratch:
+        here = epath.Path(scratch) if is_remote(folder) else folder
+        with ExitStack() as stack:
+            if processes.is_primary():
+                folder.mkdir(parents=True, exist_ok=True)
+                partial = [here / f"{name}.tmp" for name in FILES]
+                archive, table = (stack.enter_context(path.open("wb")) for path in partial)
+                sinks = [Archive(archive, labelled=labelled), Table(table, labelled=labelled)]
+            for split, source in sources.items():
+                start = 0
+                for batch, readable in extractor.batches(source):
+                    indices = start + np.flatnonzero(readable)
+                    start, dim = start + len(readable), batch.x.shape[1]
+                    total += len(indices)
+                    for sink in sinks:
+                        sink.write(
+                            split,
+                            [_text(source.name(index)) for index in indices.tolist()],
+                            batch.labels[readable],
+                            batch.x[readable],
+                        )
+                    count.add(len(readable))
+            for sink in sinks:
+                sink.close()
+        if sinks:
+            for path, name in zip(partial, FILES, strict=True):
+                if is_remote(folder):
+                    path.copy(folder / name, overwrite=True)
+                else:
+                    path.replace(folder / name)
     count.end()
     return {
         "num_examples": total,

@@ -1,6 +1,7 @@
 """Frozen features: what a network makes of every image of a split, computed once and cached."""
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -199,14 +200,15 @@ def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: An
     text = json.dumps({**key, "source": source.fingerprint()}, sort_keys=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
     if processes.all_have(path.exists()):
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             return Features(stored["x"], stored["labels"])
     features = extractor.evaluation(source)
     if processes.is_primary():
         folder.mkdir(parents=True, exist_ok=True)
         partial_path = path.with_suffix(f".{os.getpid()}.tmp")
-        with partial_path.open("wb") as file:
-            np.savez(file, x=features.x, labels=features.labels)
+        file = io.BytesIO()  # a file in a bucket can neither be sought in nor appended to
+        np.savez(file, x=features.x, labels=features.labels)
+        partial_path.write_bytes(file.getvalue())
         partial_path.replace(path)
     return features
 

@@ -1,0 +1,74 @@
+"""Files that grow, where files cannot: a bucket holds whole objects."""
+
+import importlib
+import time
+from typing import Any
+
+from etils import epath
+from tensorboardX import record_writer
+
+from simclr_jax.errors import HostError
+
+UPLOAD_SECONDS = 5.0  # between two uploads of a file that grows; a bucket allows one a second
+
+
+def check_installed(path: epath.PathLike) -> None:
+    """Raises HostError where the path lies in Google's storage and its client is not installed."""
+    if not str(path).startswith("gs://"):
+        return
+    try:
+        importlib.import_module("google.cloud.storage")
+    except ImportError as error:
+        raise HostError(f"{path}: needs Google's client: pip install 'simclr_jax[gcs]'") from error
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Whether the path lies in a bucket (gs://…)."""
+    return "://" in str(path)
+
+
+class GrowingObject:
+    """A file to be appended to: held in memory, and uploaded whole now and then."""
+
+    def __init__(self, path: epath.PathLike, content: bytes = b""):
+        self._path = epath.Path(path)
+        self._content = bytearray(content)
+        self._uploaded, self._at = len(content), 0.0
+
+    def write(self, data: bytes) -> None:
+        self._content += data
+        if time.monotonic() - self._at > UPLOAD_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Uploads what is new."""
+        if len(self._content) > self._uploaded or not self._at:
+            self._path.write_bytes(bytes(self._content))
+            self._uploaded, self._at = len(self._content), time.monotonic()
+
+    close = flush
+
+
+class _Factory:
+    """How tensorboardX opens its event files in a bucket; its own way needs Google's client."""
+
+    def open(self, path: str) -> GrowingObject:
+        return _Events(path)
+
+    def directory_check(self, path: str) -> None:
+        epath.Path(path).mkdir(parents=True, exist_ok=True)
+
+
+class _Events(GrowingObject):
+    def flush(self) -> None:
+        """As tensorboardX asks after each event: not oftener than a bucket allows."""
+        if time.monotonic() - self._at > UPLOAD_SECONDS:
+            super().flush()
+
+    def close(self) -> None:
+        super().flush()
+
+
+def register_event_files(path: Any) -> None:
+    """Makes tensorboardX write below `path` as all else here is written."""
+    record_writer.register_writer_factory(str(path).partition("://")[0], _Factory())
