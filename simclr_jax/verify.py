@@ -37,6 +37,7 @@ ROUNDING = 1e-6  # relative; below it a floor is luck
 
 Array = np.ndarray
 Quantities = dict[str, dict[str, Array]]  # by kind, then by the parameter's name
+Sabotage = Callable[[Mapping[str, Any], int], dict[str, Any]]
 
 
 def define(values: flags.FlagValues) -> None:
@@ -100,9 +101,11 @@ def verify(
     # Full float32 products: with TF32 or bfloat16 passes, the choice of an algorithm by batch size
     # would differ by more than a wrong order of summation.
     with jax.default_matmul_precision("highest"):
-        expected = update(config, one, batch)
-        floor = noise(config, one, batch, expected)
-        found = update(config, whole, batch, SABOTAGE[sabotage] if sabotage else None)
+        alone = Update(config, one)
+        expected = alone(batch)
+        floor = noise(alone, batch, expected)
+        together = Update(config, whole, SABOTAGE[sabotage] if sabotage else None)
+        found = together(batch)
     report(compare(expected, found), floor)
 
 
@@ -151,40 +154,50 @@ def recorder() -> optax.GradientTransformation:
     )
 
 
-def update(
-    config: ConfigDict,
-    mesh: Mesh,
-    batch: Mapping[str, Array],
-    sabotage: Callable[..., dict[str, Any]] | None = None,
-) -> Quantities:
-    """What one update on the mesh computes and changes, at the peak learning rate."""
-    peak = optim.peak_learning_rate(
-        config.optim.lr, config.train.batch_size, config.optim.lr_scaling
-    )
-    rate = optax.constant_schedule(peak or 0.1)
-    tx = optax.chain(recorder(), parts.optimizer(config, rate))
-    step = partial(parts.step(config, mesh), tx=tx, learning_rate=rate)
-    if sabotage is not None:
-        step = partial(step, **sabotage(step.keywords, mesh.size))
+class Update:
+    """One update on a mesh, at the peak learning rate, and what it computes and changes.
 
-    def initial() -> states.TrainState:
-        state = states.initialize(
-            parts.model(config), tx, seed=config.seed, image_size=config.data.image_size
+    Args:
+      config: of the run.
+      mesh: to run on.
+      sabotage: what ruins the step's arguments, if anything.
+    """
+
+    def __init__(self, config: ConfigDict, mesh: Mesh, sabotage: Sabotage | None = None):
+        peak = optim.peak_learning_rate(
+            config.optim.lr, config.train.batch_size, config.optim.lr_scaling
         )
-        return dataclasses.replace(state, params=randomize_scales(state.params))
+        rate = optax.constant_schedule(peak or 0.1)
+        tx = optax.chain(recorder(), parts.optimizer(config, rate))
+        step = partial(parts.step(config, mesh), tx=tx, learning_rate=rate)
+        if sabotage is not None:
+            step = partial(step, **sabotage(step.keywords, mesh.size))
+        self._mesh, self._rows = mesh, meshes.local_rows(mesh, config.train.batch_size)
+        self._step = parts.jitted(step, mesh)
+        state = states.on_mesh(partial(initial, config, tx), mesh)
+        self._state = jax.tree.map(np.asarray, state)  # the step consumes what it is given
 
-    before = states.on_mesh(initial, mesh)
-    start = jax.tree.map(np.asarray, (before.params, before.batch_stats))
-    rows = meshes.local_rows(mesh, config.train.batch_size)
-    own = {key: value[rows] for key, value in batch.items()}
-    after, metrics = parts.jitted(step, mesh)(before, meshes.put(own, mesh))
-    after = jax.tree.map(np.asarray, after)
-    return {
-        "loss": {"loss": np.asarray(metrics["loss"])},
-        "gradients": named(after.opt_state[0].gradient),
-        "update": named(jax.tree.map(np.subtract, after.params, start[0])),
-        "batch-norm statistics": named(jax.tree.map(np.subtract, after.batch_stats, start[1])),
-    }
+    def __call__(self, batch: Mapping[str, Array]) -> Quantities:
+        own = {key: value[self._rows] for key, value in batch.items()}
+        state = jax.device_put(self._state, meshes.replicated(self._mesh))
+        after, metrics = self._step(state, meshes.put(own, self._mesh))
+        after, before = jax.tree.map(np.asarray, after), self._state
+        return {
+            "loss": {"loss": np.asarray(metrics["loss"])},
+            "gradients": named(after.opt_state[0].gradient),
+            "update": named(jax.tree.map(np.subtract, after.params, before.params)),
+            "batch-norm statistics": named(
+                jax.tree.map(np.subtract, after.batch_stats, before.batch_stats)
+            ),
+        }
+
+
+def initial(config: ConfigDict, tx: optax.GradientTransformation) -> states.TrainState:
+    """The state before the first update, but with random batch-norm scales."""
+    state = states.initialize(
+        parts.model(config), tx, seed=config.seed, image_size=config.data.image_size
+    )
+    return dataclasses.replace(state, params=randomize_scales(state.params))
 
 
 def randomize_scales(params: Any) -> Any:
@@ -225,14 +238,12 @@ def compare(expected: Quantities, found: Quantities) -> dict[str, Difference]:
     }
 
 
-def noise(
-    config: ConfigDict, one: Mesh, batch: Mapping[str, Array], expected: Quantities
-) -> dict[str, float]:
+def noise(alone: Update, batch: Mapping[str, Array], expected: Quantities) -> dict[str, float]:
     """By how much the order of the batch alone changes each quantity."""
     floor = dict.fromkeys(expected, ROUNDING)
     for seed in range(ORDERS):
-        order = np.random.default_rng(seed).permutation(config.train.batch_size)
-        permuted = update(config, one, {key: value[order] for key, value in batch.items()})
+        order = np.random.default_rng(seed).permutation(len(batch["label"]))
+        permuted = alone({key: value[order] for key, value in batch.items()})
         for kind, difference in compare(expected, permuted).items():
             floor[kind] = max(floor[kind], difference.size)
     return floor

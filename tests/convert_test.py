@@ -59,6 +59,7 @@ def test_an_imported_run_describes_the_network_it_found(imported, checkpoint):
     assert (imported / "checkpoints" / "40").is_dir()
 
 
+@pytest.mark.slow
 def test_evaluation_takes_an_imported_run(imported, capsys):
     argv = [f"--config={CONFIGS}/knn.py", f"--run={imported}"]
     for more in ((), ("--untrained",), ("--watch",)):

@@ -43,6 +43,7 @@ def test_linear_uses_the_features_that_knn_cached(finished, monkeypatch):
     assert result(finished, "linear", "8")["num_examples"] == 360
 
 
+@pytest.mark.slow
 def test_another_checkpoint_layer_or_split_has_other_features(finished):
     def cached():
         return len(list((finished / "eval" / "features").glob("*.npz")))

@@ -106,6 +106,7 @@ def serve(bucket):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+
     def stop():
         server.shutdown()
         server.server_close()

@@ -124,6 +124,7 @@ def test_eight_devices_equal_one_in_float64(one_device, mesh8):
     assert all(np.abs(gradient).max() > 0 for gradient in jax.tree.leaves(gradients))
 
 
+@pytest.mark.slow
 def test_float32_differs_no_more_than_by_permuting_the_batch(mesh1, mesh8):
     one, eight = run(mesh1, jnp.float32), run(mesh8, jnp.float32)
     permuted = run(mesh1, jnp.float32, order=np.random.default_rng(0).permutation(BATCH))

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from simclr_jax import losses
 from simclr_jax.evals.online import OnlineEvaluation
@@ -29,6 +30,7 @@ def pairs(views):
         yield {"image": views[rows], "blur_sigma": np.zeros((BATCH, 2), np.float32)}
 
 
+@pytest.mark.slow
 def test_evaluation_counts_every_example_once(rng, mesh8):
     model = SimCLR(depth=10, width=1 / 16, stem="small", head_dim=8, classes=5)
     blank = jnp.zeros((1, 8, 8, 3))
