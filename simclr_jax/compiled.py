@@ -99,10 +99,12 @@ def update_traffic(state: states.TrainState) -> int:
 
 def used_memory(message: str) -> int | None:
     """Bytes that a program would need, from the compiler's refusal; None if it is about another."""
-    used = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message)
-    if used is None:
-        return None
-    return int(float(used[1]) * 2 ** (10 * ("KMGT".index(used[2]) + 1)))
+    said = (
+        r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm",
+        r"\(([\d.]+)([KMGT])\) exceeds available HBM",
+    )
+    found = re.search(said[0], message) or re.search(said[1], message)
+    return found and int(float(found[1]) * 2 ** (10 * ("KMGT".index(found[2]) + 1)))
 
 
 def collectives(text: str) -> list[dict[str, Any]]:

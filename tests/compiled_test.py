@@ -1,9 +1,13 @@
 """What is read from a compiled program, on programs whose content is known."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
+import pytest
 
-from simclr_jax import compiled
+from simclr_jax import compiled, plan
+from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 
 
@@ -40,8 +44,31 @@ ENTRY %main (a: f32[4,2]) -> f32[32,2] {
 
 
 def test_the_compilers_refusal_says_what_the_program_needs():
-    refusal = (
-        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm."
-    )
-    assert compiled.used_memory(refusal) == 17.5 * 2**30
+    for refusal, needed in (
+        ("Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm.", 17.5),
+        ("memory required for HLO temporaries (38.25G) exceeds available HBM (15.75G).", 38.25),
+    ):
+        assert compiled.used_memory(f"RESOURCE_EXHAUSTED: {refusal}") == needed * 2**30
     assert compiled.used_memory("INTERNAL: something else") is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler")
+def test_the_step_compiles_for_a_slice_with_a_gather_a_pass():
+    """On v5e:2x4: embeddings forward, row statistics backward; else gradients and batch norm."""
+    config = configs.load(["--config=configs/cifar10.py", "--config.train.batch_size=64"])
+    config.data.update(num_examples=50000, num_classes=10)
+    config.model.width = 0.25
+    measured = plan.compile_step(config, "v5e:2x4")
+    assert (measured["chips"], measured["hosts"]) == (8, 2)
+    moved = {each["kind"]: each for each in measured["collectives"]}
+    assert set(moved) <= {"all-gather", "all-reduce"}
+    gathered = 4 * 2 * 64 * (config.model.head_dim + 2)
+    parameters = measured["memory"]["params"]
+    assert sum(each["bytes"] for each in moved.values()) < 1.3 * parameters + gathered
+    if "all-gather" in moved:  # small ones may become sums
+        assert moved["all-gather"]["bytes"] == gathered
+    assert 0.9 < measured["flops"] / measured["analytic_flops"] < 1.3
+    total = measured["memory"]["total"]
+    config.train.microbatches = 4
+    assert plan.compile_step(config, "v5e:2x4")["memory"]["total"] < 0.7 * total

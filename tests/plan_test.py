@@ -91,7 +91,7 @@ def test_find_batch_ends_near_the_limit_in_few_compilations(compiler, capsys):
     status, out, _ = run(capsys, *flags)
     assert status == 0
     batch = int(out.split("batch ")[-1].split()[0])
-    assert 0.96 * 6826 < batch <= 6826
+    assert 6826 * 15 / 16 < batch <= 6826
     assert batch % 32 == 0
     assert len(compiler) <= 5
 
