@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from simclr_jax.errors import HostError, UserError
 
 HEARTBEAT_SECONDS = 30  # without a sign of life until a process counts as dead
+JOIN_SECONDS = 300  # for all processes to be there
 LEAVE_SECONDS = 5  # that process 0, which serves the others, waits for them to leave
 
 _LOST = "another process of the run is lost; start all of them again with the same command"
@@ -68,11 +69,13 @@ def join(values: flags.FlagValues) -> None:
     else:
         _check(coordinator, count, own)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    _exit_3_when_aborted(f"--coordinator={coordinator}: not all processes came in {JOIN_SECONDS} s")
     try:
         jax.distributed.initialize(
             coordinator,
             count,
             own,
+            initialization_timeout=JOIN_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
@@ -82,8 +85,7 @@ def join(values: flags.FlagValues) -> None:
         return  # no cluster after all
     except RuntimeError as error:
         raise HostError(f"--coordinator={coordinator}: {_first_line(error)}") from error
-    if jax.process_count() > 1:
-        _exit_3_when_aborted()
+    _exit_3_when_aborted(_LOST)
 
 
 def _check(coordinator: str, count: int | None, own: int | None) -> None:
@@ -107,15 +109,15 @@ def _started_by_a_cluster() -> bool:
     return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
-def _exit_3_when_aborted() -> None:
+def _exit_3_when_aborted(line: str) -> None:
     """Makes of an abort an exit with status 3 and a clear last line.
 
-    JAX's service ends the processes that are left when one is lost, by abort(), which no Python
-    handler sees: so this one is C's.
+    JAX's service ends a process that waits in vain for others, or has lost one, by abort(), which
+    no Python handler sees: so this one is C's.
     """
 
     def report(_: int) -> None:
-        _write(_LOST)
+        os.write(2, f"{line}\n".encode())
         os._exit(3)
 
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(report)
@@ -182,10 +184,6 @@ def leave(status: int, error: Exception | None) -> None:
     if is_primary():
         time.sleep(LEAVE_SECONDS)
     os._exit(status)
-
-
-def _write(line: str) -> None:
-    os.write(2, f"{line}\n".encode())
 
 
 def _first_line(error: Exception) -> str:

@@ -143,6 +143,19 @@ def test_processes_with_different_configs_are_refused(tmp_path):
     assert all("--process_id=1: has another config" in line for _, line in ends)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [0, 1])
+def test_a_process_that_waits_in_vain_ends_with_a_line(own):
+    code = "from simclr_jax import processes, train; processes.JOIN_SECONDS = 3; train.main()"
+    flags = [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2", f"--process_id={own}"]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *RUN, *flags],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 3
+    assert "not all processes came in 3 s" in ended.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
