@@ -1,5 +1,6 @@
 """The encoder: sizes, layout, and operations against other implementations of them."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,12 +98,13 @@ def test_residual_branches_start_at_zero():
 
 def test_batch_norm_keeps_the_biased_variance_with_momentum_0_9(rng):
     x = jnp.asarray(rng.normal(2.0, 3.0, size=(4, 1, 1, 2)), jnp.float32)
-    layer = resnet.batch_norm(train=True, dtype=jnp.float32, name=None)
+    layer = Norm(train=True, running=False)
     variables = layer.init(jax.random.key(0), x)
     y, updated = layer.apply(variables, x, mutable=["batch_stats"])
     mean, var = np.mean(x, axis=(0, 1, 2)), np.var(x, axis=(0, 1, 2))
-    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * mean, rtol=1e-5)
-    np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * var, rtol=1e-4)
+    moving = updated["batch_stats"]["bn"]
+    np.testing.assert_allclose(moving["mean"], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(moving["var"], 0.9 + 0.1 * var, rtol=1e-4)
     shape = (1, 1, 1, 2)
     expected = (x - mean.reshape(shape)) / np.sqrt(var.reshape(shape) + 1e-5)
     np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-5)
@@ -111,7 +113,8 @@ def test_batch_norm_keeps_the_biased_variance_with_momentum_0_9(rng):
 def test_selective_kernel_mixes_its_two_streams(rng):
     """Equal attention logits leave the plain mean of the streams."""
     x = jnp.asarray(rng.normal(size=(2, 4, 4, 3)), jnp.float32)
-    conv, norm = named(resnet.conv_layer), named(resnet.batch_norm, train=False)
+    conv = named(resnet.conv_layer)
+    norm = named(resnet.batch_norm, train=False, running=False)
     layer = resnet.SelectiveKernel(filters=5, stride=1, ratio=0.0625, conv=conv, norm=norm)
     variables = layer.init(jax.random.key(0), x)
     assert variables["params"]["reduce"]["kernel"].shape == (1, 1, 5, 32)
@@ -120,6 +123,18 @@ def test_selective_kernel_mixes_its_two_streams(rng):
     streams = streams / np.sqrt(1 + 1e-5)  # batch norm as initialised
     expected = (streams[..., :5] + streams[..., 5:]) / 2
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-5)
+
+
+class Norm(nn.Module):
+    train: bool
+    running: bool
+
+    @nn.compact
+    def __call__(self, x):
+        layer = resnet.batch_norm(
+            train=self.train, running=self.running, dtype=jnp.float32, name="bn"
+        )
+        return layer(x)
 
 
 def named(function, **kwargs):
