@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from step_test import BATCH, batches, build, nt_xent, run, worst
 
 from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM
@@ -19,6 +20,7 @@ def test_with_moving_averages_microbatches_on_eight_devices_equal_the_whole_batc
     assert worst(whole, divided) < 1e-9
 
 
+@pytest.mark.slow
 def test_with_their_own_statistics_microbatches_equal_the_plain_computation(mesh8):
     """Every microbatch through the network at once, kept, and differentiated as one function."""
     with jax.enable_x64(True):

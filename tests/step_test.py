@@ -165,6 +165,7 @@ def decay_mask_alone():
     )  # fmt: skip
 
 
+@pytest.mark.slow  # verify_test plants the same kind of bugs
 @pytest.mark.parametrize(
     "bug",
     [

@@ -120,6 +120,7 @@ def leaves(workdir):
     return jax.tree.leaves((items["model"], items["optimizer"]))
 
 
+@pytest.mark.slow
 def test_unlabelled_training_has_no_classifier(finished, tmp_path):
     assert run(tmp_path, "--config.data.num_classes=0", steps=2) == 0
     for row in rows(tmp_path):
