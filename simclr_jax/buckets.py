@@ -1,6 +1,7 @@
 """Files that grow, where files cannot: a bucket holds whole objects."""
 
 import importlib
+import math
 import time
 from typing import Any
 
@@ -33,7 +34,7 @@ class GrowingObject:
     def __init__(self, path: epath.PathLike, content: bytes = b""):
         self._path = epath.Path(path)
         self._content = bytearray(content)
-        self._uploaded, self._at = len(content), 0.0
+        self._uploaded, self._at = len(content), -math.inf  # when it was uploaded last
 
     def write(self, data: bytes) -> None:
         self._content += data
@@ -42,7 +43,7 @@ class GrowingObject:
 
     def flush(self) -> None:
         """Uploads what is new."""
-        if len(self._content) > self._uploaded or not self._at:
+        if len(self._content) > self._uploaded or self._at < 0:
             self._path.write_bytes(bytes(self._content))
             self._uploaded, self._at = len(self._content), time.monotonic()
 
