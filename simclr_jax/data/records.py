@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from etils import epath
 
 from simclr_jax.errors import UserError
 
@@ -29,6 +30,14 @@ class Dataset:
         try:
             self._builder = tfds.builder(name, data_dir=directory)
         except Exception as error:  # of many kinds, by what TFDS makes of the name
+            base, _, version = name.partition(":")
+            folder = epath.Path(directory or os.environ.get("TFDS_DATA_DIR") or ".") / base
+            there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+            if version and there:
+                raise UserError(
+                    f"config.data.name={name!r}: version {version} is not prepared in {where}; "
+                    f"there are {', '.join(there)}"
+                ) from error
             raise UserError(
                 f"config.data.name={name!r}: not 'folder' or 'digits', no dataset that TFDS "
                 f"knows, and none prepared in {where}"

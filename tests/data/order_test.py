@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from simclr_jax.data.order import batch_examples, epoch_order, permutation
 
@@ -63,3 +65,37 @@ def test_processes_rows_concatenate_to_the_global_batch(processes):
     ]
     for k in range(2):
         np.testing.assert_array_equal(np.concatenate([share[k] for share in shares]), whole[k])
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    n=st.integers(1, 400),
+    per_process=st.integers(1, 32),
+    processes=st.integers(1, 8),
+    seed=st.integers(0, 2**31 - 1),
+    first=st.integers(0, 50),
+    block=st.integers(1, 40),
+    window=st.integers(1, 5),
+)
+def test_any_epoch_has_each_example_once(n, per_process, processes, seed, first, block, window):
+    """Of any length, batch and number of processes, from any step on: a whole epoch's rows."""
+    batch = per_process * processes
+    start = first * n // batch
+    steps = range(start, start + 2 + -(-2 * n // batch))
+    found = []
+    for step in steps:
+        for process in range(processes):
+            own = np.arange(process, batch, processes)
+            index, epoch = batch_examples(
+                n, step, batch_size=batch, rows=own, seed=seed, block=block, window=window
+            )
+            found += [(step * batch + r, *pair) for r, *pair in zip(own, epoch, index, strict=True)]
+    found.sort()
+    assert [position for position, _, _ in found] == [*range(start * batch, steps.stop * batch)]
+    assert all(position // n == epoch for position, epoch, _ in found)
+    whole = -(-start * batch // n)  # the first epoch that begins among these steps
+    for number in (whole, whole + 1):
+        order = [index for _, epoch, index in found if epoch == number]
+        if len(order) == n:
+            assert sorted(order) == list(range(n))
+    assert sum(epoch == whole for _, epoch, _ in found) == n

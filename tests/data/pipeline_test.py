@@ -4,7 +4,9 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from simclr_jax.data import folder
 from simclr_jax.data.pipeline import eval_batches, train_batches
 from simclr_jax.data.sources import Digits, Readable
 from simclr_jax.errors import UserError
@@ -86,6 +88,19 @@ def test_blur_on_the_host_leaves_none_for_the_step(digits):
     sharp = device["blur_sigma"] == 0
     np.testing.assert_array_equal(host["image"][sharp], device["image"][sharp])
     assert (host["image"] != device["image"]).any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (3, 2)])
+def test_images_of_any_shape_have_two_views(tmp_path, size):
+    """Of one pixel, of one row, of one column."""
+    for number in range(4):
+        Image.new("RGB", size, (200, 100, 50)).save(tmp_path / f"{number}.png")
+    source = Readable(folder.Root(str(tmp_path)).open("train"), on_bad_image="error")
+    (batch,) = batches(source, 1, batch_size=4, rows=np.arange(4))
+    assert batch["image"].shape[:2] == (4, 2)
+    assert batch["image"].max() > 0
+    (one,) = eval_batches(source, batch_size=4, rows=np.arange(4), image_size=16)
+    np.testing.assert_allclose(one["image"].reshape(-1, 3).mean(axis=0), (200, 100, 50), atol=2)
 
 
 def test_evaluation_pads_the_last_batch_and_masks_it(digits):

@@ -160,6 +160,17 @@ def test_a_file_that_vanishes_is_replaced(damaged):
     assert round(pixel(images[0])[0] / 20) == 1
 
 
+def test_names_cannot_forge_lines_of_the_log(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(sources._log, "warning", lambda text, *args: lines.append(text % args))
+    write(tmp_path / "a.jpg", encoded("red"))
+    write(tmp_path / "b\n\x1b[2Jdone: step 9.jpg", b"x")
+    readable(tmp_path, eval_split="train").load([0, 1])
+    assert len(lines) == 1
+    assert "\n" not in lines[0]
+    assert "\x1b" not in lines[0]
+
+
 def test_a_decompression_bomb_is_refused_by_its_header(monkeypatch):
     monkeypatch.setattr(sources, "MAX_PIXELS", 100)
     with pytest.raises(ValueError, match="12x10 pixels are more than 100"):
@@ -275,6 +286,11 @@ def prepared(request, tmp_path_factory):
 def levels(source, indices):
     images, labels = source.load(indices)
     return [int(pixel(image)[0]) for image in images], labels.tolist()
+
+
+def test_a_version_that_is_not_prepared_is_named_with_those_that_are(prepared):
+    with pytest.raises(UserError, match=r"'tiny:7\.7\.7': version 7\.7\.7 is not .*1\.0\.0"):
+        split("tiny:7.7.7", prepared)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**20])
