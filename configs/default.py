@@ -63,6 +63,8 @@ def get_config() -> ConfigDict:
     train.epochs = 100.0
     train.steps = placeholder(int)  # overrides epochs; the schedule then ends at this step
     train.microbatches = 1  # divides the batch to save memory; gradients stay the whole batch's
+    train.on_nonfinite = "stop"  # an update that is not finite: stop | skip
+    train.max_skipped_updates = 10  # before a run that skips stops after all
     train.microbatch_norm = "per_microbatch"  # by own statistics | running (by moving averages)
 
     c.eval = evaluation = ConfigDict()

@@ -115,6 +115,29 @@ def _metrics(correct_N: jax.Array, entropy_N: jax.Array) -> dict[str, jax.Array]
     }
 
 
+def spread(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
+    """How far apart embeddings (B, D) of different images are: what a collapse shows in.
+
+    Returns:
+      mean_similarity: the mean cosine similarity of two different images' embeddings, 1 where all
+        are the same.
+      effective_rank: 1 / Σλ² for the eigenvalues λ, which sum to 1, of the second moment of the
+        normalised embeddings: the number of directions they fill, from 1 to D. (The exponential of
+        the Rényi entropy of order 2; with Shannon's it is Roy & Vetterli 2007's.)
+    """
+    images = len(z_a)
+    z_a, z_b = l2_normalize(z_a), l2_normalize(z_b)
+    pairs_ND = z_a + z_b
+    total = jnp.sum(jnp.sum(pairs_ND, axis=0) ** 2) - jnp.sum(pairs_ND**2)
+    precision = jax.lax.Precision.HIGHEST
+    moment_DD = jnp.matmul(z_a.T, z_a, precision=precision)
+    moment_DD = (moment_DD + jnp.matmul(z_b.T, z_b, precision=precision)) / (2 * images)
+    return {
+        "mean_similarity": total / (4 * images * max(1, images - 1)),
+        "effective_rank": 1.0 / jnp.sum(moment_DD**2),
+    }
+
+
 def blocks(images: int, block_rows: int) -> int:
     """The smallest number of equal blocks of images with at most block_rows views each."""
     if block_rows < 2:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from simclr_jax import losses
 from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM
 
 
@@ -70,7 +71,8 @@ def two_passes(
     zeros = jax.tree.map(jnp.zeros_like, params)
     grads, classified = jax.lax.scan(pull_back, zeros, jnp.arange(count))
     classified = {key: shares.sum() for key, shares in classified.items()}
-    metrics = {"contrastive_loss": contrastive, **metrics, **classified}
+    spread = losses.spread(z_N2D[:, 0], z_N2D[:, 1])
+    metrics = {"contrastive_loss": contrastive, **metrics, **spread, **classified}
     return grads, _whole_statistics(updated), metrics
 
 

@@ -144,6 +144,7 @@ def step(config: ConfigDict, mesh: Mesh) -> Step:
         weight_decay=config.optim.weight_decay,
         blur_radius=blur_radius(config),
         microbatches=config.train.microbatches,
+        skip_nonfinite=config.train.on_nonfinite == "skip",
     )
 
 

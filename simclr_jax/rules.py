@@ -88,6 +88,8 @@ RULES: dict[str, Rule] = {
     "train.epochs": _number(0, 1e6, above=True),
     "train.steps": _number(1, 2**31 - 1),
     "train.microbatches": _AT_LEAST_1,
+    "train.on_nonfinite": _one_of("stop", "skip"),
+    "train.max_skipped_updates": _AT_LEAST_1,
     "train.microbatch_norm": _one_of("per_microbatch", "running"),
     "eval.every_epochs": _ABOVE_0,
     "eval.every_steps": _AT_LEAST_1,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from simclr_jax import optim
+from simclr_jax import losses, optim
 from simclr_jax.microbatches import two_passes
 from simclr_jax.state import TrainState
 
@@ -97,7 +97,8 @@ def whole_batch(
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
         (z_N2D, classified), updated = encode(params, batch_stats, batch)
         contrastive, metrics = loss(z_N2D[:, 0], z_N2D[:, 1])
-        metrics = {"contrastive_loss": contrastive, **metrics, **classified}
+        spread = losses.spread(z_N2D[:, 0], z_N2D[:, 1])
+        metrics = {"contrastive_loss": contrastive, **metrics, **spread, **classified}
         return contrastive + classified.get("classifier_loss", 0.0), (updated, metrics)
 
     grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
@@ -116,6 +117,7 @@ def train_step(
     weight_decay: float,
     blur_radius: int = 0,
     microbatches: int = 1,
+    skip_nonfinite: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """One update.
 
@@ -131,11 +133,14 @@ def train_step(
       weight_decay: see `optim.loss_decay_mask`.
       blur_radius: of the kernel, pixels; 0: the images are blurred already, or not to be.
       microbatches: into which the batch is divided to save memory; see `microbatches.two_passes`.
+      skip_nonfinite: whether an update that is not finite leaves the state as it was, but for its
+        step and the schedule's.
 
     Returns:
       The state after the update, and its metrics: loss (all of it), contrastive_loss, the loss's
       own metrics, classifier_loss and online_accuracy (labelled data), weight_decay_loss,
-      learning_rate, grad_norm (over all parameters).
+      learning_rate, grad_norm (over all parameters), finite (whether loss, gradients, and the
+      state after the update all are).
     """
     encode_fn = partial(encode, model=model, blur_radius=blur_radius)
     if microbatches == 1:
@@ -164,4 +169,21 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
+    sizes = (
+        metrics["loss"],
+        metrics["grad_norm"],
+        optax.tree.norm((new_state.params, batch_stats)),
+    )
+    metrics["finite"] = jnp.isfinite(jnp.stack(sizes)).all()
+    if skip_nonfinite:
+        new_state = keep_counts(metrics["finite"], new_state, state)
     return new_state, metrics
+
+
+def keep_counts(finite: jax.Array, new: TrainState, old: TrainState) -> TrainState:
+    """The new state if it is finite; else the old one with the new one's counts of steps."""
+
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+        return new if jnp.issubdtype(new.dtype, jnp.integer) else jnp.where(finite, new, old)
+
+    return jax.tree.map(choose, new, old)
