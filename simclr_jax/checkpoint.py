@@ -2,18 +2,35 @@
 
 A checkpoint is the folder WORKDIR/checkpoints/<step> with four items: `model` (params and
 batch_stats, all that an evaluation needs), `optimizer` (step and opt_state), `config` (as in
-config.json) and the evaluation's `metrics`, if that step was evaluated.
+config.json) and `digests`: the SHA-256 of each array and of the config, recomputed whenever one is
+read, for a flipped bit looks like any other number.
 """
 
+import hashlib
+import json
 import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from simclr_jax import processes
+from simclr_jax.errors import HostError, UserError
 from simclr_jax.state import TrainState
 
+_log = logging.getLogger(__name__)
 _LOGGERS = ("absl", "orbax")
+# In the text of an error: not the checkpoint's fault.
+_SIGNS_OF_THE_HOST = ("unavailable", "deadline", "permission", "too many open files", "memory")
+
+
+class DamagedError(Exception):
+    """A checkpoint is not what was saved; the message says what is wrong with it."""
 
 
 class Checkpoints:
@@ -24,72 +41,106 @@ class Checkpoints:
       keep: how many of the latest to keep.
       best: the metric whose best evaluated checkpoint is kept besides: 'eval_top1' (highest) or
         'eval_loss' (lowest).
+      rows: of metrics.jsonl so far, which say how the checkpoints at hand were evaluated.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int, best: str):
-        policies = ocp.checkpoint_managers
-
-        def metric(metrics: Any) -> float:
-            return float(metrics[best])
-
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        keep: int,
+        best: str,
+        rows: Iterable[Mapping[str, Any]] = (),
+    ):
+        self._root = epath.Path(workdir)
+        self._policy = _LatestAndBest(keep, best)
+        for row in rows:
+            self.evaluated(row["step"], row)
         self._manager = ocp.CheckpointManager(
-            epath.Path(workdir) / "checkpoints",
+            self._root / "checkpoints",
             options=ocp.CheckpointManagerOptions(
-                best_fn=metric,
-                best_mode="max" if best == "eval_top1" else "min",
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(keep),
-                        policies.BestN(
-                            get_metric_fn=metric,
-                            reverse=best != "eval_top1",
-                            n=1,
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
-                ),
+                preservation_policy=self._policy,
                 cleanup_tmp_directories=True,
+                lightweight_initialize=True,  # or a damaged one would end it here
             ),
         )
 
-    def latest_step(self) -> int | None:
-        """The newest checkpoint's step, or None."""
-        return self._manager.latest_step()
+    def evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Remembers how good the state after update `step` is, for pruning."""
+        self._policy.add(step, metrics)
 
-    def save(
-        self, step: int, state: TrainState, config: dict[str, Any], metrics: dict[str, float] | None
-    ) -> None:
+    def save(self, step: int, state: TrainState, config: dict[str, Any]) -> None:
         """Starts saving the state after update `step`; the arrays may be donated on return.
 
         Args:
           config: what `config.describe` returned.
-          metrics: of the evaluation at this step, if there was one.
         """
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(_model(state)),
-                optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
-                config=ocp.args.JsonSave(config),
-            ),
-            metrics=metrics,
-        )
+        arrays = {"model": _model(state), "optimizer": _optimizer(state)}
+        self._manager.save(step, args=_to_save(arrays, config))
 
-    def restore_config(self, step: int) -> dict[str, Any]:
-        """What `save` was given as config."""
-        return _restore(self._manager, step, config=ocp.args.JsonRestore())["config"]
+    def wait(self) -> None:
+        """Returns when the save under way is complete."""
+        self._manager.wait_until_finished()
 
-    def restore(self, step: int, abstract: TrainState) -> TrainState:
-        """The state of a checkpoint, placed as `abstract` (shapes and shardings) says."""
-        items = _restore(
-            self._manager,
-            step,
-            model=ocp.args.StandardRestore(_model(abstract)),
-            optimizer=ocp.args.StandardRestore(
-                {"step": abstract.step, "opt_state": abstract.opt_state}
-            ),
-        )
-        return TrainState(**items["model"], **items["optimizer"])
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def restore_newest(
+        self, abstract: TrainState, check: Callable[[dict[str, Any]], None]
+    ) -> tuple[int, TrainState] | None:
+        """The newest good checkpoint; damaged ones that are newer are set aside, with a message.
+
+        Args:
+          abstract: shapes, dtypes and shardings to restore to.
+          check: is called with a checkpoint's config before its arrays are read.
+
+        Returns:
+          (step, state), or None where there are no checkpoints.
+
+        Raises:
+          UserError: there are checkpoints, and none is good; or they are another network's.
+        """
+        wanted = {"model": _model(abstract), "optimizer": _optimizer(abstract)}
+        damaged: dict[int, str] = {}
+        for step in reversed(self.steps()):
+            arrays, reason = None, "another process cannot read it"
+            try:
+                digests, config = _described(self._manager, step)
+                check(config)
+                arrays = _verified(self._manager, step, wanted, digests)
+            except DamagedError as error:
+                reason = str(error)
+            if processes.all_have(arrays is not None):
+                assert arrays is not None
+                self._set_aside(damaged)
+                return step, TrainState(**arrays["model"], **arrays["optimizer"])
+            damaged[step] = reason
+        if damaged:
+            step, reason = next(iter(damaged.items()))
+            raise UserError(
+                f"--workdir={self._root}: none of its {len(damaged)} checkpoints is good "
+                f"(checkpoint {step}: {reason}); nothing was changed: put a copy of one back, or "
+                "begin in another workdir"
+            )
+        return None
+
+    def _set_aside(self, damaged: dict[int, str]) -> None:
+        """Moves damaged checkpoints to WORKDIR/damaged."""
+        if not damaged:
+            return
+        if processes.is_primary():
+            (self._root / "damaged").mkdir(exist_ok=True)
+            for step, reason in damaged.items():
+                target = self._root / "damaged" / str(step)
+                again = 2
+                while target.exists():
+                    target = target.with_name(f"{step}-{again}")
+                    again += 1
+                (self._root / "checkpoints" / str(step)).rename(target)
+                _log.warning("checkpoint %d is damaged (%s): moved to %s", step, reason, target)
+        processes.all_have(True)
+        self._manager.reload()
 
     def close(self) -> None:
         """Waits for a save under way."""
@@ -110,18 +161,63 @@ class Reader:
         return sorted(ocp.utils.checkpoint_steps(self._folder))
 
     def config(self, step: int) -> dict[str, Any]:
-        """What `Checkpoints.save` was given as config."""
+        """What `Checkpoints.save` was given as config.
+
+        Raises:
+          UserError: the checkpoint is damaged.
+        """
         with self._manager() as manager:
-            return _restore(manager, step, config=ocp.args.JsonRestore())["config"]
+            return self._checked(step, lambda: _described(manager, step)[1])
 
     def model(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
-        """{"params", "batch_stats"} of a checkpoint, placed as `abstract` says."""
+        """{"params", "batch_stats"} of a checkpoint, placed as `abstract` says.
+
+        Raises:
+          UserError: the checkpoint is damaged, or another network's.
+        """
+
+        def read() -> dict[str, Any]:
+            digests, _ = _described(manager, step)
+            return _verified(manager, step, {"model": abstract}, digests)["model"]
+
         with self._manager() as manager:
-            return _restore(manager, step, model=ocp.args.StandardRestore(abstract))["model"]
+            return self._checked(step, read)
+
+    def _checked(self, step: int, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except DamagedError as error:
+            raise UserError(
+                f"{self._folder / str(step)}: is damaged ({error}); use another checkpoint"
+            ) from error
 
     def _manager(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(read_only=True, create=False)
+        options = ocp.CheckpointManagerOptions(
+            read_only=True, create=False, lightweight_initialize=True
+        )
         return ocp.CheckpointManager(self._folder, options=options)
+
+
+class _LatestAndBest:
+    """Orbax's preservation policy: the `keep` latest, and the best that was evaluated."""
+
+    def __init__(self, keep: int, best: str):
+        self._keep, self._best = keep, best
+        self._scores: dict[int, float] = {}
+
+    def add(self, step: int, metrics: Mapping[str, Any]) -> None:
+        if metrics.get(self._best) is not None:
+            sign = 1.0 if self._best == "eval_top1" else -1.0
+            self._scores[step] = sign * metrics[self._best]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        preserved = set(sorted(steps)[-self._keep :])
+        evaluated = [step for step in steps if step in self._scores]
+        if evaluated:
+            preserved.add(max(evaluated, key=self._scores.__getitem__))
+        return [step in preserved for step in steps]
 
 
 def save_model(
@@ -134,23 +230,125 @@ def save_model(
       config: what `config.describe` returned.
     """
     with ocp.CheckpointManager(epath.Path(workdir) / "checkpoints") as manager:
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(variables), config=ocp.args.JsonSave(config)
-            ),
-        )
+        manager.save(step, args=_to_save({"model": variables}, config))
 
 
 def _model(state: TrainState) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
+def _optimizer(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "opt_state": state.opt_state}
+
+
+def _to_save(arrays: dict[str, Any], config: dict[str, Any]) -> ocp.args.Composite:
+    digests: dict[str, Any] = {"arrays": _digests(arrays), "config": _of_json(config)}
+    digests["these"] = _of_json(digests)
+    return ocp.args.Composite(
+        **{item: ocp.args.StandardSave(tree) for item, tree in arrays.items()},
+        config=ocp.args.JsonSave(config),
+        digests=ocp.args.JsonSave(digests),
+    )
+
+
+def _digests(items: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{item/path/of/leaf: {"shape", "dtype", "sha256"}}; every device holds every array whole."""
+
+    def describe(leaf: Any) -> dict[str, Any]:
+        array = np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
+        return {**_kind(array), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
+
+    leaves = _leaves(items)
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(leaves, pool.map(describe, leaves.values()), strict=True))
+
+
+def _leaves(items: dict[str, Any]) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(items)[0]
+    }
+
+
+def _kind(leaf: Any) -> dict[str, Any]:
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+
+
+def _of_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _described(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(digests, config) of a checkpoint. Raises DamagedError."""
+    read = _restore(manager, step, digests=ocp.args.JsonRestore(), config=ocp.args.JsonRestore())
+    digests, config = read["digests"], read["config"]
+    if not isinstance(digests, dict) or digests.pop("these", None) != _of_json(digests):
+        raise DamagedError("its digests are not what was saved")
+    if digests["config"] != _of_json(config):
+        raise DamagedError("its config is not what was saved")
+    return digests, config
+
+
+def _verified(
+    manager: ocp.CheckpointManager, step: int, wanted: dict[str, Any], digests: dict[str, Any]
+) -> Any:
+    """The wanted items' arrays. Raises DamagedError, or UserError if they are another network's."""
+    expected = {path: _kind(leaf) for path, leaf in _leaves(wanted).items()}
+    stored = {
+        path: found for path, found in digests["arrays"].items() if path.split("/")[0] in wanted
+    }
+    for path in sorted({*expected, *stored}):
+        here = expected.get(path)
+        there = stored.get(path) and {key: stored[path][key] for key in ("shape", "dtype")}
+        if here != there:
+            raise UserError(
+                f"{manager.directory / str(step)}: holds another network: {path} is "
+                f"{_named(there)} there and {_named(here)} in this config"
+            )
+    arrays = _restore(
+        manager, step, **{item: ocp.args.StandardRestore(tree) for item, tree in wanted.items()}
+    )
+    found = _digests({item: arrays[item] for item in wanted})
+    for path, digest in found.items():
+        if digest != stored[path]:
+            raise DamagedError(f"{path} is not what was saved")
+    return arrays
+
+
+def _named(kind: dict[str, Any] | None) -> str:
+    return "missing" if kind is None else f"{kind['dtype']}{tuple(kind['shape'])}"
+
+
 def _restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
-    return manager.restore(step, args=ocp.args.Composite(**items))
+    """Orbax's items of a checkpoint. Raises DamagedError where Orbax cannot read them."""
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**items))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if any(sign in reason.lower() for sign in _SIGNS_OF_THE_HOST):
+            raise HostError(
+                f"{manager.directory / str(step)}: cannot be read ({reason})"
+            ) from error
+        raise DamagedError(reason) from error
 
 
 def quiet() -> None:
-    """Orbax reports every file it touches; a run's own lines are enough."""
+    """Orbax reports every file it touches; a run's own lines are enough.
+
+    And where one array of a checkpoint cannot be read, its reads of all the others end in a
+    traceback each, from threads, after the error that says so.
+    """
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    report = sys.unraisablehook
+    if getattr(report, "without_aftermath", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        of_orbax = code is not None and "orbax" in code.co_filename
+        if not of_orbax and "Event loop is closed" not in str(unraisable.exc_value):
+            report(unraisable)
+
+    hook.without_aftermath = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook

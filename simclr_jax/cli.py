@@ -9,10 +9,24 @@ from absl import flags
 
 from simclr_jax import config as configs
 from simclr_jax import processes
-from simclr_jax.errors import DifferenceError, DivergedError, HostError, UserError
+from simclr_jax.errors import (
+    PREEMPTED,
+    DifferenceError,
+    DivergedError,
+    HostError,
+    PreemptedError,
+    UserError,
+    as_host_error,
+)
 
 USER_ERROR = 2
-_STATUS = {DifferenceError: 1, DivergedError: 1, UserError: USER_ERROR, HostError: 3}
+_STATUS = {
+    DifferenceError: 1,
+    DivergedError: 1,
+    UserError: USER_ERROR,
+    HostError: 3,
+    PreemptedError: PREEMPTED,
+}
 
 
 def run(
@@ -54,7 +68,15 @@ def run(
         main(values, *arguments)
         return 0
     except Exception as error:
-        return _status_of(processes.as_lost(error), joined=joins)
+        return _status_of(_explained(error), joined=joins)
+
+
+def _explained(error: Exception) -> Exception:
+    """The error, or what it comes from outside our code."""
+    if type(error) in _STATUS:
+        return error
+    found = as_host_error(error)
+    return processes.as_lost(error) if found is error else found  # type: ignore[return-value]
 
 
 def _status_of(error: Exception, *, joined: bool) -> int:

@@ -158,22 +158,49 @@ def write(workdir: epath.Path, described: dict[str, Any]) -> None:
     partial.replace(workdir / "config.json")
 
 
-# Keys that may differ when a run is continued: they change neither the numbers nor the parts.
+# Keys that may change when a run goes on, as they do not change what it computes.
 _FREE = (
     "log.", "eval.", "checkpoint.", "data.dir", "data.cache_bytes", "data.on_bad_image",
-    "model.remat", "loss.block_rows",
+    "model.remat", "loss.block_rows", "train.on_nonfinite", "train.max_skipped_updates",
+)  # fmt: skip
+# Keys that may not: of the network, of what the optimizer keeps, and of which image comes when.
+_FIXED = (
+    "seed", "model.", "optim.name", "train.batch_size", "data.name", "data.train_split",
+    "data.held_out", "data.image_size", "data.num_", "data.shuffle_",
 )  # fmt: skip
 
 
-def check_same_run(config: ConfigDict, stored: ConfigDict, workdir: str) -> None:
-    """Raises UserError if `config` would not continue the run that `stored` describes."""
+def check_same_run(
+    config: ConfigDict, stored: ConfigDict, workdir: str, *, allow_change: bool = False
+) -> list[str]:
+    """The keys in which `config` differs from the run that `stored` describes.
+
+    Args:
+      allow_change: of keys that change neither the network nor the order of the images.
+
+    Raises:
+      UserError: it would not continue that run.
+    """
     changed = [
-        f"config.{key}={get(config, key)!r} (the run has {get(stored, key)!r})"
+        key
         for key in sorted({*keys(config), *keys(stored)})
         if get(config, key) != get(stored, key) and not key.startswith(_FREE)
     ]
-    if changed:
-        raise UserError(
-            f"--workdir={workdir}: holds a run of another config; use another workdir, or set "
-            f"back {'; '.join(changed)}"
+
+    def listed(names: list[str]) -> str:
+        return "; ".join(
+            f"config.{key}={get(config, key)!r} (the run has {get(stored, key)!r})" for key in names
         )
+
+    fixed = [key for key in changed if key.startswith(_FIXED) and key != "model.dtype"]
+    if fixed:
+        raise UserError(
+            f"--workdir={workdir}: holds a run of another model or data order; use another "
+            f"workdir, or set back {listed(fixed)}"
+        )
+    if changed and not allow_change:
+        raise UserError(
+            f"--workdir={workdir}: holds a run of another config; use another workdir, add "
+            f"--allow_config_change to go on with the new values, or set back {listed(changed)}"
+        )
+    return changed

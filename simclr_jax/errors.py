@@ -1,5 +1,17 @@
 """What can go wrong outside our code, and the exit status each kind ends a binary with."""
 
+import errno
+
+PREEMPTED = 75  # exit status: saved, run the same command again
+
+_OF_THE_HOST = {
+    errno.ENOSPC: "no space left on device",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EFBIG: "file too large",
+    errno.EROFS: "read-only file system",
+    errno.EIO: "input/output error",
+}
+
 
 class UserError(Exception):
     """The user's input is at fault (exit status 2).
@@ -18,3 +30,24 @@ class DifferenceError(Exception):
 
 class DivergedError(Exception):
     """The loss or a gradient is not finite: the run cannot go on (exit status 1)."""
+
+
+class PreemptedError(Exception):
+    """The process was told to stop, and saved (exit status 75)."""
+
+
+def as_host_error(error: BaseException) -> BaseException:
+    """A HostError, where the error or what caused it is a full or failing disk; else the error.
+
+    Libraries written in C++ leave only the operating system's words in their message.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        text = " ".join(str(cause).split())
+        number = cause.errno if isinstance(cause, OSError) else None
+        named = [words for words in _OF_THE_HOST.values() if words in text.lower()]
+        if number in _OF_THE_HOST or named:
+            reason = _OF_THE_HOST.get(number or 0) or named[0]
+            return HostError(f"{reason}; what was saved before is kept ({text[:300]})")
+        cause = cause.__cause__ or cause.__context__
+    return error

@@ -2,17 +2,35 @@
 
 import contextlib
 import json
+import logging
+import math
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import IO, Any, TextIO
 
 from etils import epath
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import directory_check
+from tensorboardX.summary import scalar
 
 from simclr_jax.buckets import GrowingObject, is_remote, register_event_files
 
+FLUSH_SECONDS = 10.0  # between two writes of TensorBoard's file to disk
+
 Row = dict[str, Any]
+
+_log = logging.getLogger(__name__)
+
+
+def as_json(row: Row) -> Row:
+    """JSON has no NaN and no infinity: those become null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
 
 
 class MetricsFile:
@@ -24,43 +42,65 @@ class MetricsFile:
 
     def __init__(self, path: epath.PathLike, *, last_step: int):
         self._path = epath.Path(path)
-        rows = [row for row in read_rows(self._path) if row["step"] <= last_step]
-        kept = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        self._open([row for row in read_rows(self._path) if row["step"] <= last_step])
+
+    def _open(self, rows: list[Row]) -> None:
+        """Makes `rows` the file's, at no moment leaving it without any, and opens it for more."""
+        kept = "".join(json.dumps(as_json(row)) + "\n" for row in rows).encode()
         self._file: IO[bytes] | GrowingObject
         if is_remote(self._path):
             self._file = GrowingObject(self._path, kept)
         else:
             partial = self._path.with_name(self._path.name + ".tmp")
-            partial.write_bytes(kept)
+            with partial.open("wb") as file:
+                file.write(kept)
+                _to_disk(file)
             partial.replace(self._path)
             self._file = self._path.open("ab")
 
     def write(self, row: Row) -> None:
-        self._file.write((json.dumps(row) + "\n").encode())
+        self._file.write((json.dumps(as_json(row)) + "\n").encode())
         if not isinstance(self._file, GrowingObject):
             self._file.flush()
 
+    def replace_last(self, row: Row) -> None:
+        """Writes a row in place of the last one, of the same step."""
+        self.close()
+        self._open([*read_rows(self._path)[:-1], row])
+
     def flush(self) -> None:
         """Returns when all rows are on disk, or in the bucket."""
-        self._file.flush()
+        if isinstance(self._file, GrowingObject):
+            self._file.flush()
+        else:
+            _to_disk(self._file)
 
     def close(self) -> None:
         self._file.close()
 
 
+def _to_disk(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def read_rows(path: epath.PathLike) -> list[Row]:
-    """The whole rows of a metrics.jsonl; none where there is no file."""
+    """The whole rows of a metrics.jsonl; none where there is no file.
+
+    A line that is no row is left out: with a warning, unless it is the last one, cut short.
+    """
     path = epath.Path(path)
     rows: list[Row] = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            if not isinstance(row, dict) or "step" not in row:
-                break
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
+        elif number < len(lines):
+            _log.warning("%s: line %d is no row of metrics; left out", path, number)
     return rows
 
 
@@ -81,20 +121,23 @@ class MetricsLog:
         if workdir is not None:
             self._file = MetricsFile(workdir / "metrics.jsonl", last_step=last_step)
             if tensorboard:
-                if is_remote(workdir):
-                    register_event_files(workdir)
-                self._board = SummaryWriter(
-                    str(workdir / "tensorboard"), purge_step=last_step + 1, flush_secs=10
-                )
+                self._board = Board(workdir / "tensorboard", last_step=last_step)
         self._progress = Progress(sys.stdout, total_steps) if workdir is not None else None
 
     def write(self, row: Row) -> None:
         if self._file:
             self._file.write(row)
         if self._board:
-            for key, value in row.items():
-                if key != "step" and value is not None:
-                    self._board.add_scalar(key, value, row["step"])
+            self._board.write(row, set(row) - {"step"})
+        if self._progress:
+            self._progress.show(row)
+
+    def complete(self, row: Row) -> None:
+        """Writes the row of the last step again, now that it has been evaluated."""
+        if self._file:
+            self._file.replace_last(row)
+        if self._board:
+            self._board.write(row, {"eval_loss", "eval_top1"})
         if self._progress:
             self._progress.show(row)
 
@@ -110,6 +153,42 @@ class MetricsLog:
             self._file.close()
         if self._board:
             self._board.close()
+
+
+class Board:
+    """TensorBoard's event file, written by the thread that calls: its errors are heard.
+
+    (tensorboardX's SummaryWriter has a thread of its own for that; once a full disk has ended it,
+    the caller waits for it for ever.)
+
+    Args:
+      folder: where the file is made.
+      last_step: what earlier files hold of later steps is void.
+    """
+
+    def __init__(self, folder: epath.Path, *, last_step: int):
+        if is_remote(folder):
+            register_event_files(folder)
+        directory_check(str(folder))
+        self._events = EventsWriter(str(folder / "events"))
+        self._flushed = time.monotonic()
+        start = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(step=last_step + 1, session_log=start))
+        self._events.flush()
+
+    def write(self, row: Row, keys: Set[str]) -> None:
+        """Writes those of the keys that the row has a number for."""
+        for key in keys:
+            if row.get(key) is not None:
+                event = Event(wall_time=time.time(), step=row["step"])
+                event.summary.CopyFrom(scalar(key, row[key]))
+                self._events.write_event(event)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._events.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 class Progress:

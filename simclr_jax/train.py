@@ -5,40 +5,55 @@
 The same command continues a run that was interrupted. README.md says what it writes.
 """
 
+import contextlib
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from simclr_jax import checkpoint, cli, metrics, parts, processes, rules
+from simclr_jax import checkpoint, cli, lock, metrics, parts, processes, rules
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.buckets import check_installed, is_remote
 from simclr_jax.data import pipeline
+from simclr_jax.data.order import batch_examples
 from simclr_jax.data.sources import Readable
-from simclr_jax.errors import DivergedError, UserError
+from simclr_jax.errors import HostError, PreemptedError, UserError
 from simclr_jax.evals.online import OnlineEvaluation
+from simclr_jax.health import Health, write_batch
+from simclr_jax.preemption import Preemption
+
+MIN_PATIENCE = 100  # steps, before a run's health is judged by where its loss and embeddings are
 
 _log = logging.getLogger(__name__)
 
 
 def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "required; the run's folder", flag_values=values)
+    flags.DEFINE_boolean(
+        "allow_config_change",
+        False,
+        "go on with other values of keys that change neither the model nor the data's order",
+        flag_values=values,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of simclr-train."""
     sys.exit(
         cli.run(
-            lambda values, config: train(config, values.workdir),
+            lambda values, config: train(
+                config, values.workdir, allow_config_change=values.allow_config_change
+            ),
             doc=__doc__,
             define=define,
             argv=argv,
@@ -46,8 +61,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def train(config: ConfigDict, workdir: str | None) -> None:
-    """Runs or continues the run of `config` in `workdir`."""
+def train(config: ConfigDict, workdir: str | None, *, allow_config_change: bool = False) -> None:
+    """Runs or continues the run of `config` in `workdir`.
+
+    Raises:
+      UserError: a key, the data or the workdir is at fault; nothing saved was touched.
+      HostError: the disk is full, or another process is lost.
+      DivergedError: loss, gradients or the state are not finite.
+      PreemptedError: it was told to stop, and has saved.
+    """
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
     checkpoint.quiet()
@@ -55,122 +77,233 @@ def train(config: ConfigDict, workdir: str | None) -> None:
     source, eval_source = resolve(config)
     config = configs.freeze(config)
     root = open_workdir(workdir)
-    schedule = parts.schedule(config)
-    if schedule.total_steps <= schedule.warmup_steps:
-        _log.warning(
-            "the run ends after %d steps, inside its warm-up of %d; see optim.warmup_epochs",
-            schedule.total_steps,
-            schedule.warmup_steps,
-        )
-
-    mesh = meshes.make()
-    described = configs.describe(
-        config, device=jax.devices()[0].device_kind, devices=jax.device_count()
-    )
-    saved = checkpoint.Checkpoints(
-        root,
-        keep=config.checkpoint.keep,
-        best="eval_top1" if config.data.num_classes else "eval_loss",
-    )
-    start = saved.latest_step()
-    processes.check_agree(config=str(config), latest_checkpoint=str(start))
-    model, tx = parts.model(config), parts.optimizer(config, schedule.learning_rate)
-    initial = partial(
-        states.initialize, model, tx, seed=config.seed, image_size=config.data.image_size
-    )
-    if start is None:
-        start = 0
-        state = states.on_mesh(initial, mesh)
-    else:
-        stored = configs.from_json(saved.restore_config(start))
-        configs.check_same_run(config, stored, workdir)
-        state = saved.restore(start, states.abstract(initial, mesh))
-        processes.say(f"resumed from step {start}")
-    if processes.is_primary():
-        configs.write(root, described)
-        announce(config, model, state, schedule.total_steps)
-    log = metrics.MetricsLog(
-        root if processes.is_primary() else None,
-        last_step=start,
-        total_steps=schedule.total_steps,
-        tensorboard=config.log.tensorboard,
-    )
-    try:
-        last = loop(config, mesh, state, start, source, eval_source, saved, described, log)
-    finally:
-        saved.close()
-        log.close()
+    with Preemption() as preemption, held(root):
+        run = Run(config, root, source, eval_source, preemption, allow_config_change)
+        try:
+            last = run.train()
+        finally:
+            run.close()
     if source.bad:
         processes.say(f"{len(source.bad)} unreadable images were replaced")
-    processes.say(summary(last, schedule.total_steps, workdir))
+    processes.say(summary(last, run.schedule.total_steps, workdir))
 
 
-def loop(
-    config: ConfigDict,
-    mesh: jax.sharding.Mesh,
-    state: states.TrainState,
-    start: int,
-    source: Readable,
-    eval_source: Readable,
-    saved: checkpoint.Checkpoints,
-    described: dict[str, Any],
-    log: metrics.MetricsLog,
-) -> metrics.Row:
-    """Trains from step `start` to the end; returns the last row.
+class Run:
+    """A run on its way: what it has saved, where it logs, and the loop that trains it.
 
-    The order is fixed: evaluate if due, save if due, next batch, step, log the previous step. So
-    the host is always one step ahead of the device, and whatever a checkpoint holds has been
-    checked and logged.
+    Args:
+      config: of the run, frozen.
+      root: the workdir, held.
+      source, eval_source: of images to train and to evaluate on.
+      preemption: that may end it early.
+      allow_config_change: see `config.check_same_run`.
     """
-    batch_size = config.train.batch_size
-    total = parts.schedule(config).total_steps
-    step_fn = parts.jitted(parts.step(config, mesh), mesh)
-    evaluate = online_evaluation(config, eval_source, mesh)
-    eval_every = every(config.eval, config)
-    save_every = every(config.checkpoint, config)
-    batches = parts.train_batches(
-        config,
-        source,
-        rows=meshes.local_rows(mesh, batch_size),
-        start_step=start,
-        stop_step=total,
-    )
-    throughput = metrics.Throughput()
-    pending: dict[str, jax.Array] | None = None  # of the step before, not yet fetched
-    last: metrics.Row = {}
-    evaluated: dict[str, float] = {}
 
-    def log_pending(step: int) -> None:
-        nonlocal pending, last, evaluated
-        if pending is None:
+    def __init__(
+        self,
+        config: ConfigDict,
+        root: epath.Path,
+        source: Readable,
+        eval_source: Readable,
+        preemption: Preemption,
+        allow_config_change: bool,
+    ):
+        self.config, self.root, self.source = config, root, source
+        self.preemption = preemption
+        self.schedule = schedule = parts.schedule(config)
+        if schedule.total_steps <= schedule.warmup_steps:
+            _log.warning(
+                "the run ends after %d steps, inside its warm-up of %d; see optim.warmup_epochs",
+                schedule.total_steps,
+                schedule.warmup_steps,
+            )
+        self.mesh = meshes.make()
+        self.described = configs.describe(
+            config, device=jax.devices()[0].device_kind, devices=jax.device_count()
+        )
+        rows = metrics.read_rows(root / "metrics.jsonl")
+        self.saved = checkpoint.Checkpoints(
+            root,
+            keep=config.checkpoint.keep,
+            best="eval_top1" if config.data.num_classes else "eval_loss",
+            rows=rows,
+        )
+        steps = self.saved.steps()
+        processes.check_agree(config=str(config), latest_checkpoint=str(steps[-1:]))
+        model, tx = parts.model(config), parts.optimizer(config, schedule.learning_rate)
+        initial = partial(
+            states.initialize, model, tx, seed=config.seed, image_size=config.data.image_size
+        )
+
+        def check(stored: dict[str, Any]) -> None:
+            changed = configs.check_same_run(
+                config, configs.from_json(stored), str(root), allow_change=allow_config_change
+            )
+            if changed:
+                processes.say(f"changed since: {', '.join(f'config.{key}' for key in changed)}")
+
+        found = self.saved.restore_newest(states.abstract(initial, self.mesh), check)
+        if found is None:
+            self.start, self.state = 0, states.on_mesh(initial, self.mesh)
+            if rows:
+                processes.say(f"no checkpoint in {root}: its {len(rows)} steps are trained again")
+        else:
+            self.start, self.state = found
+            processes.say(f"resumed from step {self.start}")
+        self.rows = [row for row in rows if row["step"] <= self.start]
+        if processes.is_primary():
+            configs.write(root, self.described)
+            announce(config, model, self.state, schedule.total_steps)
+        self.log = metrics.MetricsLog(
+            root if processes.is_primary() else None,
+            last_step=self.start,
+            total_steps=schedule.total_steps,
+            tensorboard=config.log.tensorboard,
+        )
+        skips = config.train.on_nonfinite == "skip"
+        self.health = Health(
+            start_loss=2 * math.log(2 * config.train.batch_size - 1),
+            patience=max(MIN_PATIENCE, schedule.warmup_steps),
+            allowed=config.train.max_skipped_updates if skips else 0,
+            skipped=self.rows[-1].get("skipped_updates", 0) if self.rows else 0,
+            record=self.record_batch,
+        )
+        self.evaluate = online_evaluation(config, eval_source, self.mesh)
+        self.throughput = metrics.Throughput()
+        self.pending: dict[str, jax.Array] | None = None  # of the step before, not yet fetched
+        self.last: metrics.Row = {}
+
+    def train(self) -> metrics.Row:
+        """Trains to the end; returns the last row.
+
+        The order is fixed: evaluate if due, save if due, next batch, step, log the previous step.
+        So the host is always one step ahead of the device, and whatever a checkpoint holds has
+        been checked and logged.
+        """
+        config, total = self.config, self.schedule.total_steps
+        step_fn = parts.jitted(parts.step(config, self.mesh), self.mesh)
+        eval_every, save_every = every(config.eval, config), every(config.checkpoint, config)
+        batches = parts.train_batches(
+            config,
+            self.source,
+            rows=meshes.local_rows(self.mesh, config.train.batch_size),
+            start_step=self.start,
+            stop_step=total,
+        )
+        self.evaluate_again(eval_every)
+        for step in range(self.start, total + 1):
+            stop, evaluated = self.preemption.due(step), None
+            to_evaluate = step > self.start and due(step, eval_every, total)
+            if to_evaluate and not stop:
+                evaluated = self.evaluated()
+                stop = evaluated is None
+            if step > self.start and (stop or due(step, save_every, total)):
+                self.log_pending(step, evaluated, always=to_evaluate)
+                self.save(step, evaluated)
+            if stop:
+                self.saved.wait()
+                raise PreemptedError(
+                    f"stopped after step {step}, saved in {self.root}; run the same command again"
+                )
+            if step == total:
+                break
+            batch = meshes.put(next(batches), self.mesh)
+            self.state, fresh = step_fn(self.state, batch)
+            self.log_pending(step, evaluated, always=to_evaluate)
+            self.pending = fresh
+        return self.last
+
+    def log_pending(self, step: int, evaluated: dict[str, float] | None, *, always: bool) -> None:
+        """Fetches, checks and logs the row of `step`, if that is not done yet."""
+        if self.pending is None:
             return
-        row = {"step": step, "epoch": step * batch_size / config.data.num_examples}
-        row |= metrics.to_floats(pending) | evaluated
-        check_finite(row)
-        throughput.step_done()
-        if step % config.log.every_steps == 0 or step == total or evaluated:
-            row["images_per_second"] = throughput.images_per_second(batch_size)
-            log.write(row)
-        last, pending, evaluated = row, None, {}
+        config = self.config
+        epoch = step * config.train.batch_size / config.data.num_examples
+        row: metrics.Row = {"step": step, "epoch": epoch}
+        row |= metrics.to_floats(self.pending) | (evaluated or {})
+        finite, self.pending = bool(row.pop("finite")), None
+        self.health.check(row, finite=finite)
+        self.preemption.unsaved = True
+        self.throughput.step_done()
+        if config.train.on_nonfinite == "skip":
+            row["skipped_updates"] = self.health.skipped
+        if always or not finite or step % config.log.every_steps == 0:
+            row["images_per_second"] = self.throughput.images_per_second(config.train.batch_size)
+            self.log.write(row)
+        self.last = row
 
-    for step in range(start, total + 1):
-        if step > start and due(step, eval_every, total):
-            jax.block_until_ready(state)  # what is still running is training
-            with throughput.pause():
-                evaluated = evaluate(state)
-        if step > start and due(step, save_every, total):
-            results = evaluated
-            log_pending(step)
-            log.flush()
-            with throughput.pause():
-                saved.save(step, state, described, results or None)
-        if step == total:
-            break
-        batch = meshes.put(next(batches), mesh)
-        state, fresh = step_fn(state, batch)
-        log_pending(step)
-        pending = fresh
-    return last
+    def evaluated(self) -> dict[str, float] | None:
+        """The evaluation of the state; None if the process was told to stop meanwhile."""
+        jax.block_until_ready(self.state)  # what is still running is training
+        with self.throughput.pause():
+            return self.evaluate(
+                self.state, lambda: self.preemption.heard and not processes.several()
+            )
+
+    def evaluate_again(self, every_steps: int | None) -> None:
+        """Makes up for an evaluation of the restored state that was cut short."""
+        row = self.rows[-1] if self.rows else {"step": 0}
+        if row["step"] != self.start or not self.start or "eval_loss" in row:
+            return
+        if not due(self.start, every_steps, self.schedule.total_steps):
+            return
+        evaluated = self.evaluated()
+        if evaluated is not None:
+            self.last = row | evaluated
+            self.saved.evaluated(self.start, evaluated)
+            self.log.complete(self.last)
+
+    def save(self, step: int, evaluated: dict[str, float] | None) -> None:
+        """Saves the state after update `step`, once its rows are on disk."""
+        self.log.flush()
+        self.saved.evaluated(step, evaluated or {})
+        with self.throughput.pause():
+            self.saved.save(step, self.state, self.described)
+
+    def record_batch(self, row: metrics.Row, last: metrics.Row) -> str:
+        """Writes down which images the batch of a row's step had; returns where."""
+        config = self.config
+        if not processes.is_primary():
+            return f"{self.root}"
+        index, epoch = batch_examples(
+            len(self.source),
+            row["step"] - 1,
+            batch_size=config.train.batch_size,
+            rows=np.arange(config.train.batch_size),
+            seed=config.seed,
+            block=config.data.shuffle_block,
+            window=config.data.shuffle_window,
+        )
+        examples = [
+            {"index": int(i), "epoch": int(e), "name": self.source.name(int(i))}
+            for i, e in zip(index, epoch, strict=True)
+        ]
+        return write_batch(self.root, row, last, examples)
+
+    def close(self) -> None:
+        """Ends the files; an error on the way does not hide the one that ended the run."""
+        failing = sys.exc_info()[1] is not None
+        for file in (self.saved, self.log):
+            try:
+                file.close()
+            except Exception:
+                if not failing:
+                    raise
+
+
+@contextlib.contextmanager
+def held(root: epath.Path) -> Iterator[None]:
+    """Holds the workdir's lock in process 0; all processes fail where that does."""
+    with contextlib.ExitStack() as stack:
+        error: Exception | None = None
+        if processes.is_primary():
+            try:
+                stack.enter_context(lock.hold(root))
+            except (UserError, HostError) as failure:
+                error = failure
+        if not processes.all_have(error is None):
+            raise error or UserError(f"--workdir={root}: process 0 cannot hold it")
+        yield
 
 
 def resolve(config: ConfigDict) -> tuple[Readable, Readable]:
@@ -202,7 +335,9 @@ def open_workdir(workdir: str) -> epath.Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--workdir={workdir}: cannot be made ({error.strerror})") from error
+        raise UserError(
+            f"--workdir={workdir}: cannot be made ({error.strerror}); name a folder to write in"
+        ) from error
     return root if is_remote(root) else root.resolve()
 
 
@@ -249,15 +384,6 @@ def every(section: ConfigDict, config: ConfigDict) -> int | None:
 
 def due(step: int, every_steps: int | None, total: int) -> bool:
     return step == total or (every_steps is not None and step % every_steps == 0)
-
-
-def check_finite(row: metrics.Row) -> None:
-    for key in ("loss", "grad_norm", "eval_loss"):
-        if key in row and not math.isfinite(row[key]):
-            raise DivergedError(
-                f"step {row['step']}: {key} is {row[key]} at learning rate "
-                f"{row['learning_rate']:.4g}; the checkpoints before it are kept"
-            )
 
 
 def announce(config: ConfigDict, model: Any, state: states.TrainState, total_steps: int) -> None:

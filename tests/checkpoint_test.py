@@ -1,5 +1,8 @@
 """Checkpoints: which are kept, and that what is read is what was saved."""
 
+import gc
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 
 from simclr_jax import checkpoint
 from simclr_jax import mesh as meshes
+from simclr_jax.errors import UserError
 from simclr_jax.state import TrainState
 
 
@@ -35,8 +39,8 @@ def abstract(mesh):
 def save(workdir, mesh, results, best):
     saved = checkpoint.Checkpoints(workdir, keep=2, best=best)
     for step, value in enumerate(results, 1):
-        metrics = None if value is None else {best: value}
-        saved.save(step, state_at(step, mesh), {"config": {"step": step}}, metrics)
+        saved.evaluated(step, {} if value is None else {best: value})
+        saved.save(step, state_at(step, mesh), {"config": {"step": step}})
     saved.close()
 
 
@@ -57,9 +61,11 @@ def test_the_latest_and_the_best_are_kept(tmp_path, mesh8, best, results, kept):
 
 def test_the_best_is_remembered_by_the_next_process(tmp_path, mesh8):
     save(tmp_path, mesh8, [0.1, 0.9, 0.2], "eval_top1")
-    saved = checkpoint.Checkpoints(tmp_path, keep=1, best="eval_top1")
+    rows = [{"step": step, "eval_top1": top1} for step, top1 in ((1, 0.1), (2, 0.9), (3, 0.2))]
+    saved = checkpoint.Checkpoints(tmp_path, keep=1, best="eval_top1", rows=rows)
     for step in (4, 5, 6):
-        saved.save(step, state_at(step, mesh8), {"config": {}}, {"eval_top1": 0.5})
+        saved.evaluated(step, {"eval_top1": 0.5})
+        saved.save(step, state_at(step, mesh8), {"config": {}})
     saved.close()
     assert checkpoint.Reader(tmp_path).steps() == [2, 6]
 
@@ -68,10 +74,10 @@ def test_what_is_restored_is_what_was_saved(tmp_path, mesh8, mesh1):
     """Saved from eight devices, restored on eight, and on one."""
     save(tmp_path, mesh8, [0.1, 0.2, 0.3], "eval_top1")
     saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")
-    assert saved.latest_step() == 3
-    assert saved.restore_config(3) == {"config": {"step": 3}}
     for mesh in (mesh8, mesh1):
-        restored = saved.restore(3, abstract(mesh))
+        configs = []
+        step, restored = saved.restore_newest(abstract(mesh), configs.append)
+        assert (step, configs) == (3, [{"config": {"step": 3}}])
         assert jax.tree.structure(restored) == jax.tree.structure(state_at(3, mesh))
         for a, b in zip(*map(jax.tree.leaves, (restored, state_at(3, mesh))), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -93,3 +99,106 @@ def test_a_reader_restores_the_model_alone_and_changes_nothing(tmp_path, mesh8):
 
 def test_a_reader_of_nothing_finds_nothing(tmp_path):
     assert checkpoint.Reader(tmp_path).steps() == []
+
+
+def saved_twice(workdir, mesh):
+    """Checkpoints 1 and 2, and every file of the second."""
+    save(workdir, mesh, [0.1, 0.2], "eval_top1")
+    return sorted(path for path in (workdir / "checkpoints/2").rglob("*") if path.is_file())
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """What Orbax has to say of reads that it gives up is no failure."""
+    checkpoint.quiet()
+
+
+def restored(workdir, mesh):
+    """(step, whether the state is that step's)."""
+    saved = checkpoint.Checkpoints(workdir, keep=2, best="eval_top1")
+    step, state = saved.restore_newest(abstract(mesh), lambda config: None)
+    saved.close()
+    pairs = zip(*map(jax.tree.leaves, (state, state_at(step, mesh))), strict=True)
+    return step, all(np.array_equal(a, b) for a, b in pairs)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_short, lambda path: path.unlink()],
+                         ids=["flipped bit", "cut short", "missing"])  # fmt: skip
+def test_whatever_file_is_damaged_no_wrong_number_is_restored(tmp_path, mesh1, damage):
+    """Each file in turn: the step before is used, or what was damaged held no numbers."""
+    files = saved_twice(tmp_path / "whole", mesh1)
+    assert len(files) > 8
+    used_before = 0
+    for number, file in enumerate(files):
+        workdir = tmp_path / str(number)
+        shutil.copytree(tmp_path / "whole", workdir)
+        damage(workdir / file.relative_to(tmp_path / "whole"))
+        step, right = restored(workdir, mesh1)
+        assert right, file
+        if step == 1:
+            used_before += 1
+            assert (workdir / "damaged/2").is_dir()
+            assert not (workdir / "checkpoints/2").exists()
+    assert used_before >= 3
+    gc.collect()  # of the reads that Orbax gives up
+
+
+def test_damage_that_orbax_does_not_see_is_seen(tmp_path, mesh1, monkeypatch):
+    """Numbers that changed between saving and reading, in an otherwise whole checkpoint."""
+    saved_twice(tmp_path, mesh1)
+    real = checkpoint._restore
+
+    def other(manager, step, **items):
+        found = dict(real(manager, step, **items).items())
+        if step == 2 and "model" in found:
+            found["model"]["params"]["encoder"]["conv"]["kernel"] *= 1 + 2e-7
+        return found
+
+    monkeypatch.setattr(checkpoint, "_restore", other)
+    assert restored(tmp_path, mesh1) == (1, True)
+
+
+def test_where_none_is_good_nothing_is_moved_and_the_run_does_not_begin_again(tmp_path, mesh1):
+    saved_twice(tmp_path, mesh1)
+    for step in (1, 2):
+        flip_a_bit(tmp_path / f"checkpoints/{step}/digests/metadata")
+    saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")
+    for _ in range(2):
+        with pytest.raises(UserError, match="none of its 2 checkpoints is good"):
+            saved.restore_newest(abstract(mesh1), lambda config: None)
+        assert saved.steps() == [1, 2]
+    saved.close()
+
+
+def test_another_networks_checkpoint_is_named_and_stays(tmp_path, mesh1):
+    saved_twice(tmp_path, mesh1)
+    saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")
+    shapes = abstract(mesh1)
+    kernel = jax.ShapeDtypeStruct((3, 3), np.float32, sharding=meshes.replicated(mesh1))
+    other = shapes.replace(params={"encoder": {"conv": {"kernel": kernel}}})
+    with pytest.raises(
+        UserError, match=r"conv/kernel is float32\(2, 3\) there and float32\(3, 3\)"
+    ):
+        saved.restore_newest(other, lambda config: None)
+    assert saved.steps() == [1, 2]
+    saved.close()
+
+
+def test_an_evaluation_refuses_a_damaged_checkpoint(tmp_path, mesh1):
+    saved_twice(tmp_path, mesh1)
+    flip_a_bit(tmp_path / "checkpoints/2/digests/metadata")
+    expected = abstract(mesh1)
+    wanted = {"params": expected.params, "batch_stats": expected.batch_stats}
+    with pytest.raises(UserError, match="checkpoints/2: is damaged"):
+        checkpoint.Reader(tmp_path).model(2, wanted)
+    assert checkpoint.Reader(tmp_path).model(1, wanted)

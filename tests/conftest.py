@@ -22,6 +22,10 @@ resnet.BLOCKS[14] = (resnet.BottleneckBlock, (1, 1, 1, 1))
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="of training processes in faults_test")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Several tests run the same program; it is compiled once."""

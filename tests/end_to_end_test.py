@@ -2,11 +2,8 @@
 
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -67,23 +64,6 @@ def test_the_same_seed_gives_the_same_metrics_in_a_fresh_process(whole, tmp_path
     finish(command("train", *TINY, f"--workdir={tmp_path}"))
     assert rows(tmp_path) == rows(whole)
     assert len(rows(whole)) == 40
-
-
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, tmp_path):
-    """Killed twice, each time after a number of rows drawn at random."""
-    resumed = []
-    for stop in sorted(random.sample(range(6, 38), 2)):
-        process = command("train", *TINY, f"--workdir={tmp_path}")
-        while len(metrics.read_rows(tmp_path / "metrics.jsonl")) < stop:
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        printed, _ = process.communicate()
-        resumed.append("resumed from step" in printed)
-        assert process.returncode == -signal.SIGKILL
-    assert "resumed from step" in finish(command("train", *TINY, f"--workdir={tmp_path}"))
-    assert resumed[0] is False
-    assert rows(tmp_path) == rows(whole)
 
 
 def test_the_main_command_reaches_what_the_readme_says(tmp_path):

@@ -69,3 +69,24 @@ def test_throughput_leaves_the_first_step_and_pauses_out(monkeypatch):
     now[0] += 4.0
     throughput.step_done()
     assert throughput.images_per_second(100) == pytest.approx(25.0)
+
+
+def test_a_line_that_is_no_row_is_left_out_with_a_warning(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(metrics._log, "warning", lambda text, *args: lines.append(text % args))
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n\xff\x00{"st\n{"step": 3}\n{"step": 4')
+    assert metrics.read_rows(path) == [{"step": 1}, {"step": 3}]
+    assert len(lines) == 1
+    assert "line 2 is no row" in lines[0]
+
+
+def test_the_last_row_can_be_completed(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = metrics.MetricsFile(path, last_step=0)
+    file.write({"step": 1})
+    file.write({"step": 2, "loss": float("nan")})
+    file.replace_last({"step": 2, "eval_loss": 3.0})
+    file.write({"step": 3})
+    file.close()
+    assert metrics.read_rows(path) == [{"step": 1}, {"step": 2, "eval_loss": 3.0}, {"step": 3}]

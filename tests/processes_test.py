@@ -173,3 +173,27 @@ def test_flags_that_do_not_go_together_are_refused(tmp_path, capsys, flags, said
     assert status.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+@pytest.mark.slow
+def test_told_to_stop_all_end_after_the_same_step(tmp_path):
+    """One of two processes is told; both save and end with 75, and the run goes on."""
+    processes = start(2, simclr_train(tmp_path, "--config.train.steps=100000"))
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "checkpoints" / "8").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    processes[1].send_signal(signal.SIGTERM)
+    begin = time.monotonic()
+    ends = finish(processes)
+    assert time.monotonic() - begin < 30
+    assert [status for status, _ in ends] == [75, 75], ends
+    assert ends[0][1] == ends[1][1]
+    newest = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert f"stopped after step {newest}, saved in" in ends[0][1]
+    assert max(losses(tmp_path)) == newest
+    more = start(2, simclr_train(tmp_path, f"--config.train.steps={newest + 4}",
+                                 "--allow_config_change"), subprocess.PIPE)  # fmt: skip
+    outs = [process.communicate(timeout=240) for process in more]
+    assert f"resumed from step {newest}\n" in outs[0][0], outs
+    assert sorted(losses(tmp_path)) == list(range(1, newest + 5))

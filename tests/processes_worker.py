@@ -25,12 +25,10 @@ def work(values: flags.FlagValues) -> None:
     state = jax.jit(lambda: state, out_shardings=meshes.replicated(mesh))()
     jitted = jax.jit(step, out_shardings=meshes.replicated(mesh))
     saved = checkpoint.Checkpoints(folder, keep=3, best="eval_loss")
-    done = saved.latest_step() or 0
-    if done:
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-        )
-        state = saved.restore(done, shapes)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+    done, state = saved.restore_newest(shapes, lambda config: None) or (0, state)
     losses = []
     for index, batch in enumerate(batches()):
         if index < done:
@@ -40,7 +38,7 @@ def work(values: flags.FlagValues) -> None:
         state, metrics = jitted(state, meshes.put(own, mesh))
         losses.append(float(metrics["loss"]))
         if index == 0:
-            saved.save(1, state, {}, None)
+            saved.save(1, state, {})
     saved.close()
     if processes.is_primary():
         leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}

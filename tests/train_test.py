@@ -1,13 +1,19 @@
 """The train binary on a shipped config, shrunk: what it writes, how it resumes, how it fails."""
 
 import json
+import math
+import os
+import shutil
+import signal
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from simclr_jax import checkpoint, cli, metrics, train
+from simclr_jax import checkpoint, cli, metrics, parts, train
+from simclr_jax.evals.online import OnlineEvaluation
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -137,11 +143,99 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tmp_p
     assert status == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     step = int(line.split(":")[0].removeprefix("step "))
-    assert "is nan" in line or "is inf" in line
+    assert "not finite" in line or "is nan" in line or "is inf" in line
+    assert "at learning rate" in line
+    assert f"step {step - 1} had loss" in line
+    batch = json.loads((tmp_path / f"nonfinite/{step}.json").read_text())
+    assert len(batch["examples"]) == 16
+    assert set(batch["examples"][0]) == {"index", "epoch", "name"}
+    assert batch["last_finite_row"]["step"] == step - 1
     kept = checkpoint.Reader(tmp_path).steps()
     assert kept
     assert max(kept) == step - 1
     assert rows(tmp_path)[-1]["step"] == step - 1
+
+
+@pytest.mark.slow
+def test_an_evaluation_gives_way_to_a_signal_and_is_made_up_for(finished, tmp_path, monkeypatch):
+    """Told to stop while it evaluates after step 4: that state is saved, and evaluated later."""
+    real = OnlineEvaluation.__call__
+
+    def told(self, state, give_up):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not give_up():
+            time.sleep(0.01)
+        return real(self, state, give_up)
+
+    monkeypatch.setattr(OnlineEvaluation, "__call__", told)
+    assert run(tmp_path) == 75
+    monkeypatch.undo()
+    assert checkpoint.Reader(tmp_path).steps() == [4]
+    assert rows(tmp_path)[-1]["step"] == 4
+    assert "eval_loss" not in rows(tmp_path)[-1]
+    assert run(tmp_path) == 0
+    assert rows(tmp_path) == rows(finished)
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_the_same(finished, tmp_path, capsys):
+    assert run(tmp_path, "--config.checkpoint.keep=2") == 0
+    flip_a_bit(tmp_path / "checkpoints/8")
+    assert run(tmp_path, "--config.checkpoint.keep=2") == 0
+    printed = capsys.readouterr()
+    assert "checkpoint 8 is damaged (" in printed.err
+    assert "resumed from step 6" in printed.out
+    assert (tmp_path / "damaged/8").is_dir()
+    assert rows(tmp_path) == rows(finished)
+    for a, b in zip(*(leaves(workdir) for workdir in (tmp_path, finished)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for checkpoint_folder in (tmp_path / "checkpoints").iterdir():
+        flip_a_bit(checkpoint_folder)
+    assert run(tmp_path) == cli.USER_ERROR
+    assert "checkpoints is good" in capsys.readouterr().err.splitlines()[-1]
+    assert checkpoint.Reader(tmp_path).steps()[-2:] == [6, 8]
+
+
+def flip_a_bit(folder):
+    """Of the parameters' file."""
+    (data,) = (folder / "model/d").glob("*")
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+
+
+@pytest.mark.slow
+def test_a_run_may_skip_updates_that_are_not_finite(tmp_path, monkeypatch, capsys):
+    """The fifth batch holds a NaN: its update leaves the state as it was, and is counted."""
+    real = parts.train_batches
+
+    def spoilt(*args, start_step, **kwargs):
+        for step, batch in enumerate(real(*args, start_step=start_step, **kwargs), start_step):
+            if step == 4:
+                batch = batch | {"image": batch["image"].copy()}
+                batch["image"][0, 0, 0, 0, 0] = np.nan
+            yield batch
+
+    monkeypatch.setattr(parts, "train_batches", spoilt)
+    flags = ["--config.data.transfer_dtype=float32", "--config.eval.every_steps=100"]
+    flags += ["--config.checkpoint.every_steps=1", "--config.checkpoint.keep=9"]
+    assert run(tmp_path, *flags, "--config.train.on_nonfinite=skip", steps=6) == 0
+    assert "step 5: loss is nan" in capsys.readouterr().err
+    found = rows(tmp_path)
+    assert [row["skipped_updates"] for row in found] == [0, 0, 0, 0, 1, 1]
+    assert found[4]["loss"] is None
+    assert math.isfinite(found[5]["loss"])
+    arrays = [
+        json.loads((tmp_path / f"checkpoints/{step}/digests/metadata").read_text())["arrays"]
+        for step in (4, 5, 6)
+    ]
+    moved = [key for key in arrays[0] if arrays[0][key] != arrays[1][key]]
+    assert moved
+    assert all("count" in key or key == "optimizer/step" for key in moved)
+    assert arrays[1] != arrays[2]
+    assert run(tmp_path / "stops", *flags, steps=6) == 1
+    assert "step 5: loss is nan" in capsys.readouterr().err
+    assert checkpoint.Reader(tmp_path / "stops").steps() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -172,11 +266,27 @@ def test_a_workdir_is_required(capsys):
 
 
 def test_a_workdir_of_another_run_is_refused_unharmed(finished, capsys):
-    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    before = changed_at(finished)
     assert run(finished, "--config.model.head_dim=8") == cli.USER_ERROR
     assert "config.model.head_dim=8 (the run has 64)" in capsys.readouterr().err
-    after = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    assert after == before
+    assert run(finished, "--config.model.head_dim=8", "--allow_config_change") == cli.USER_ERROR
+    assert run(finished, "--config.loss.temperature=0.2") == cli.USER_ERROR
+    assert "--allow_config_change" in capsys.readouterr().err.splitlines()[-1]
+    assert changed_at(finished) == before
+
+
+def changed_at(workdir):
+    """When each file was written, but for the lock, which every trainer holds."""
+    return {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.name != "lock"}
+
+
+def test_a_change_that_is_allowed_goes_on_and_is_named(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    flags = ["--config.loss.temperature=0.2", "--allow_config_change"]
+    assert run(tmp_path / "run", *flags, steps=8) == 0
+    assert "changed since: config.loss.temperature" in capsys.readouterr().out
+    described = json.loads((tmp_path / "run/config.json").read_text())
+    assert described["config"]["loss"]["temperature"] == 0.2
 
 
 def test_help_lists_the_flags(capsys):
@@ -184,3 +294,9 @@ def test_help_lists_the_flags(capsys):
         train.main(["--help"])
     assert status.value.code == 0
     assert "--workdir" in capsys.readouterr().out
+
+
+def test_a_workdir_that_cannot_be_made_is_named(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run(tmp_path / "file/run") == cli.USER_ERROR
+    assert f"--workdir={tmp_path}/file/run: cannot be made" in capsys.readouterr().err

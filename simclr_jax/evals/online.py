@@ -56,12 +56,20 @@ class OnlineEvaluation:
         self._embed = on_all(partial(embed, model=model, blur_radius=blur_radius))
         self._correct = on_all(partial(count_correct, model=model))
 
-    def __call__(self, state: TrainState) -> dict[str, float]:
-        """{"eval_loss", and for labelled data "eval_top1"} of the state."""
+    def __call__(
+        self, state: TrainState, give_up: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
+        """{"eval_loss", and for labelled data "eval_top1"} of the state.
+
+        None if `give_up` said so, which is asked before each batch.
+        """
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        z_N2D = np.concatenate(
-            [np.asarray(self._embed(variables, self._put(batch))) for batch in self._views()]
-        )[: self._num_examples]
+        embedded = []
+        for batch in self._views():
+            if give_up():
+                return None
+            embedded.append(np.asarray(self._embed(variables, self._put(batch))))
+        z_N2D = np.concatenate(embedded)[: self._num_examples]
         # Compared in batches as in training, for the loss grows with the number of negatives.
         total = 0.0
         for start in range(0, len(z_N2D), self._batch_size):
@@ -69,8 +77,12 @@ class OnlineEvaluation:
             total += float(self._loss(z[:, 0], z[:, 1])) * len(z)
         metrics = {"eval_loss": total / len(z_N2D)}
         if "classifier" in state.params:
-            counts = [self._correct(variables, self._put(batch)) for batch in self._images()]
-            metrics["eval_top1"] = sum(int(count) for count in counts) / self._num_examples
+            correct = []
+            for batch in self._images():
+                if give_up():
+                    return None
+                correct.append(self._correct(variables, self._put(batch)))
+            metrics["eval_top1"] = sum(map(int, correct)) / self._num_examples
         return metrics
 
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

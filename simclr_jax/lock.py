@@ -1,0 +1,160 @@
+"""The lock of a workdir: one trainer at a time.
+
+On a file system with locks it is the kernel's, which ends with the process however that ends. In a
+bucket, or where locks are not supported, it is a file that its owner renews; one that has not been
+renewed for a while is stale and is taken over.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from simclr_jax.buckets import is_remote
+from simclr_jax.errors import HostError, UserError
+
+RENEW_SECONDS = 10.0
+STALE_SECONDS = 40.0
+
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def hold(workdir: epath.Path) -> Iterator[None]:
+    """Holds WORKDIR/lock.
+
+    Raises:
+      UserError: another live trainer holds it, or the workdir cannot be written.
+      HostError: the disk is full.
+    """
+    path = workdir / "lock"
+    try:
+        held = None if is_remote(path) else _kernel_lock(path)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise HostError(f"{path}: {error.strerror}") from error
+        raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from error
+    if held is None:
+        with _renewed(path):
+            yield
+        return
+    try:
+        yield
+    finally:
+        os.ftruncate(held, 0)
+        os.close(held)
+
+
+def _kernel_lock(path: epath.Path) -> int | None:
+    """An open, locked file; None where the file system has no locks."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(file, 0)
+        os.write(file, json.dumps(_owner()).encode())
+        os.fsync(file)
+    except BlockingIOError:
+        text = os.read(file, 4096)
+        os.close(file)
+        raise _in_use(path, text) from None
+    except OSError as error:
+        os.close(file)
+        if error.errno in _UNSUPPORTED:
+            return None
+        raise
+    return file
+
+
+@contextlib.contextmanager
+def _renewed(path: epath.Path) -> Iterator[None]:
+    """A lock that is a file, renewed by a thread."""
+    found = _read(path)
+    until = time.monotonic() + STALE_SECONDS
+    if found is not None:
+        owner = _named(_parsed(found))
+        _log.warning("%s: of %s; waiting %d s for a sign of life", path, owner, STALE_SECONDS)
+    while found is not None and time.monotonic() < until:
+        time.sleep(RENEW_SECONDS / 4)
+        now = _read(path)
+        if now is not None and now != found:
+            raise _in_use(path, now)
+        found = now
+    me = {**_owner(), "token": uuid.uuid4().hex}
+    released = threading.Event()
+
+    def write(count: int) -> None:
+        path.write_bytes(json.dumps({**me, "renewed": count}).encode())
+
+    def renew() -> None:
+        count = 0
+        while not released.wait(RENEW_SECONDS):
+            count += 1
+            current = _parsed(_read(path))
+            if current and current.get("token") != me["token"]:
+                message = f"{path.parent}: taken over by {_named(current)}; this trainer ends\n"
+                os.write(2, message.encode())
+                os._exit(3)
+            with contextlib.suppress(OSError):  # the next time will do
+                write(count)
+
+    write(0)
+    time.sleep(RENEW_SECONDS / 10)  # of two that came at once, the later one's file stands
+    current = _read(path)
+    if _parsed(current).get("token") != me["token"]:
+        raise _in_use(path, current or b"")
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        released.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _owner() -> dict[str, Any]:
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+
+
+def _read(path: epath.Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _parsed(text: bytes | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text or b"{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _named(owner: dict[str, Any]) -> str:
+    return (
+        f"process {owner.get('pid', '?')} on {owner.get('host', '?')} "
+        f"since {owner.get('since', '?')}"
+    )
+
+
+def _in_use(path: epath.Path, text: bytes) -> UserError:
+    return UserError(
+        f"--workdir={path.parent}: in use by {_named(_parsed(text))}; wait for it or end it, or "
+        "use another workdir"
+    )

@@ -1,0 +1,101 @@
+"""Being told to stop: SIGTERM, SIGINT, and on several processes JAX's agreement about when.
+
+The first signal asks for an end after the step under way; the second ends the process at once.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import threading
+from types import TracebackType
+from typing import Any
+
+from jax.experimental import multihost_utils
+
+from simclr_jax import processes
+from simclr_jax.errors import PREEMPTED
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Preemption:
+    """While it is entered, signals are requests.
+
+    Python runs a signal's handler only between two of its own instructions, of which there may be
+    none for minutes while a step runs or compiles. So a thread listens: it hears a signal when it
+    comes, and can end the process then. Outside the main thread nothing listens, as Python lets
+    only that one handle signals.
+    """
+
+    def __init__(self) -> None:
+        self.heard = False  # by this process
+        self.unsaved = False  # whether there is anything that a save would keep
+        self._tell_jax: Any = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "Preemption":
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        if processes.several():
+            self._tell_jax = _handler_of_jax()
+        self._listener, self._signals = socket.socketpair()
+        self._signals.setblocking(False)
+        self._previous = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        self._previous_fd = signal.set_wakeup_fd(self._signals.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._thread is None:
+            return
+        signal.set_wakeup_fd(self._previous_fd)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._signals.close()
+        self._thread.join()
+        self._listener.close()
+
+    def due(self, step: int) -> bool:
+        """Whether to stop after update `step`: the same in every process, if all ask at each."""
+        if processes.several():
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self.heard
+
+    def _listen(self) -> None:
+        while number := self._listener.recv(1):
+            name = signal.Signals(number[0]).name
+            if number[0] not in SIGNALS:
+                continue
+            if self.heard:
+                _write(f"{name} again: stopped at once")
+                os._exit(128 + number[0])
+            self.heard = True
+            if self._tell_jax is not None:
+                self._tell_jax(int(signal.SIGTERM))
+            elif not self.unsaved:
+                _write(f"{name}: nothing was trained yet; run the same command again")
+                os._exit(PREEMPTED)
+            _write(f"{name}: finishing the step and saving; once more stops at once")
+
+
+def _write(line: str) -> None:
+    os.write(2, f"\n{line}\n".encode())
+
+
+def _handler_of_jax() -> Any:
+    """JAX's own handler of SIGTERM, which tells the other processes; ours takes its place."""
+    libc = ctypes.CDLL(None)
+    libc.signal.restype = ctypes.c_void_p
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    ignore = 1
+    address = libc.signal(signal.SIGTERM, ignore)
+    if address in (None, 0, ignore, ctypes.c_void_p(-1).value):
+        return None
+    return ctypes.CFUNCTYPE(None, ctypes.c_int)(address)

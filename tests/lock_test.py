@@ -1,0 +1,70 @@
+"""One trainer a workdir, on a disk and in a bucket."""
+
+import json
+import multiprocessing
+import os
+import signal
+
+import pytest
+from etils import epath
+
+from simclr_jax import lock
+from simclr_jax.errors import HostError, UserError
+
+
+def refused(workdir):
+    held = f"in use by process {os.getpid()} on"
+    with pytest.raises(UserError, match=held), lock.hold(epath.Path(workdir)):
+        pass
+
+
+def test_the_second_one_is_told_who_holds_it(tmp_path):
+    with lock.hold(epath.Path(tmp_path)):
+        refused(tmp_path)
+    with lock.hold(epath.Path(tmp_path)):
+        pass
+
+
+def _hold_and_die(folder):
+    with lock.hold(epath.Path(folder)):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_dead_owners_lock_is_taken_over(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=_hold_and_die, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert json.loads((tmp_path / "lock").read_text())["pid"] == process.pid
+    with lock.hold(epath.Path(tmp_path)):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.fixture
+def renewed(monkeypatch):
+    """As in a bucket, but faster: one lives for half a second without being renewed."""
+    monkeypatch.setattr(lock, "_kernel_lock", lambda path: None)
+    monkeypatch.setattr(lock, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.5)
+
+
+def test_a_file_that_is_renewed_keeps_others_out(tmp_path, renewed):
+    with lock.hold(epath.Path(tmp_path)):
+        refused(tmp_path)
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_file_that_nobody_renews_is_taken_over(tmp_path, renewed):
+    (tmp_path / "lock").write_text('{"host": "gone", "pid": 1, "token": "x"}')
+    with lock.hold(epath.Path(tmp_path)):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize(("number", "kind"), [(30, UserError), (13, UserError), (28, HostError)])
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path, monkeypatch, number, kind):
+    def refuse(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(kind, match=os.strerror(number)), lock.hold(epath.Path(tmp_path)):
+        pass
