@@ -9,6 +9,7 @@ read, for a flipped bit looks like any other number.
 import hashlib
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,10 @@ class Checkpoints:
         """
         arrays = {"model": _model(state), "optimizer": _optimizer(state)}
         self._manager.save(step, args=_to_save(arrays, config))
+
+    def check(self) -> None:
+        """Raises what a save under way has failed with, if it has."""
+        self._manager.check_for_errors()
 
     def wait(self) -> None:
         """Returns when the save under way is complete."""
@@ -206,9 +211,9 @@ class _LatestAndBest:
         self._scores: dict[int, float] = {}
 
     def add(self, step: int, metrics: Mapping[str, Any]) -> None:
-        if metrics.get(self._best) is not None:
-            sign = 1.0 if self._best == "eval_top1" else -1.0
-            self._scores[step] = sign * metrics[self._best]
+        value = metrics.get(self._best)
+        if value is not None and math.isfinite(value):
+            self._scores[step] = value if self._best == "eval_top1" else -value
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context

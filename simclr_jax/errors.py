@@ -10,6 +10,10 @@ _OF_THE_HOST = {
     errno.EFBIG: "file too large",
     errno.EROFS: "read-only file system",
     errno.EIO: "input/output error",
+    errno.EACCES: "permission denied",
+    errno.EMFILE: "too many open files",
+    errno.ESTALE: "stale file handle",
+    errno.ENOTCONN: "transport endpoint is not connected",  # a mounted bucket that is gone
 }
 
 
@@ -37,7 +41,7 @@ class PreemptedError(Exception):
 
 
 def as_host_error(error: BaseException) -> BaseException:
-    """A HostError, where the error or what caused it is a full or failing disk; else the error.
+    """A HostError, where the error or what caused it is a full, failing or lost disk; else it.
 
     Libraries written in C++ leave only the operating system's words in their message.
     """

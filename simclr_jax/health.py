@@ -67,7 +67,10 @@ class Health:
 
     def _not_finite(self, row: Row, *, skippable: bool) -> None:
         last = self._recent[-1] if self._recent else {}
-        where = self._record(row, last)
+        try:
+            where = f"listed in {self._record(row, last)}"
+        except OSError as error:
+            where = f"not listed ({error.strerror or error})"
         keys = [k for k in ("loss", "grad_norm", "eval_loss") if not math.isfinite(row.get(k, 0.0))]
         what = (
             f"{keys[0]} is {row[keys[0]]}" if keys else "the state after the update is not finite"
@@ -85,7 +88,7 @@ class Health:
         after = f" after {self.skipped} skipped updates" if self._allowed else ""
         raise DivergedError(
             f"{at}{after}; {before}; the checkpoints before it are kept, and its images are "
-            f"listed in {where}. Try a lower optim.lr or a longer optim.warmup_epochs"
+            f"{where}. Try a lower optim.lr or a longer optim.warmup_epochs"
         )
 
     def _look(self) -> None:

@@ -102,12 +102,12 @@ def _renewed(path: epath.Path) -> Iterator[None]:
         count = 0
         while not released.wait(RENEW_SECONDS):
             count += 1
-            current = _parsed(_read(path))
-            if current and current.get("token") != me["token"]:
-                message = f"{path.parent}: taken over by {_named(current)}; this trainer ends\n"
-                os.write(2, message.encode())
-                os._exit(3)
             with contextlib.suppress(OSError):  # the next time will do
+                current = _parsed(_read(path))
+                if current and current.get("token") != me["token"]:
+                    message = f"{path.parent}: taken over by {_named(current)}; this trainer ends"
+                    os.write(2, f"{message}\n".encode())
+                    os._exit(3)
                 write(count)
 
     write(0)

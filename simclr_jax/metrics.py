@@ -17,6 +17,7 @@ from tensorboardX.record_writer import directory_check
 from tensorboardX.summary import scalar
 
 from simclr_jax.buckets import GrowingObject, is_remote, register_event_files
+from simclr_jax.errors import HostError
 
 FLUSH_SECONDS = 10.0  # between two writes of TensorBoard's file to disk
 
@@ -69,11 +70,17 @@ class MetricsFile:
         self._open([*read_rows(self._path)[:-1], row])
 
     def flush(self) -> None:
-        """Returns when all rows are on disk, or in the bucket."""
+        """Returns when all rows are on disk, or in the bucket.
+
+        Raises:
+          HostError: somebody has removed the file meanwhile.
+        """
         if isinstance(self._file, GrowingObject):
             self._file.flush()
-        else:
-            _to_disk(self._file)
+            return
+        _to_disk(self._file)
+        if not self._path.exists():
+            raise HostError(f"{self._path}: was removed while the run wrote it")
 
     def close(self) -> None:
         self._file.close()
@@ -273,7 +280,7 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
     parts.append(f"contrastive {row['contrastive_accuracy']:.1%}")
     if "online_accuracy" in row:
         parts.append(f"online {row['online_accuracy']:.1%}")
-    if row.get("images_per_second"):
+    if (row.get("images_per_second") or 0) > 0:
         parts.append(f"{row['images_per_second']:.0f} img/s")
     if seconds_left:
         parts.append(f"{_duration(seconds_left)} left")

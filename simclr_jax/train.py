@@ -6,6 +6,7 @@ The same command continues a run that was interrupted. README.md says what it wr
 """
 
 import contextlib
+import errno
 import logging
 import math
 import sys
@@ -144,6 +145,7 @@ class Run:
 
         found = self.saved.restore_newest(states.abstract(initial, self.mesh), check)
         if found is None:
+            self.check_none_is_missing(rows)
             self.start, self.state = 0, states.on_mesh(initial, self.mesh)
             if rows:
                 processes.say(f"no checkpoint in {root}: its {len(rows)} steps are trained again")
@@ -172,6 +174,15 @@ class Run:
         self.throughput = metrics.Throughput()
         self.pending: dict[str, jax.Array] | None = None  # of the step before, not yet fetched
         self.last: metrics.Row = {}
+
+    def check_none_is_missing(self, rows: list[metrics.Row]) -> None:
+        """Raises UserError where rows say that a checkpoint was completed, and there is none."""
+        save_every = every(self.config.checkpoint, self.config)
+        if rows and save_every and rows[-1]["step"] > 2 * save_every:
+            raise UserError(
+                f"--workdir={self.root}: metrics.jsonl reaches step {rows[-1]['step']}, yet there "
+                "is no checkpoint; put one back, or begin in another workdir"
+            )
 
     def train(self) -> metrics.Row:
         """Trains to the end; returns the last row.
@@ -211,6 +222,7 @@ class Run:
             self.state, fresh = step_fn(self.state, batch)
             self.log_pending(step, evaluated, always=to_evaluate)
             self.pending = fresh
+            self.saved.check()
         return self.last
 
     def log_pending(self, step: int, evaluated: dict[str, float] | None, *, always: bool) -> None:
@@ -243,6 +255,7 @@ class Run:
     def evaluate_again(self, every_steps: int | None) -> None:
         """Makes up for an evaluation of the restored state that was cut short."""
         row = self.rows[-1] if self.rows else {"step": 0}
+        row = {key: math.nan if value is None else value for key, value in row.items()}
         if row["step"] != self.start or not self.start or "eval_loss" in row:
             return
         if not due(self.start, every_steps, self.schedule.total_steps):
@@ -250,6 +263,7 @@ class Run:
         evaluated = self.evaluated()
         if evaluated is not None:
             self.last = row | evaluated
+            self.health.check(self.last, finite=True)
             self.saved.evaluated(self.start, evaluated)
             self.log.complete(self.last)
 
@@ -335,6 +349,8 @@ def open_workdir(workdir: str) -> epath.Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise UserError(
             f"--workdir={workdir}: cannot be made ({error.strerror}); name a folder to write in"
         ) from error

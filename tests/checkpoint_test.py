@@ -50,6 +50,7 @@ def save(workdir, mesh, results, best):
         ("eval_top1", [0.1, 0.9, 0.2, 0.3, 0.4], [2, 4, 5]),
         ("eval_loss", [3.0, 1.0, 2.0, 4.0, 5.0], [2, 4, 5]),
         ("eval_top1", [None, 0.5, None, None, None], [2, 4, 5]),
+        ("eval_loss", [float("nan"), 1.0, 2.0, 4.0, 5.0], [2, 4, 5]),
         ("eval_top1", [None] * 5, [4, 5]),
         ("eval_top1", [0.1, 0.2, 0.3, 0.4, 0.5], [4, 5]),
     ],

@@ -66,6 +66,14 @@ def test_the_first_number_that_is_not_finite_ends_the_run():
     assert "LIST" in line
 
 
+def test_where_the_images_cannot_be_listed_it_still_says_what_happened():
+    def full(row, last):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DivergedError, match=r"step 7: loss is nan .* not listed \(No space"):
+        health(record=full).check(row(7, loss=math.nan), finite=False)
+
+
 def test_some_updates_may_be_skipped_and_then_no_more(warnings):
     watch = health(allowed=3, skipped=1)
     for step in (5, 6):

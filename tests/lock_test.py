@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 
 import pytest
 from etils import epath
@@ -52,6 +53,21 @@ def test_a_file_that_is_renewed_keeps_others_out(tmp_path, renewed):
     with lock.hold(epath.Path(tmp_path)):
         refused(tmp_path)
     assert not (tmp_path / "lock").exists()
+
+
+def test_a_read_that_fails_once_does_not_end_the_renewing(tmp_path, renewed, monkeypatch):
+    real, failed = lock._read, threading.Event()
+
+    def fail_once(path):
+        if threading.current_thread() is not threading.main_thread() and not failed.is_set():
+            failed.set()
+            raise OSError(5, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(lock, "_read", fail_once)
+    with lock.hold(epath.Path(tmp_path)):
+        assert failed.wait(10)
+        refused(tmp_path)
 
 
 def test_a_file_that_nobody_renews_is_taken_over(tmp_path, renewed):

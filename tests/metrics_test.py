@@ -6,6 +6,7 @@ import json
 import pytest
 
 from simclr_jax import metrics
+from simclr_jax.errors import HostError
 
 ROW = {
     "epoch": 1.5, "contrastive_loss": 4.2, "contrastive_accuracy": 0.25, "online_accuracy": 0.5,
@@ -79,6 +80,16 @@ def test_a_line_that_is_no_row_is_left_out_with_a_warning(tmp_path, monkeypatch)
     assert metrics.read_rows(path) == [{"step": 1}, {"step": 3}]
     assert len(lines) == 1
     assert "line 2 is no row" in lines[0]
+
+
+def test_a_file_that_is_removed_meanwhile_is_missed(tmp_path):
+    file = metrics.MetricsFile(tmp_path / "metrics.jsonl", last_step=0)
+    file.write({"step": 1})
+    file.flush()
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(HostError, match="was removed while the run wrote it"):
+        file.flush()
+    file.close()
 
 
 def test_the_last_row_can_be_completed(tmp_path):

@@ -90,6 +90,14 @@ def test_a_finished_run_says_so(finished, capsys):
     assert (finished / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    assert run(tmp_path / "run") == cli.USER_ERROR
+    assert "reaches step 8, yet there is no checkpoint" in capsys.readouterr().err.splitlines()[-1]
+    assert rows(tmp_path / "run") == rows(finished)
+
+
 class KilledError(Exception):
     pass
 

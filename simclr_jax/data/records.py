@@ -199,8 +199,8 @@ def _index_shard(path: str, size: int) -> tuple[bytes | None, np.ndarray]:
     modified = tf.io.gfile.stat(path).mtime_nsec
     key = hashlib.sha256(f"{os.path.abspath(path)} {size} {modified}".encode()).hexdigest()
     cached = _cache_folder() / f"{key}.npy"
-    if cached.exists():
-        return None, np.load(cached, allow_pickle=False)
+    if (offsets := _cached_spans(cached, size)) is not None:
+        return None, offsets
     spans = []
     position = 0
     with tf.io.gfile.GFile(path, "rb") as file:
@@ -216,6 +216,18 @@ def _index_shard(path: str, size: int) -> tuple[bytes | None, np.ndarray]:
         np.save(file, offsets, allow_pickle=False)
     partial.rename(cached)  # whole or not at all, whoever else writes it
     return None, offsets
+
+
+def _cached_spans(path: Path, size: int) -> np.ndarray | None:
+    """An index that was found before; None where there is none, or it is damaged."""
+    try:
+        spans = np.load(path, allow_pickle=False)
+        starts, lengths = spans.astype(np.int64).T
+    except (OSError, EOFError, ValueError):
+        return None
+    ends = np.concatenate([[0], starts + lengths + _FOOTER])  # of each record, and of what precedes
+    whole = ends[-1] == size and np.array_equal(ends[:-1] + _HEADER, starts)
+    return spans if whole and (lengths >= 0).all() else None
 
 
 def _spans(path: str, spans: list[tuple[int, int]], end: int, size: int) -> np.ndarray:

@@ -4,6 +4,7 @@ Nothing here knows about order, epochs or augmentation; that is the pipeline's. 
 the source for a config's data keys.
 """
 
+import contextlib
 import io
 import logging
 import re
@@ -172,7 +173,8 @@ class Readable:
     def _prepare(self, index: int, data: bytes | None) -> bytes | None:
         """The image as JPEG or PNG bytes that TensorFlow decodes, or None."""
         if data is not None and self._good[index]:
-            return transcode(data)
+            with contextlib.suppress(Exception):  # it has changed since
+                return transcode(data)
         try:
             data = check(data)
         except ValueError as error:

@@ -325,6 +325,19 @@ def test_the_offset_index_is_built_once(prepared, monkeypatch, tmp_path):
     assert levels(split("tiny", prepared, cache_bytes=0), np.arange(20)) == first
 
 
+@pytest.mark.parametrize("harm", ["emptied", "cut short", "a flipped bit"])
+def test_a_damaged_offset_index_is_built_again(prepared, monkeypatch, tmp_path, harm):
+    if not list(prepared.rglob("*.tfrecord*")):
+        pytest.skip("ArrayRecord has its own index")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = levels(split("tiny", prepared, cache_bytes=0), np.arange(20))
+    for path in tmp_path.rglob("*.npy"):
+        whole = bytearray(path.read_bytes())
+        whole[-12] ^= harm == "a flipped bit"
+        path.write_bytes({"emptied": b"", "cut short": whole[:-8]}.get(harm, whole))
+    assert levels(split("tiny", prepared, cache_bytes=0), np.arange(20)) == first
+
+
 @pytest.mark.parametrize("cache_bytes", [0, 2**20])
 def test_a_truncated_tfrecord_is_named(prepared, monkeypatch, tmp_path, cache_bytes):
     files = list(prepared.rglob("*train.tfrecord*"))
