@@ -69,12 +69,13 @@ def get_config() -> ConfigDict:
 
     c.eval = evaluation = ConfigDict()
     evaluation.every_epochs = placeholder(float)  # None: every_steps, else only at the end
-    evaluation.every_steps = placeholder(int)
+    evaluation.every_steps = placeholder(int)  # overrides every_epochs
     evaluation.batch_size = placeholder(int)  # images over all devices; None: train.batch_size
 
     c.checkpoint = checkpoint = ConfigDict()
-    checkpoint.every_epochs = placeholder(float)  # None: every_steps, else only at the end
-    checkpoint.every_steps = placeholder(int)
+    checkpoint.every_epochs = placeholder(float)  # None, and no every_steps: only at the end
+    checkpoint.every_epochs = 1.0
+    checkpoint.every_steps = placeholder(int)  # overrides every_epochs
     checkpoint.keep = 3  # latest ones; the best evaluated one is kept besides
 
     c.log = log = ConfigDict()

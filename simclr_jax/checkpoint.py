@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +22,15 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from simclr_jax import processes
-from simclr_jax.errors import HostError, UserError
+from simclr_jax.errors import LOST_DISK, HostError, UserError
 from simclr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)
-_LOGGERS = ("absl", "orbax")
-# In the text of an error: not the checkpoint's fault.
-_SIGNS_OF_THE_HOST = ("unavailable", "deadline", "permission", "too many open files", "memory")
+_LOGGERS = {"absl": logging.CRITICAL, "orbax": logging.CRITICAL, "asyncio": logging.CRITICAL}
+# How an error of TensorStore's begins that is not the checkpoint's fault.
+_OF_THE_HOST = re.compile(
+    r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|RESOURCE_EXHAUSTED)\b"
+)
 
 
 class DamagedError(Exception):
@@ -77,7 +80,8 @@ class Checkpoints:
           config: what `config.describe` returned.
         """
         arrays = {"model": _model(state), "optimizer": _optimizer(state)}
-        self._manager.save(step, args=_to_save(arrays, config))
+        if not self._manager.save(step, args=_to_save(arrays, config)):
+            raise RuntimeError(f"checkpoint {step} was not saved: Orbax has a later one")
 
     def check(self) -> None:
         """Raises what a save under way has failed with, if it has."""
@@ -325,26 +329,42 @@ def _named(kind: dict[str, Any] | None) -> str:
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
-    """Orbax's items of a checkpoint. Raises DamagedError where Orbax cannot read them."""
-    try:
-        return manager.restore(step, args=ocp.args.Composite(**items))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if any(sign in reason.lower() for sign in _SIGNS_OF_THE_HOST):
-            raise HostError(
-                f"{manager.directory / str(step)}: cannot be read ({reason})"
-            ) from error
-        raise DamagedError(reason) from error
+    """Orbax's items of a checkpoint.
+
+    Raises:
+      DamagedError: Orbax cannot read them, now or a second time.
+      HostError: it is not the checkpoint's fault.
+    """
+    args = ocp.args.Composite(**items)
+    tries = 1 if processes.several() else 2  # several must all do the same
+    while True:
+        tries -= 1
+        try:
+            return manager.restore(step, args=args)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            if _not_the_checkpoints_fault(error, str(manager.directory)):
+                folder = manager.directory / str(step)
+                raise HostError(f"{folder}: cannot be read ({reason})") from error
+            if not tries:
+                raise DamagedError(reason) from error
+
+
+def _not_the_checkpoints_fault(error: Exception, folder: str) -> bool:
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number in LOST_DISK:
+        return True
+    return number is None and _OF_THE_HOST.search(str(error).replace(folder, "")) is not None
 
 
 def quiet() -> None:
     """Orbax reports every file it touches; a run's own lines are enough.
 
-    And where one array of a checkpoint cannot be read, its reads of all the others end in a
+    And where one array of a checkpoint cannot be read or written, those of all the others end in a
     traceback each, from threads, after the error that says so.
     """
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name, level in _LOGGERS.items():
+        logging.getLogger(name).setLevel(level)
     report = sys.unraisablehook
     if getattr(report, "without_aftermath", False):
         return

@@ -1,5 +1,6 @@
 """What every binary's command line has in common: flags, help, and the exit status."""
 
+import contextlib
 import logging
 import re
 import sys
@@ -84,7 +85,8 @@ def _status_of(error: Exception, *, joined: bool) -> int:
     status = _STATUS.get(type(error), 1)
     expected = type(error) in _STATUS
     if expected:
-        print(_one_line(error), file=sys.stderr)
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            print(_one_line(error), file=sys.stderr)
     if joined and processes.several():
         processes.leave(status, None if expected else error)
     if not expected:

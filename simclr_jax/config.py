@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import os
 import platform
 from collections.abc import Sequence
 from importlib import metadata
@@ -153,7 +152,7 @@ def _with_tuples(value: Any) -> Any:
 
 def write(workdir: epath.Path, described: dict[str, Any]) -> None:
     """Writes WORKDIR/config.json, whole or not at all."""
-    partial = workdir / f"config.json.{os.getpid()}.tmp"
+    partial = workdir / "config.json.tmp"
     partial.write_text(json.dumps(described, indent=2) + "\n")
     partial.replace(workdir / "config.json")
 

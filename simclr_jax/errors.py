@@ -14,7 +14,10 @@ _OF_THE_HOST = {
     errno.EMFILE: "too many open files",
     errno.ESTALE: "stale file handle",
     errno.ENOTCONN: "transport endpoint is not connected",  # a mounted bucket that is gone
+    errno.ETIMEDOUT: "connection timed out",
 }
+# Those that say nothing of a file that could not be read.
+LOST_DISK = {errno.EACCES, errno.EMFILE, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT}
 
 
 class UserError(Exception):

@@ -69,8 +69,8 @@ class Health:
         last = self._recent[-1] if self._recent else {}
         try:
             where = f"listed in {self._record(row, last)}"
-        except OSError as error:
-            where = f"not listed ({error.strerror or error})"
+        except Exception as error:  # of many kinds in a bucket; what is wrong comes first
+            where = f"not listed ({' '.join(str(error).split())[:200]})"
         keys = [k for k in ("loss", "grad_norm", "eval_loss") if not math.isfinite(row.get(k, 0.0))]
         what = (
             f"{keys[0]} is {row[keys[0]]}" if keys else "the state after the update is not finite"

@@ -46,7 +46,7 @@ def hold(workdir: epath.Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise HostError(f"{path}: {error.strerror}") from error
-        raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from error
+        raise _unwritable(path, error) from error
     if held is None:
         with _renewed(path):
             yield
@@ -63,6 +63,9 @@ def _kernel_lock(path: epath.Path) -> int | None:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(file), os.stat(path)):  # removed by the one that held it
+            os.close(file)
+            return _kernel_lock(path)
         os.ftruncate(file, 0)
         os.write(file, json.dumps(_owner()).encode())
         os.fsync(file)
@@ -102,15 +105,22 @@ def _renewed(path: epath.Path) -> Iterator[None]:
         count = 0
         while not released.wait(RENEW_SECONDS):
             count += 1
-            with contextlib.suppress(OSError):  # the next time will do
+            current: dict[str, Any] = {}
+            with contextlib.suppress(Exception):  # of many kinds in a bucket; the next time will do
                 current = _parsed(_read(path))
-                if current and current.get("token") != me["token"]:
-                    message = f"{path.parent}: taken over by {_named(current)}; this trainer ends"
+                if current.get("token", me["token"]) == me["token"]:
+                    write(count)
+                    continue
+            if current:
+                message = f"{path.parent}: taken over by {_named(current)}; this trainer ends"
+                with contextlib.suppress(OSError):
                     os.write(2, f"{message}\n".encode())
-                    os._exit(3)
-                write(count)
+                os._exit(3)
 
-    write(0)
+    try:
+        write(0)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     time.sleep(RENEW_SECONDS / 10)  # of two that came at once, the later one's file stands
     current = _read(path)
     if _parsed(current).get("token") != me["token"]:
@@ -122,8 +132,9 @@ def _renewed(path: epath.Path) -> Iterator[None]:
     finally:
         released.set()
         thread.join()
-        with contextlib.suppress(OSError):
-            path.unlink()
+        with contextlib.suppress(Exception):
+            if _parsed(_read(path)).get("token") == me["token"]:
+                path.unlink()
 
 
 def _owner() -> dict[str, Any]:
@@ -151,6 +162,10 @@ def _named(owner: dict[str, Any]) -> str:
         f"process {owner.get('pid', '?')} on {owner.get('host', '?')} "
         f"since {owner.get('since', '?')}"
     )
+
+
+def _unwritable(path: epath.Path, error: OSError) -> UserError:
+    return UserError(f"--workdir={path.parent}: cannot be written ({error.strerror})")
 
 
 def _in_use(path: epath.Path, text: bytes) -> UserError:

@@ -79,8 +79,12 @@ class MetricsFile:
             self._file.flush()
             return
         _to_disk(self._file)
-        if not self._path.exists():
-            raise HostError(f"{self._path}: was removed while the run wrote it")
+        try:
+            there = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise HostError(f"{self._path}: was removed or replaced while the run wrote it")
 
     def close(self) -> None:
         self._file.close()
@@ -98,7 +102,8 @@ def read_rows(path: epath.PathLike) -> list[Row]:
     """
     path = epath.Path(path)
     rows: list[Row] = []
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.splitlines()
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
@@ -106,7 +111,7 @@ def read_rows(path: epath.PathLike) -> list[Row]:
             row = None
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
-        elif number < len(lines):
+        elif number < len(lines) or content.endswith(b"\n"):
             _log.warning("%s: line %d is no row of metrics; left out", path, number)
     return rows
 
@@ -211,14 +216,18 @@ class Progress:
         self._started = self._started or (row["step"], time.monotonic())
         line = progress_line(row, self._total, self._seconds_left(row["step"]))
         if self._live and "eval_loss" not in row:
-            self._stream.write(f"\r\x1b[K{line}")
+            self._write(f"\r\x1b[K{line}")
         else:
-            self._stream.write(("\r\x1b[K" if self._live else "") + line + "\n")
-        self._stream.flush()
+            self._write(("\r\x1b[K" if self._live else "") + line + "\n")
 
     def end(self) -> None:
         if self._live:
-            self._stream.write("\n")
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a terminal or a pipe that is gone ends no run
+            self._stream.write(text)
+            self._stream.flush()
 
     def _seconds_left(self, step: int) -> float | None:
         assert self._started is not None

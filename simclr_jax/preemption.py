@@ -3,11 +3,13 @@
 The first signal asks for an end after the step under way; the second ends the process at once.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +19,7 @@ from simclr_jax import processes
 from simclr_jax.errors import PREEMPTED
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SAME_SECONDS = 1.0  # a signal so soon after the first is the same one, sent to the group as well
 
 
 class Preemption:
@@ -30,6 +33,7 @@ class Preemption:
 
     def __init__(self) -> None:
         self.heard = False  # by this process
+        self._heard_at = 0.0
         self.unsaved = False  # whether there is anything that a save would keep
         self._tell_jax: Any = None
         self._thread: threading.Thread | None = None
@@ -41,10 +45,10 @@ class Preemption:
             self._tell_jax = _handler_of_jax()
         self._listener, self._signals = socket.socketpair()
         self._signals.setblocking(False)
-        self._previous = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-        self._previous_fd = signal.set_wakeup_fd(self._signals.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
+        self._previous_fd = signal.set_wakeup_fd(self._signals.fileno(), warn_on_full_buffer=False)
+        self._previous = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -55,18 +59,20 @@ class Preemption:
     ) -> None:
         if self._thread is None:
             return
-        signal.set_wakeup_fd(self._previous_fd)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_fd)
         self._signals.close()
         self._thread.join()
         self._listener.close()
 
     def due(self, step: int) -> bool:
         """Whether to stop after update `step`: the same in every process, if all ask at each."""
-        if processes.several():
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self.heard
+        if not processes.several():
+            return self.heard
+        if self._tell_jax is None:
+            return not processes.all_have(not self.heard)
+        return multihost_utils.reached_preemption_sync_point(step)
 
     def _listen(self) -> None:
         while number := self._listener.recv(1):
@@ -74,19 +80,22 @@ class Preemption:
             if number[0] not in SIGNALS:
                 continue
             if self.heard:
+                if time.monotonic() - self._heard_at < SAME_SECONDS:
+                    continue
                 _write(f"{name} again: stopped at once")
                 os._exit(128 + number[0])
-            self.heard = True
+            self.heard, self._heard_at = True, time.monotonic()
             if self._tell_jax is not None:
                 self._tell_jax(int(signal.SIGTERM))
-            elif not self.unsaved:
+            elif not self.unsaved and not processes.several():
                 _write(f"{name}: nothing was trained yet; run the same command again")
                 os._exit(PREEMPTED)
             _write(f"{name}: finishing the step and saving; once more stops at once")
 
 
 def _write(line: str) -> None:
-    os.write(2, f"\n{line}\n".encode())
+    with contextlib.suppress(OSError):  # a terminal that is gone
+        os.write(2, f"\n{line}\n".encode())
 
 
 def _handler_of_jax() -> Any:

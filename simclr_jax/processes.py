@@ -4,6 +4,7 @@ On one host there is one process and nothing to do. A TPU slice has one a host, 
 a host or a device; all of them run the same command.
 """
 
+import contextlib
 import ctypes
 import glob
 import importlib.util
@@ -141,7 +142,8 @@ def is_primary() -> bool:
 def say(line: str) -> None:
     """Prints a line, once for all processes."""
     if is_primary():
-        print(line, flush=True)
+        with contextlib.suppress(OSError):  # a terminal or a pipe that is gone
+            print(line, flush=True)
 
 
 def all_have(flag: bool) -> bool:

@@ -75,10 +75,12 @@ def train(config: ConfigDict, workdir: str | None, *, allow_config_change: bool 
         raise UserError("--workdir: required, the folder that the run is kept in")
     checkpoint.quiet()
     rules.check_run(config, devices=jax.device_count())
-    source, eval_source = resolve(config)
-    config = configs.freeze(config)
-    root = open_workdir(workdir)
-    with Preemption() as preemption, held(root):
+    with contextlib.ExitStack() as stack:
+        preemption = stack.enter_context(Preemption())
+        source, eval_source = resolve(config)
+        config = configs.freeze(config)
+        root = open_workdir(workdir)
+        stack.enter_context(held(root))
         run = Run(config, root, source, eval_source, preemption, allow_config_change)
         try:
             last = run.train()
@@ -145,6 +147,8 @@ class Run:
 
         found = self.saved.restore_newest(states.abstract(initial, self.mesh), check)
         if found is None:
+            if rows and (root / "config.json").exists():
+                check(configs.read(root))
             self.check_none_is_missing(rows)
             self.start, self.state = 0, states.on_mesh(initial, self.mesh)
             if rows:
@@ -167,7 +171,7 @@ class Run:
             start_loss=2 * math.log(2 * config.train.batch_size - 1),
             patience=max(MIN_PATIENCE, schedule.warmup_steps),
             allowed=config.train.max_skipped_updates if skips else 0,
-            skipped=self.rows[-1].get("skipped_updates", 0) if self.rows else 0,
+            skipped=max((row.get("skipped_updates", 0) for row in self.rows), default=0),
             record=self.record_batch,
         )
         self.evaluate = online_evaluation(config, eval_source, self.mesh)
@@ -176,12 +180,13 @@ class Run:
         self.last: metrics.Row = {}
 
     def check_none_is_missing(self, rows: list[metrics.Row]) -> None:
-        """Raises UserError where rows say that a checkpoint was completed, and there is none."""
+        """Raises UserError where a checkpoint must have been completed, and there is none."""
         save_every = every(self.config.checkpoint, self.config)
-        if rows and save_every and rows[-1]["step"] > 2 * save_every:
+        reached = rows[-1]["step"] if rows else 0
+        if (self.root / "damaged").exists() or (save_every and reached > 2 * save_every):
             raise UserError(
-                f"--workdir={self.root}: metrics.jsonl reaches step {rows[-1]['step']}, yet there "
-                "is no checkpoint; put one back, or begin in another workdir"
+                f"--workdir={self.root}: metrics.jsonl reaches step {reached}, yet there is no "
+                "checkpoint; put one back, or begin in another workdir"
             )
 
     def train(self) -> metrics.Row:
@@ -213,8 +218,9 @@ class Run:
                 self.save(step, evaluated)
             if stop:
                 self.saved.wait()
+                where = f"saved in {self.root}" if step else "with nothing to save"
                 raise PreemptedError(
-                    f"stopped after step {step}, saved in {self.root}; run the same command again"
+                    f"stopped after step {step}, {where}; run the same command again"
                 )
             if step == total:
                 break
@@ -256,9 +262,9 @@ class Run:
         """Makes up for an evaluation of the restored state that was cut short."""
         row = self.rows[-1] if self.rows else {"step": 0}
         row = {key: math.nan if value is None else value for key, value in row.items()}
-        if row["step"] != self.start or not self.start or "eval_loss" in row:
-            return
-        if not due(self.start, every_steps, self.schedule.total_steps):
+        missing = row["step"] == self.start > 0 and "eval_loss" not in row
+        missing = missing and due(self.start, every_steps, self.schedule.total_steps)
+        if not processes.all_have(missing):
             return
         evaluated = self.evaluated()
         if evaluated is not None:
@@ -350,7 +356,7 @@ def open_workdir(workdir: str) -> epath.Path:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            raise  # exit status 3
         raise UserError(
             f"--workdir={workdir}: cannot be made ({error.strerror}); name a folder to write in"
         ) from error
@@ -405,12 +411,11 @@ def due(step: int, every_steps: int | None, total: int) -> bool:
 def announce(config: ConfigDict, model: Any, state: states.TrainState, total_steps: int) -> None:
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
     devices = jax.devices()
-    print(
+    processes.say(
         f"{config.data.name}: {config.data.num_examples} images, "
         f"{config.data.num_classes or 'no'} classes; ResNet-{model.depth} x{model.width:g}, "
         f"{count:,} parameters; {total_steps} steps of {config.train.batch_size} images on "
-        f"{len(devices)} {devices[0].device_kind}",
-        flush=True,
+        f"{len(devices)} {devices[0].device_kind}"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from simclr_jax import checkpoint
 from simclr_jax import mesh as meshes
-from simclr_jax.errors import UserError
+from simclr_jax.errors import HostError, UserError
 from simclr_jax.state import TrainState
 
 
@@ -136,7 +136,11 @@ def cut_short(path):
 @pytest.mark.parametrize("damage", [flip_a_bit, cut_short, lambda path: path.unlink()],
                          ids=["flipped bit", "cut short", "missing"])  # fmt: skip
 def test_whatever_file_is_damaged_no_wrong_number_is_restored(tmp_path, mesh1, damage):
-    """Each file in turn: the step before is used, or what was damaged held no numbers."""
+    """Each file in turn: the step before is used, or what was damaged held no numbers.
+
+    The folder's name says what an error would that is not the checkpoint's fault.
+    """
+    tmp_path = tmp_path / "UNAVAILABLE memory"
     files = saved_twice(tmp_path / "whole", mesh1)
     assert len(files) > 8
     used_before = 0
@@ -167,6 +171,32 @@ def test_damage_that_orbax_does_not_see_is_seen(tmp_path, mesh1, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "_restore", other)
     assert restored(tmp_path, mesh1) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(5, "Input/output error"), 2),  # once: read again
+        (OSError(116, "Stale file handle"), HostError),
+        (ValueError("UNAVAILABLE: Error reading gs://bucket/run"), HostError),
+    ],
+)
+def test_a_read_that_fails_condemns_no_checkpoint(tmp_path, mesh1, monkeypatch, error, expected):
+    saved_twice(tmp_path, mesh1)
+    real, errors = checkpoint.ocp.CheckpointManager.restore, [error]
+
+    def fail_once(self, *args, **kwargs):
+        if errors:
+            raise errors.pop()
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "restore", fail_once)
+    if expected is HostError:
+        with pytest.raises(HostError, match="checkpoints/2: cannot be read"):
+            restored(tmp_path, mesh1)
+    else:
+        assert restored(tmp_path, mesh1) == (expected, True)
+    assert checkpoint.Reader(tmp_path).steps() == [1, 2]
 
 
 def test_where_none_is_good_nothing_is_moved_and_the_run_does_not_begin_again(tmp_path, mesh1):

@@ -1,5 +1,6 @@
 """One trainer a workdir, on a disk and in a bucket."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -24,6 +25,30 @@ def test_the_second_one_is_told_who_holds_it(tmp_path):
         refused(tmp_path)
     with lock.hold(epath.Path(tmp_path)):
         pass
+
+
+def test_a_lock_file_that_was_removed_is_not_mistaken_for_the_one_that_is_there(
+    tmp_path, monkeypatch
+):
+    """The file is replaced between its opening and its locking."""
+    real, others = fcntl.flock, []
+
+    def flock(file, operation):
+        if not others:
+            (tmp_path / "lock").unlink()
+            others.append(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
+            real(others[0], operation)
+            os.write(others[0], b'{"host": "other", "pid": 7}')
+            os.lseek(others[0], 0, os.SEEK_SET)
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(UserError, match="in use by process 7 on other"),
+        lock.hold(epath.Path(tmp_path)),
+    ):
+        pass
+    os.close(others[0])
 
 
 def _hold_and_die(folder):

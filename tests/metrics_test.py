@@ -87,7 +87,7 @@ def test_a_file_that_is_removed_meanwhile_is_missed(tmp_path):
     file.write({"step": 1})
     file.flush()
     (tmp_path / "metrics.jsonl").unlink()
-    with pytest.raises(HostError, match="was removed while the run wrote it"):
+    with pytest.raises(HostError, match="was removed or replaced while"):
         file.flush()
     file.close()
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -199,9 +200,10 @@ def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: An
     """
     text = json.dumps({**key, "source": source.fingerprint()}, sort_keys=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
-    if processes.all_have(path.exists()):
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            return Features(stored["x"], stored["labels"])
+    found = _kept(path)
+    if processes.all_have(found is not None):
+        assert found is not None
+        return found
     features = extractor.evaluation(source)
     if processes.is_primary():
         folder.mkdir(parents=True, exist_ok=True)
@@ -211,6 +213,15 @@ def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: An
         partial_path.write_bytes(file.getvalue())
         partial_path.replace(path)
     return features
+
+
+def _kept(path: epath.Path) -> Features | None:
+    """Features in a file that `cached` wrote; None where there is none, or it is damaged."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            return Features(stored["x"], stored["labels"])
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def digest(variables: Any) -> str:
