@@ -25,7 +25,7 @@ from etils import epath
 from simclr_jax import checkpoint, cli
 from simclr_jax import config as configs
 from simclr_jax.configs import default
-from simclr_jax.errors import UserError
+from simclr_jax.errors import DifferenceError, UserError
 from simclr_jax.network import Network, find_step, open_run
 from simclr_jax.weights import exports, tf_files
 from simclr_jax.weights.authors import from_reference
@@ -41,7 +41,7 @@ PREPROCESSING = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of simclr-convert."""
-    command, *rest = sys.argv[1:] if argv is None else [*argv] or [""]
+    command, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     if command in COMMANDS:
         define, work = COMMANDS[command]
         status = cli.run(
@@ -76,8 +76,9 @@ def import_weights(values: flags.FlagValues) -> None:
     origin, to, image_size = str(values["from"].value), str(values.to), values.image_size
     root = epath.Path(to).expanduser()
     root = root if "://" in to else root.resolve()
-    if (root / "config.json").exists() or (root / "checkpoints").exists():
-        raise UserError(f"--to={to}: holds a run already; give a new folder")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        held = "a run" if (root / "config.json").exists() else "something"
+        raise UserError(f"--to={to}: holds {held} already; give a new or an empty folder")
     checkpoint.quiet()
     variables, step = tf_files.read(os.path.expanduser(origin))
     try:
@@ -94,13 +95,20 @@ def import_weights(values: flags.FlagValues) -> None:
         config, device=jax.devices()[0].device_kind, devices=jax.device_count()
     )
     described["imported_from"] = str(origin)
+    variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
+    # A run whole or not at all; in a bucket nothing can be renamed.
+    partial = root if "://" in to else root.with_name(f".{root.name}.{os.getpid()}.tmp")
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
-        checkpoint.save_model(root, step, variables, described)
-        configs.write(root, described)
+        partial.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_model(partial, step, variables, described)
+        configs.write(partial, described)
+        if partial != root:
+            partial.rename(root)
     except OSError as error:
         raise UserError(f"--to={to}: cannot be written ({error.strerror})") from error
+    finally:
+        if partial != root:
+            shutil.rmtree(partial, ignore_errors=True)
     print(
         f"imported ResNet-{model.depth} x{model.width:g}"
         f"{f', sk_ratio {model.sk_ratio:g}' if model.sk_ratio else ''}"
@@ -159,7 +167,7 @@ def write(
     """Fills `folder`, checks it, and writes about.json: what the network takes and returns.
 
     Raises:
-      RuntimeError: the export's outputs differ from ours.
+      DifferenceError: the export's outputs differ from ours.
     """
     config, model = network.config, network.model.clone(dtype=jnp.float32)
     size = config.data.image_size
@@ -169,7 +177,7 @@ def write(
     theirs = writer(exports.Exported(model, variables, size), folder, images)
     found, allowed = exports.difference(exact, theirs), max(exports.TOLERANCE, 10 * noise)
     if not found <= allowed:
-        raise RuntimeError(
+        raise DifferenceError(
             f"--format={name}: its outputs differ from ours by {found:.1e}, more than "
             f"{allowed:.1e}; nothing was written"
         )
@@ -183,6 +191,7 @@ def write(
         "outputs": {key: list(value.shape[1:]) for key, value in theirs.items()},
         "checked": sorted(theirs),
         "relative_difference": found,
+        "relative_difference_allowed": allowed,
         "relative_difference_of_float32": noise,
     }
     (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")

@@ -1,6 +1,6 @@
 """A config's parts: the one place that turns keys into the model, optimizer and data they name."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -166,7 +166,7 @@ def train_batches(
     start_step: int,
     stop_step: int,
     batch_size: int | None = None,
-) -> Iterator[pipeline.Batch]:
+) -> pipeline.Batches:
     """Two views of each image, as `pipeline.train_batches`, by the config's keys."""
     data, augment = config.data, config.augment
     return pipeline.train_batches(

@@ -207,6 +207,19 @@ class Run:
             stop_step=total,
         )
         self.evaluate_again(eval_every)
+        with contextlib.closing(batches):
+            self.loop(step_fn, batches, eval_every, save_every)
+        return self.last
+
+    def loop(
+        self,
+        step_fn: parts.Step,
+        batches: pipeline.Batches,
+        eval_every: int | None,
+        save_every: int | None,
+    ) -> None:
+        """The steps, in the order that `train` tells."""
+        total = self.schedule.total_steps
         for step in range(self.start, total + 1):
             stop, evaluated = self.preemption.due(step), None
             to_evaluate = step > self.start and due(step, eval_every, total)
@@ -229,7 +242,6 @@ class Run:
             self.log_pending(step, evaluated, always=to_evaluate)
             self.pending = fresh
             self.saved.check()
-        return self.last
 
     def log_pending(self, step: int, evaluated: dict[str, float] | None, *, always: bool) -> None:
         """Fetches, checks and logs the row of `step`, if that is not done yet."""

@@ -112,7 +112,7 @@ def test_a_folder_of_jpegs_with_broken_ones_pretrains_and_evaluates(tmp_path):
             "--config.model.width=0.125", "--config.train.batch_size=32", "--config.train.steps=12",
         )
     )  # fmt: skip
-    unreadable = [line for line in printed.splitlines() if "unreadable image replaced" in line]
+    unreadable = [line for line in printed.splitlines() if "unreadable image left out" in line]
     assert len(unreadable) == len(set(unreadable))
     assert {path.name for path in broken} >= {
         name for line in unreadable for name in [line.split("/")[-1].split("'")[0]]

@@ -234,6 +234,12 @@ def small_disk(folder, kilobytes):
     ]
 
 
+def assert_says_that_the_disk_is_full(err):
+    line = err.splitlines()[-1]
+    assert line.startswith("no space left on device; what was saved before is kept ("), err
+    assert "Traceback" not in err
+
+
 def test_a_full_disk_ends_with_3_and_what_was_saved_is_good(trainer, whole, tmp_path):
     """The disk holds some checkpoints, and then no more, as none is pruned."""
     folder = tmp_path / "disk"
@@ -241,8 +247,7 @@ def test_a_full_disk_ends_with_3_and_what_was_saved_is_good(trainer, whole, tmp_
     process = trainer(folder, "--config.checkpoint.keep=1000", prefix=small_disk(folder, 2500))
     out, err = process.communicate(timeout=120)
     assert process.returncode == 3, (out, err)
-    print(err.splitlines()[-1])
-    assert "space" in err.splitlines()[-1].lower()
+    assert_says_that_the_disk_is_full(err)
     left = tmp_path / "disk-was"
     newest = max(checkpoints(left))
     assert 7 < newest < STEPS
@@ -266,9 +271,21 @@ def test_a_disk_that_others_fill_ends_the_logging_with_3(trainer, whole, tmp_pat
             ballast.write(bytes(512))
     out, err = process.communicate(timeout=120)
     assert process.returncode == 3, (out, err)
-    assert "space" in err.splitlines()[-1].lower()
+    assert_says_that_the_disk_is_full(err)
     left = tmp_path / "disk-was"
     kept = rows(left)
     assert 40 <= len(kept) < STEPS
     assert kept == rows(whole())[: len(kept)]
     assert digests(left, 40)
+
+
+def test_a_read_only_workdir_is_named_and_unharmed(trainer, tmp_path):
+    bound = f"mount --bind '{tmp_path}' '{tmp_path}' && mount -o remount,ro,bind '{tmp_path}'"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", bound], capture_output=True).returncode:
+        pytest.skip("may not mount a disk here")
+    process = trainer(tmp_path, prefix=["unshare", "-rm", "sh", "-c", f'{bound}; exec "$@"', "sh"])
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    expected = f"--workdir={tmp_path}: cannot be written (Read-only file system)"
+    assert err.splitlines()[-1] == expected
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
 """(seed, step) → batches: tf.data from the index stream to NumPy arrays on this host."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from simclr_jax.data.order import batch_examples
 from simclr_jax.data.sources import Readable
 
 Batch = dict[str, np.ndarray]
+Batches = Generator[Batch, None, None]  # closing it ends its threads
 
 _FOREVER = 2**40  # steps
 
@@ -33,7 +34,7 @@ def train_batches(
     shuffle_block: int = 1,
     shuffle_window: int = 1,
     views: int = 2,
-) -> Iterator[Batch]:
+) -> Batches:
     """Augmented batches from `start_step` on, a function of these arguments and the images alone.
 
     Args:
@@ -91,7 +92,7 @@ def eval_batches(
     image_size: int,
     transfer_dtype: str = "uint8",
     order: np.ndarray | None = None,
-) -> Iterator[Batch]:
+) -> Batches:
     """Every example once, in order (or those of `order`), in its evaluation view.
 
     Yields:
@@ -126,7 +127,7 @@ def to_transfer(image: tf.Tensor, dtype: str) -> tf.Tensor:
     return image if dtype == "float32" else tf.cast(tf.round(image * 255.0), tf.uint8)
 
 
-def _run(source: Readable, steps: Any, examples: Any, example_fn: Any, n: int) -> Iterator[Batch]:
+def _run(source: Readable, steps: Any, examples: Any, example_fn: Any, n: int) -> Batches:
     """Index stream → load (a call a batch) → decode and augment in parallel → batch → prefetch."""
     failure: list[BaseException] = []
 

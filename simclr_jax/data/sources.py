@@ -194,7 +194,7 @@ class Readable:
             first = index not in self.bad
             self.bad[index] = reason
         if first:
-            _log.warning("unreadable image replaced by the next one: %s (%s)", name, reason)
+            _log.warning("unreadable image left out: %s (%s)", name, reason)
 
     def _replacement(self, index: int) -> tuple[bytes, int]:
         for step in range(1, len(self)):

@@ -15,6 +15,7 @@ from etils import epath
 from simclr_jax import processes
 from simclr_jax.buckets import is_remote
 from simclr_jax.data.sources import Readable
+from simclr_jax.errors import UserError
 from simclr_jax.evals.features import Extractor
 from simclr_jax.metrics import Count
 
@@ -47,9 +48,15 @@ def write(
         here = epath.Path(scratch) if is_remote(folder) else folder
         with ExitStack() as stack:
             if processes.is_primary():
-                folder.mkdir(parents=True, exist_ok=True)
                 partial = [here / f"{name}.tmp" for name in FILES]
-                archive, table = (stack.enter_context(path.open("wb")) for path in partial)
+                stack.callback(lambda: [path.unlink(missing_ok=True) for path in partial])
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    archive, table = (stack.enter_context(path.open("wb")) for path in partial)
+                except OSError as error:
+                    raise UserError(
+                        f"config.embed.dir={str(folder)!r}: cannot be written ({error.strerror})"
+                    ) from error
                 sinks = [Archive(archive, labelled=labelled), Table(table, labelled=labelled)]
             for split, source in sources.items():
                 start = 0
@@ -67,12 +74,14 @@ def write(
                     count.add(len(readable))
             for sink in sinks:
                 sink.close()
-        if sinks:
-            for path, name in zip(partial, FILES, strict=True):
-                if is_remote(folder):
-                    path.copy(folder / name, overwrite=True)
-                else:
-                    path.replace(folder / name)
+            if sinks:
+                for file in (archive, table):
+                    file.close()
+                for path, name in zip(partial, FILES, strict=True):
+                    if is_remote(folder):
+                        path.copy(folder / name, overwrite=True)
+                    else:
+                        path.replace(folder / name)
     count.end()
     return {
         "num_examples": total,

@@ -37,7 +37,7 @@ _LEAVES = {
 _STATISTICS = ("mean", "var")
 # Training state that is no part of a network.
 _IGNORED = re.compile(
-    r"(^|/)(global_step|save_counter|_CHECKPOINTABLE_OBJECT_GRAPH)(:0|/|$)"
+    r"(^|/)(global_step|save_counter|beta[12]_power|_CHECKPOINTABLE_OBJECT_GRAPH)(:0|/|$)"
     r"|/(Momentum|Adam|Adam_1)(:0)?$|\.OPTIMIZER_SLOT|^(_?optimizer|SGD|Adam|LARSOptimizer)[./]"
 )
 _LISTED = 20  # names in an error
@@ -219,6 +219,15 @@ def _numbered_paths(numbered: Mapping[str, Mapping[int, Any]]) -> dict[str, list
     counts = {kind: len(layers) for kind, layers in numbered.items()}
     if not any(counts.values()):
         return {"conv": [], "bn": []}
+    names = {"conv": "conv2d", "bn": "batch_normalization"}
+    gaps = [
+        f"{names[kind]}_{number}"
+        for kind, layers in numbered.items()
+        for number in sorted({*range(min(layers, default=0), max(layers, default=0))} - {*layers})
+    ]
+    if gaps:
+        raise ValueError(f"not the authors' network: {_listed('missing', gaps)[0]}")
+    has: dict[int, dict[str, int]] = {}  # by how far it is
     for depth in BLOCKS:
         for sk in (False, True):
             for se in (False, True):
@@ -226,11 +235,16 @@ def _numbered_paths(numbered: Mapping[str, Mapping[int, Any]]) -> dict[str, list
                     paths: dict[str, list[Path]] = {"conv": [], "bn": []}
                     for path in _creation_order(depth, sk=sk, se=se, stem=stem):
                         paths["bn" if "bn" in path[-1] else "conv"].append(path)
-                    if {kind: len(layers) for kind, layers in paths.items()} == counts:
+                    there = {kind: len(layers) for kind, layers in paths.items()}
+                    if there == counts:
                         return paths
+                    far = sum(abs(there[kind] - counts[kind]) for kind in counts)
+                    has.setdefault(far, {"depth": depth, **there})
+    nearest = has[min(has)]
     raise ValueError(
         f"not the authors' network: {counts['conv']} convolutions and {counts['bn']} batch norms "
-        "make none of their ResNets"
+        f"make none of their ResNets; the nearest, a ResNet-{nearest['depth']}, has "
+        f"{nearest['conv']} and {nearest['bn']}"
     )
 
 

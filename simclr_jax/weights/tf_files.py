@@ -1,5 +1,6 @@
 """Reading TensorFlow's files: checkpoints of TF1 and TF2, and SavedModels."""
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -39,9 +40,13 @@ def read(path: str) -> tuple[dict[str, np.ndarray], int]:
         names = {key: key for key in keys}
         if _GRAPH in keys:
             names |= dict(_object_names(reader.get_tensor(_GRAPH)))
-        wanted = {key for key, name in names.items() if not (ignored(key) or ignored(name))}
-        variables = {names[key]: reader.get_tensor(key) for key in wanted & keys.keys()}
-        steps = [reader.get_tensor(key) for key in keys if re.match(r"global_step(/|$)", key)]
+        variables, steps = {}, []
+        for key in keys:
+            array = reader.get_tensor(key)  # of the ignored ones too: it checks what it reads
+            if re.match(r"global_step(/|$)", key):
+                steps.append(array)
+            if not (ignored(key) or ignored(names[key])):
+                variables[names[key]] = array
     except Exception as error:  # of many kinds, by what is wrong with the files
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"--from={path}: cannot be read as a checkpoint: {reason[0]}") from error
@@ -56,10 +61,12 @@ def _prefix(path: str) -> str:
         if exists(f"{prefix}.index"):
             return prefix
     if tf.io.gfile.isdir(path):
-        latest = tf.train.latest_checkpoint(path)
+        # The newest one by its name: its path is of where it was written.
+        state = tf.train.get_checkpoint_state(path)
+        latest = state and f"{path}/{os.path.basename(state.model_checkpoint_path)}.index"
         found = sorted(tf.io.gfile.glob(f"{path}/*.index"))
-        if latest or len(found) == 1:
-            return latest or found[0].removesuffix(".index")
+        if latest in found or len(found) == 1:
+            return (latest if latest in found else found[0]).removesuffix(".index")
         if found:
             raise UserError(f"--from={path}: name one of its checkpoints: {', '.join(found)}")
     raise UserError(

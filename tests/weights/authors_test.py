@@ -100,7 +100,9 @@ def test_numbers_count_in_order_not_as_text(tf1):
         (lambda v: v.update({"base_model/conv2d_3/bias": np.zeros(16, np.float32)}),
          "left over: base_model/conv2d_3/bias"),
         (lambda v: v.update({"mystery": np.zeros(2, np.float32)}), "left over: mystery"),
-        (lambda v: v.pop("base_model/conv2d_20/kernel"), "20 convolutions and 21 batch norms make"),
+        (lambda v: v.pop("base_model/conv2d_7/kernel"), "missing: conv2d_7"),
+        (lambda v: v.pop("base_model/conv2d_20/kernel"),
+         "20 convolutions and 21 batch norms make none .* nearest, a ResNet-18, has 21 and 21"),
         (lambda v: v.update({"base_model/conv2d_5/kernel": np.zeros((3, 3, 9, 9), np.float32)}),
          r"of another shape: base_model/conv2d_5/kernel \(3, 3, 9, 9\), not"),
         (lambda v: v.update({"base_model/conv2d_5/kernel":
@@ -110,7 +112,7 @@ def test_numbers_count_in_order_not_as_text(tf1):
         (lambda v: v.pop("head_contrastive/nl_0/dense/kernel"), "missing: head/dense1/kernel"),
         (lambda v: v.clear(), "no encoder"),
     ],
-    ids=["missing", "bias", "foreign", "conv", "shape", "nan", "dtype", "head", "nothing"],
+    ids=["missing", "bias", "foreign", "gap", "conv", "shape", "nan", "dtype", "head", "nothing"],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(tf1, change, message):
     variables = dict(tf1)

@@ -1,5 +1,7 @@
 """TensorFlow's files, written by TensorFlow, as the authors' code would have."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -135,11 +137,24 @@ def test_damaged_and_missing_files_are_one_line(tmp_path, variables):
         tf_files.read(str(tmp_path / "nowhere"))
 
 
-def test_a_flipped_bit_is_noticed(tmp_path, variables):
+def test_a_folder_that_was_copied_is_read_and_not_what_it_was_copied_from(tmp_path, variables):
+    write_tf1(tmp_path / "first/model.ckpt-1", variables)
+    write_tf1(tmp_path / "first/model.ckpt-2", variables)
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "first")
+    assert_same(tf_files.read(str(tmp_path / "copy"))[0], variables)
+    (tmp_path / "copy/model.ckpt-2.data-00000-of-00001").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
+        tf_files.read(str(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_flipped_bit_is_noticed(tmp_path, variables, place):
+    """In the network's variables or in those that are ignored."""
     write_tf1(tmp_path / "model.ckpt-1", variables)
     data = tmp_path / "model.ckpt-1.data-00000-of-00001"
     content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[int(len(content) * place)] ^= 1
     data.write_bytes(content)
     with pytest.raises(UserError, match="cannot be read as a checkpoint"):
         tf_files.read(str(tmp_path / "model.ckpt-1"))
