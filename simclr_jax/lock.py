@@ -63,7 +63,7 @@ def _kernel_lock(path: epath.Path) -> int | None:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(file), os.stat(path)):  # removed by the one that held it
+        if not _is_at(file, path):  # somebody has removed it since it was opened
             os.close(file)
             return _kernel_lock(path)
         os.ftruncate(file, 0)
@@ -79,6 +79,13 @@ def _kernel_lock(path: epath.Path) -> int | None:
             return None
         raise
     return file
+
+
+def _is_at(file: int, path: epath.Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
