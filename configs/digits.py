@@ -17,10 +17,10 @@ def get_config() -> ConfigDict:
     # Digits have no colour and no mirror images: crops that leave the digit legible, and
     # intensity jitter, which is what brightness and contrast do to a grey image.
     c.augment.update(ops=("crop", "jitter"), strength=1.0, crop_area=(0.36, 1.0))
-    c.model.update(depth=18, width=0.25, head_dim=64)
+    c.model.update(depth=18, width=0.25, head_layers=3, head_dim=64)
     c.loss.temperature = 0.5
     c.optim.update(lr=3.0, weight_decay=1e-4, warmup_epochs=5.0)
-    c.train.update(batch_size=128, epochs=60.0)
+    c.train.update(batch_size=128, epochs=75.0)
     c.eval.every_epochs = 10.0
     c.checkpoint.every_epochs = 10.0
     c.log.every_steps = 20
