@@ -88,6 +88,9 @@ def _status_of(error: Exception, *, joined: bool) -> int:
         with contextlib.suppress(OSError):  # a terminal that is gone
             print(_one_line(error), file=sys.stderr)
     if joined and processes.several():
+        if status == PREEMPTED:  # all of them are: the first to go must not look lost to the last
+            with contextlib.suppress(Exception):
+                processes.all_have(True)
         processes.leave(status, None if expected else error)
     if not expected:
         raise error

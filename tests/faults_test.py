@@ -116,7 +116,7 @@ def wait_for_rows(process, workdir, count):
 
 
 def wait(process, until):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not until() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.0005)
