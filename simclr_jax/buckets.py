@@ -3,10 +3,8 @@
 import importlib
 import math
 import time
-from typing import Any
 
 from etils import epath
-from tensorboardX import record_writer
 
 from simclr_jax.errors import HostError
 
@@ -48,28 +46,3 @@ class GrowingObject:
             self._uploaded, self._at = len(self._content), time.monotonic()
 
     close = flush
-
-
-class _Factory:
-    """How tensorboardX opens its event files in a bucket; its own way needs Google's client."""
-
-    def open(self, path: str) -> GrowingObject:
-        return _Events(path)
-
-    def directory_check(self, path: str) -> None:
-        epath.Path(path).mkdir(parents=True, exist_ok=True)
-
-
-class _Events(GrowingObject):
-    def flush(self) -> None:
-        """As tensorboardX asks after each event: not oftener than a bucket allows."""
-        if time.monotonic() - self._at > UPLOAD_SECONDS:
-            super().flush()
-
-    def close(self) -> None:
-        super().flush()
-
-
-def register_event_files(path: Any) -> None:
-    """Makes tensorboardX write below `path` as all else here is written."""
-    record_writer.register_writer_factory(str(path).partition("://")[0], _Factory())

@@ -1,4 +1,4 @@
-"""What a run says while it trains: the progress line, metrics.jsonl, TensorBoard, throughput."""
+"""What a run says while it trains: metrics.jsonl, the progress line, throughput."""
 
 import contextlib
 import json
@@ -7,19 +7,13 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import IO, Any, TextIO
 
 from etils import epath
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import directory_check
-from tensorboardX.summary import scalar
 
-from simclr_jax.buckets import GrowingObject, is_remote, register_event_files
+from simclr_jax.buckets import GrowingObject, is_remote
 from simclr_jax.errors import HostError
-
-FLUSH_SECONDS = 10.0  # between two writes of TensorBoard's file to disk
 
 Row = dict[str, Any]
 
@@ -133,6 +127,8 @@ class MetricsLog:
         if workdir is not None:
             self._file = MetricsFile(workdir / "metrics.jsonl", last_step=last_step)
             if tensorboard:
+                from simclr_jax.tensorboard import Board  # loads PyTorch, where that is installed
+
                 self._board = Board(workdir / "tensorboard", last_step=last_step)
         self._progress = Progress(sys.stdout, total_steps) if workdir is not None else None
 
@@ -165,42 +161,6 @@ class MetricsLog:
             self._file.close()
         if self._board:
             self._board.close()
-
-
-class Board:
-    """TensorBoard's event file, written by the thread that calls: its errors are heard.
-
-    (tensorboardX's SummaryWriter has a thread of its own for that; once a full disk has ended it,
-    the caller waits for it for ever.)
-
-    Args:
-      folder: where the file is made.
-      last_step: what earlier files hold of later steps is void.
-    """
-
-    def __init__(self, folder: epath.Path, *, last_step: int):
-        if is_remote(folder):
-            register_event_files(folder)
-        directory_check(str(folder))
-        self._events = EventsWriter(str(folder / "events"))
-        self._flushed = time.monotonic()
-        start = SessionLog(status=SessionLog.START)
-        self._events.write_event(Event(step=last_step + 1, session_log=start))
-        self._events.flush()
-
-    def write(self, row: Row, keys: Set[str]) -> None:
-        """Writes those of the keys that the row has a number for."""
-        for key in keys:
-            if row.get(key) is not None:
-                event = Event(wall_time=time.time(), step=row["step"])
-                event.summary.CopyFrom(scalar(key, row[key]))
-                self._events.write_event(event)
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._events.flush()
-            self._flushed = time.monotonic()
-
-    def close(self) -> None:
-        self._events.close()
 
 
 class Progress:
