@@ -145,8 +145,9 @@ def _run(source: Readable, steps: Any, examples: Any, example_fn: Any, n: int) -
         loaded = tf.numpy_function(load, [step], types, stateful=False)
         return tuple(tf.ensure_shape(tensor, (n,)) for tensor in loaded)
 
-    dataset = steps.map(load_in_graph, num_parallel_calls=2).unbatch()
-    dataset = dataset.map(example_fn, num_parallel_calls=tf.data.AUTOTUNE)
+    plain = tf.autograph.experimental.do_not_convert  # there is no Python to rewrite as a graph
+    dataset = steps.map(plain(load_in_graph), num_parallel_calls=2).unbatch()
+    dataset = dataset.map(plain(example_fn), num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(n, drop_remainder=True).prefetch(2)
     options = tf.data.Options()
     options.deterministic = True
