@@ -16,6 +16,7 @@ _OF_THE_HOST = {
     errno.ENOTCONN: "transport endpoint is not connected",  # a mounted bucket that is gone
     errno.ETIMEDOUT: "connection timed out",
 }
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 # Those that say nothing of a file that could not be read.
 LOST_DISK = {errno.EACCES, errno.EMFILE, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT}
 

@@ -21,13 +21,12 @@ from typing import Any
 from etils import epath
 
 from simclr_jax.buckets import is_remote
-from simclr_jax.errors import HostError, UserError
+from simclr_jax.errors import FULL_DISK, UserError, as_host_error
 
 RENEW_SECONDS = 10.0
 STALE_SECONDS = 40.0
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +43,8 @@ def hold(workdir: epath.Path) -> Iterator[None]:
     try:
         held = None if is_remote(path) else _kernel_lock(path)
     except OSError as error:
-        if error.errno in _FULL:
-            raise HostError(f"{path}: {error.strerror}") from error
+        if error.errno in FULL_DISK:
+            raise as_host_error(error) from error
         raise _unwritable(path, error) from error
     if held is None:
         with _renewed(path):
@@ -70,7 +69,10 @@ def _kernel_lock(path: epath.Path) -> int | None:
         os.write(file, json.dumps(_owner()).encode())
         os.fsync(file)
     except BlockingIOError:
-        text = os.read(file, 4096)
+        text = b""
+        for _ in range(20):  # its owner may just be about to write who it is
+            text = text or os.pread(file, 4096, 0)
+            time.sleep(0 if text else 0.05)
         os.close(file)
         raise _in_use(path, text) from None
     except OSError as error:

@@ -6,7 +6,6 @@ The same command continues a run that was interrupted. README.md says what it wr
 """
 
 import contextlib
-import errno
 import logging
 import math
 import sys
@@ -28,7 +27,7 @@ from simclr_jax.buckets import check_installed, is_remote
 from simclr_jax.data import pipeline
 from simclr_jax.data.order import batch_examples
 from simclr_jax.data.sources import Readable
-from simclr_jax.errors import HostError, PreemptedError, UserError
+from simclr_jax.errors import FULL_DISK, HostError, PreemptedError, UserError
 from simclr_jax.evals.online import OnlineEvaluation
 from simclr_jax.health import Health, write_batch
 from simclr_jax.preemption import Preemption
@@ -131,35 +130,11 @@ class Run:
             best="eval_top1" if config.data.num_classes else "eval_loss",
             rows=rows,
         )
-        steps = self.saved.steps()
-        processes.check_agree(config=str(config), latest_checkpoint=str(steps[-1:]))
-        model, tx = parts.model(config), parts.optimizer(config, schedule.learning_rate)
-        initial = partial(
-            states.initialize, model, tx, seed=config.seed, image_size=config.data.image_size
-        )
-
-        def check(stored: dict[str, Any]) -> None:
-            changed = configs.check_same_run(
-                config, configs.from_json(stored), str(root), allow_change=allow_config_change
-            )
-            if changed:
-                processes.say(f"changed since: {', '.join(f'config.{key}' for key in changed)}")
-
-        found = self.saved.restore_newest(states.abstract(initial, self.mesh), check)
-        if found is None:
-            if rows and (root / "config.json").exists():
-                check(configs.read(root))
-            self.check_none_is_missing(rows)
-            self.start, self.state = 0, states.on_mesh(initial, self.mesh)
-            if rows:
-                processes.say(f"no checkpoint in {root}: its {len(rows)} steps are trained again")
-        else:
-            self.start, self.state = found
-            processes.say(f"resumed from step {self.start}")
+        self.start, self.state = self.restored(rows, allow_config_change)
         self.rows = [row for row in rows if row["step"] <= self.start]
         if processes.is_primary():
             configs.write(root, self.described)
-            announce(config, model, self.state, schedule.total_steps)
+            announce(config, self.state, schedule.total_steps)
         self.log = metrics.MetricsLog(
             root if processes.is_primary() else None,
             last_step=self.start,
@@ -178,6 +153,38 @@ class Run:
         self.throughput = metrics.Throughput()
         self.pending: dict[str, jax.Array] | None = None  # of the step before, not yet fetched
         self.last: metrics.Row = {}
+
+    def restored(
+        self, rows: list[metrics.Row], allow_config_change: bool
+    ) -> tuple[int, states.TrainState]:
+        """The step to go on from, and its state: of the newest good checkpoint, or the initial."""
+        config, root = self.config, self.root
+        processes.check_agree(config=str(config), latest_checkpoint=str(self.saved.steps()[-1:]))
+        initial = partial(
+            states.initialize,
+            parts.model(config),
+            parts.optimizer(config, self.schedule.learning_rate),
+            seed=config.seed,
+            image_size=config.data.image_size,
+        )
+
+        def check(stored: dict[str, Any]) -> None:
+            changed = configs.check_same_run(
+                config, configs.from_json(stored), str(root), allow_change=allow_config_change
+            )
+            if changed:
+                processes.say(f"changed since: {', '.join(f'config.{key}' for key in changed)}")
+
+        found = self.saved.restore_newest(states.abstract(initial, self.mesh), check)
+        if found is not None:
+            processes.say(f"resumed from step {found[0]}")
+            return found
+        if rows and (root / "config.json").exists():
+            check(configs.read(root))
+        self.check_none_is_missing(rows)
+        if rows:
+            processes.say(f"no checkpoint in {root}: its {len(rows)} steps are trained again")
+        return 0, states.on_mesh(initial, self.mesh)
 
     def check_none_is_missing(self, rows: list[metrics.Row]) -> None:
         """Raises UserError where a checkpoint must have been completed, and there is none."""
@@ -367,7 +374,7 @@ def open_workdir(workdir: str) -> epath.Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL_DISK:
             raise  # exit status 3
         raise UserError(
             f"--workdir={workdir}: cannot be made ({error.strerror}); name a folder to write in"
@@ -420,12 +427,13 @@ def due(step: int, every_steps: int | None, total: int) -> bool:
     return step == total or (every_steps is not None and step % every_steps == 0)
 
 
-def announce(config: ConfigDict, model: Any, state: states.TrainState, total_steps: int) -> None:
+def announce(config: ConfigDict, state: states.TrainState, total_steps: int) -> None:
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
     devices = jax.devices()
     processes.say(
         f"{config.data.name}: {config.data.num_examples} images, "
-        f"{config.data.num_classes or 'no'} classes; ResNet-{model.depth} x{model.width:g}, "
+        f"{config.data.num_classes or 'no'} classes; ResNet-{config.model.depth} x"
+        f"{config.model.width:g}, "
         f"{count:,} parameters; {total_steps} steps of {config.train.batch_size} images on "
         f"{len(devices)} {devices[0].device_kind}"
     )
