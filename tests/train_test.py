@@ -186,33 +186,6 @@ def test_an_evaluation_gives_way_to_a_signal_and_is_made_up_for(finished, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_the_same(finished, tmp_path, capsys):
-    assert run(tmp_path, "--config.checkpoint.keep=2") == 0
-    flip_a_bit(tmp_path / "checkpoints/8")
-    assert run(tmp_path, "--config.checkpoint.keep=2") == 0
-    printed = capsys.readouterr()
-    assert "checkpoint 8 is damaged (" in printed.err
-    assert "resumed from step 6" in printed.out
-    assert (tmp_path / "damaged/8").is_dir()
-    assert rows(tmp_path) == rows(finished)
-    for a, b in zip(*(leaves(workdir) for workdir in (tmp_path, finished)), strict=True):
-        np.testing.assert_array_equal(a, b)
-    for checkpoint_folder in (tmp_path / "checkpoints").iterdir():
-        flip_a_bit(checkpoint_folder)
-    assert run(tmp_path) == cli.USER_ERROR
-    assert "checkpoints is good" in capsys.readouterr().err.splitlines()[-1]
-    assert checkpoint.Reader(tmp_path).steps()[-2:] == [6, 8]
-
-
-def flip_a_bit(folder):
-    """Of the parameters' file."""
-    (data,) = (folder / "model/d").glob("*")
-    content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 1
-    data.write_bytes(content)
-
-
-@pytest.mark.slow
 def test_a_run_may_skip_updates_that_are_not_finite(tmp_path, monkeypatch, capsys):
     """The fifth batch holds a NaN: its update leaves the state as it was, and is counted."""
     real = parts.train_batches
