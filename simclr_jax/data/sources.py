@@ -4,11 +4,11 @@ Nothing here knows about order, epochs or augmentation; that is the pipeline's. 
 the source for a config's data keys.
 """
 
-import contextlib
 import io
 import logging
 import re
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -126,7 +126,7 @@ class Readable:
 
     An unreadable image is replaced by the next readable one, counted, and named once in the log;
     or, with on_bad_image='error', it ends the run. Each image is decoded once more, the first time
-    it is seen, to know that the pipeline will not fail on it.
+    it is seen and whenever its bytes are others, to know that the pipeline will not fail on it.
 
     With labelled=False the source's labels are not used: all are -1.
     """
@@ -134,7 +134,7 @@ class Readable:
     def __init__(self, source: Source, *, on_bad_image: str, labelled: bool = True):
         self._source = source
         self._on_bad_image = on_bad_image
-        self._good = np.zeros(len(source), bool)
+        self._good = np.zeros(len(source), np.uint32)  # CRC-32 of what was decoded; 0: nothing
         self._pool = ThreadPoolExecutor(8)
         self._lock = threading.Lock()  # the pool's threads report
         self.bad: dict[int, str] = {}
@@ -172,15 +172,15 @@ class Readable:
 
     def _prepare(self, index: int, data: bytes | None) -> bytes | None:
         """The image as JPEG or PNG bytes that TensorFlow decodes, or None."""
-        if data is not None and self._good[index]:
-            with contextlib.suppress(Exception):  # it has changed since
-                return transcode(data)
+        crc = zlib.crc32(data or b"")
+        if data is not None and crc == self._good[index] != 0:
+            return transcode(data)
         try:
             data = check(data)
         except ValueError as error:
             self._report(int(index), str(error))
             return None
-        self._good[index] = True
+        self._good[index] = crc
         return data
 
     def _report(self, index: int, reason: str) -> None:

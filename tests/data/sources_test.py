@@ -152,12 +152,20 @@ def test_unreadable_images_can_end_the_run(damaged):
         source.load([0, 1, 2])
 
 
-def test_a_file_that_vanishes_is_replaced(damaged):
+def spoil(path):
+    """Zeroes the second half of the file."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2].ljust(len(data), b"\0"))
+
+
+@pytest.mark.parametrize("harm", [os.remove, spoil])
+def test_a_file_that_vanishes_or_rots_after_it_was_read_is_replaced(damaged, harm):
     source = readable(damaged, eval_split="train")
     source.load([0])
-    os.remove(damaged / "0.jpg")
+    harm(damaged / "0.jpg")
     images, _ = source.load([0])
     assert round(pixel(images[0])[0] / 20) == 1
+    assert "0.jpg" in source.describe(next(iter(source.bad)))
 
 
 def test_names_cannot_forge_lines_of_the_log(tmp_path, monkeypatch):
