@@ -79,11 +79,31 @@ def evaluate(
         images = with_data(run_config, config.data) if same else run_config
         networks: Iterable[Network] = [Network.untrained(run_config, images=images)]
     elif watch:
-        networks = (Network.trained(reader, found) for found in watched(reader, root))
-    else:
+        found = (unless_pruned(reader, step) for step in watched(reader, root))
+        networks = (network for network in found if network is not None)
+    elif step is not None:
         networks = [Network.trained(reader, find_step(reader, str(run), step))]
+    else:
+        networks = [newest(reader, str(run))]
     for network in networks:
         evaluate_one(Task(config, network, root), protocol)
+
+
+def newest(reader: checkpoint.Reader, run: str) -> Network:
+    """The newest checkpoint's network, while the run may go on."""
+    while (network := unless_pruned(reader, find_step(reader, run, None))) is None:
+        pass
+    return network
+
+
+def unless_pruned(reader: checkpoint.Reader, step: int) -> Network | None:
+    """A checkpoint's network; None where the run has pruned it meanwhile."""
+    try:
+        return Network.trained(reader, step)
+    except UserError:
+        if step in reader.steps():
+            raise
+        return None
 
 
 def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
@@ -92,7 +112,7 @@ def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
     while True:
         new = [step for step in reader.steps() if step not in seen]
         seen.update(new)
-        yield from (step for step in new if step in reader.steps())  # not pruned meanwhile
+        yield from new
         run_config = configs.from_json(configs.read(root))
         imported = run_config.data.num_examples is None
         if imported or parts.schedule(run_config).total_steps in seen:

@@ -1,14 +1,16 @@
 """The eval binary on a tiny run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from simclr_jax import cli
+from simclr_jax import checkpoint, cli
 from simclr_jax import eval as evaluation
 from simclr_jax.data import pipeline
+from simclr_jax.errors import UserError
 from simclr_jax.evals import features
 from simclr_jax.network import Network
 
@@ -59,7 +61,7 @@ def test_another_checkpoint_layer_or_split_has_other_features(finished):
 
 
 def test_a_damaged_run_is_named(finished, tmp_path, capsys):
-    for text in ("", "{}", '{"config"'):
+    for text in ("", "{}", '{"config"', '{"config": []}', '{"config": {}}', "[" * 100_000):
         (tmp_path / "config.json").write_text(text)
         assert run(KNN, f"--run={tmp_path}", "--untrained") == cli.USER_ERROR
         assert "config.json: damaged" in capsys.readouterr().err.splitlines()[-1]
@@ -101,6 +103,19 @@ def test_augmented_linear_evaluation_runs(finished):
     assert run(LINEAR, f"--run={finished}", "--config.linear.augment=true",
                "--config.linear.epochs=1", "--config.linear.batch_size=104") == 0  # fmt: skip
     assert result(finished, "linear", "8")["num_examples"] == 360
+
+
+def test_a_checkpoint_that_is_pruned_meanwhile_is_passed_over_a_damaged_one_is_not(
+    finished, tmp_path
+):
+    shutil.copytree(finished, tmp_path / "run")
+    reader = checkpoint.Reader(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/4")
+    assert evaluation.unless_pruned(reader, 4) is None
+    assert evaluation.newest(reader, "run").step == 8
+    (tmp_path / "run/checkpoints/8/digests/metadata").unlink()
+    with pytest.raises(UserError, match="checkpoints/8: is damaged"):
+        evaluation.unless_pruned(reader, 8)
 
 
 def test_watch_evaluates_every_checkpoint_and_ends_with_the_run(finished, capsys):
