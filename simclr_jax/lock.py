@@ -59,28 +59,35 @@ def hold(workdir: epath.Path) -> Iterator[None]:
 
 def _kernel_lock(path: epath.Path) -> int | None:
     """An open, locked file; None where the file system has no locks."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not _is_at(file, path):  # somebody has removed it since it was opened
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(file, path)
+            if _is_at(file, path):
+                os.ftruncate(file, 0)
+                os.write(file, json.dumps(_owner()).encode())
+                os.fsync(file)
+                return file
+        except UserError:
             os.close(file)
-            return _kernel_lock(path)
-        os.ftruncate(file, 0)
-        os.write(file, json.dumps(_owner()).encode())
-        os.fsync(file)
-    except BlockingIOError:
-        text = b""
-        for _ in range(20):  # its owner may just be about to write who it is
-            text = text or os.pread(file, 4096, 0)
-            time.sleep(0 if text else 0.05)
-        os.close(file)
-        raise _in_use(path, text) from None
-    except OSError as error:
-        os.close(file)
-        if error.errno in _UNSUPPORTED:
-            return None
-        raise
-    return file
+            raise
+        except OSError as error:
+            os.close(file)
+            if error.errno in _UNSUPPORTED:
+                return None
+            raise
+        os.close(file)  # somebody has removed it since it was opened
+
+
+def _lock(file: int, path: epath.Path) -> None:
+    for tries in reversed(range(20)):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(file, 4096, 0)
+            if owner or not tries:
+                raise _in_use(path, owner) from None
+            time.sleep(0.05)  # its owner has not said yet who it is, or is just leaving
 
 
 def _is_at(file: int, path: epath.Path) -> bool:

@@ -66,6 +66,14 @@ def test_a_dead_owners_lock_is_taken_over(tmp_path):
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
 
+def test_a_lock_that_its_owner_is_just_leaving_is_waited_for(tmp_path):
+    leaving = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(leaving, fcntl.LOCK_EX)
+    threading.Timer(0.2, os.close, [leaving]).start()
+    with lock.hold(epath.Path(tmp_path)):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
 @pytest.fixture
 def renewed(monkeypatch):
     """As in a bucket, but faster: one lives for half a second without being renewed."""
