@@ -6,13 +6,15 @@ config.json) and `digests`: the SHA-256 of each array and of the config, recompu
 read, for a flipped bit looks like any other number.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
 import re
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,7 +24,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from simclr_jax import processes
-from simclr_jax.errors import LOST_DISK, HostError, UserError
+from simclr_jax.buckets import is_remote
+from simclr_jax.errors import LOST_DISK, HostError, UserError, as_host_error
 from simclr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -60,8 +63,11 @@ class Checkpoints:
         self._policy = _LatestAndBest(keep, best)
         for row in rows:
             self.evaluated(row["step"], row)
+        folder = self._root / "checkpoints"
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: is a file where the checkpoints' folder belongs")
         self._manager = ocp.CheckpointManager(
-            self._root / "checkpoints",
+            folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._policy,
                 cleanup_tmp_directories=True,
@@ -78,18 +84,35 @@ class Checkpoints:
 
         Args:
           config: what `config.describe` returned.
+
+        Raises:
+          HostError: it cannot be written; as from all that follow a save under way.
         """
         arrays = {"model": _model(state), "optimizer": _optimizer(state)}
-        if not self._manager.save(step, args=_to_save(arrays, config)):
-            raise RuntimeError(f"checkpoint {step} was not saved: Orbax has a later one")
+        with self._writing():
+            if not self._manager.save(step, args=_to_save(step, arrays, config)):
+                raise RuntimeError(f"checkpoint {step} was not saved: Orbax has a later one")
 
     def check(self) -> None:
         """Raises what a save under way has failed with, if it has."""
-        self._manager.check_for_errors()
+        with self._writing():
+            self._manager.check_for_errors()
 
     def wait(self) -> None:
         """Returns when the save under way is complete."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            missing = "NOT_FOUND" in str(error)  # as TensorStore says that a folder is gone
+            if as_host_error(error) is not error or not (isinstance(error, OSError) or missing):
+                raise
+            folder, reason = self._root / "checkpoints", " ".join(str(error).split())[:200]
+            raise HostError(f"{folder}: cannot be written ({reason})") from error
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, ascending."""
@@ -146,14 +169,14 @@ class Checkpoints:
                 while target.exists():
                     target = target.with_name(f"{step}-{again}")
                     again += 1
-                (self._root / "checkpoints" / str(step)).rename(target)
+                _move(self._root / "checkpoints" / str(step), target)
                 _log.warning("checkpoint %d is damaged (%s): moved to %s", step, reason, target)
         processes.all_have(True)
         self._manager.reload()
 
     def close(self) -> None:
         """Waits for a save under way."""
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
 
 
@@ -196,6 +219,10 @@ class Reader:
         try:
             return read()
         except DamagedError as error:
+            if step not in self.steps():
+                raise UserError(
+                    f"{self._folder / str(step)}: is gone: the run has gone on and pruned it"
+                ) from error
             raise UserError(
                 f"{self._folder / str(step)}: is damaged ({error}); use another checkpoint"
             ) from error
@@ -239,7 +266,28 @@ def save_model(
       config: what `config.describe` returned.
     """
     with ocp.CheckpointManager(epath.Path(workdir) / "checkpoints") as manager:
-        manager.save(step, args=_to_save({"model": variables}, config))
+        manager.save(step, args=_to_save(step, {"model": variables}, config))
+
+
+def check_path(flag: str, folder: epath.PathLike) -> None:
+    """Raises UserError where Orbax could not read again what it writes below a folder."""
+    path = str(folder)
+    wrong = " ".join(sorted(set("*?[]\\") & set(path)))  # it looks for its own files by a pattern
+    if any("\ud800" <= letter <= "\udfff" for letter in path):
+        wrong = "bytes that are not UTF-8"
+    if wrong:
+        raise UserError(
+            f"--{flag}={path!a}: no checkpoint can be read below a folder with {wrong} in its "
+            "path; use one of another name"
+        )
+
+
+def _move(folder: epath.Path, target: epath.Path) -> None:
+    """Also to another disk, where the checkpoints' folder is a link to one."""
+    if is_remote(folder):
+        folder.rename(target)
+    else:
+        shutil.move(str(folder), str(target))
 
 
 def _model(state: TrainState) -> dict[str, Any]:
@@ -250,8 +298,10 @@ def _optimizer(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "opt_state": state.opt_state}
 
 
-def _to_save(arrays: dict[str, Any], config: dict[str, Any]) -> ocp.args.Composite:
-    digests: dict[str, Any] = {"arrays": _digests(arrays), "config": _of_json(config)}
+def _to_save(step: int, arrays: dict[str, Any], config: dict[str, Any]) -> ocp.args.Composite:
+    digests: dict[str, Any] = {
+        "step": step, "arrays": _digests(arrays), "config": _of_json(config),
+    }  # fmt: skip
     digests["these"] = _of_json(digests)
     return ocp.args.Composite(
         **{item: ocp.args.StandardSave(tree) for item, tree in arrays.items()},
@@ -295,6 +345,8 @@ def _described(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, Any
         raise DamagedError("its digests are not what was saved")
     if digests["config"] != _of_json(config):
         raise DamagedError("its config is not what was saved")
+    if digests.get("step", step) != step:
+        raise DamagedError(f"it is checkpoint {digests['step']} under another number")
     return digests, config
 
 

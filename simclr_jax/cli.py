@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ _STATUS = {
     HostError: 3,
     PreemptedError: PREEMPTED,
 }
+_OTHER_KIND = (IsADirectoryError, NotADirectoryError, FileExistsError)  # than what belongs there
 
 
 def run(
@@ -50,6 +52,9 @@ def run(
       joins: whether it works together with the same command's other processes.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # was closed before the process began
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     log = logging.getLogger("simclr_jax")
     log.handlers, log.propagate = [logging.StreamHandler(sys.stderr)], False
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -76,6 +81,8 @@ def _explained(error: Exception) -> Exception:
     """The error, or what it comes from outside our code."""
     if type(error) in _STATUS:
         return error
+    if isinstance(error, _OTHER_KIND) and error.filename:
+        return UserError(f"{error.filename}: {error.strerror}; move it away")
     found = as_host_error(error)
     return processes.as_lost(error) if found is error else found  # type: ignore[return-value]
 

@@ -126,8 +126,10 @@ def read(workdir: epath.Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
         described = json.loads(path.read_text())
-        from_json(described)
-    except (ValueError, KeyError, TypeError) as error:
+        config = from_json(described)
+        for section in ("data", "model", "train"):
+            config[section]  # KeyError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged, not the description of a run ({error})") from error
     return described
 

@@ -101,13 +101,20 @@ def read_rows(path: epath.PathLike) -> list[Row]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if _is_row(row):
             rows.append(row)
         elif number < len(lines) or content.endswith(b"\n"):
             _log.warning("%s: line %d is no row of metrics; left out", path, number)
     return rows
+
+
+def _is_row(value: Any) -> bool:
+    """Whether it has a step, and numbers."""
+    if not isinstance(value, dict) or not isinstance(value.get("step"), int):
+        return False
+    return all(number is None or isinstance(number, int | float) for number in value.values())
 
 
 class MetricsLog:

@@ -132,6 +132,13 @@ class Run:
         )
         self.start, self.state = self.restored(rows, allow_config_change)
         self.rows = [row for row in rows if row["step"] <= self.start]
+        logged = self.rows[-1]["step"] if self.rows else 0
+        if self.start - logged > config.log.every_steps and processes.is_primary():
+            _log.warning(
+                "%s has no rows from step %d to the checkpoint's: were they removed?",
+                root / "metrics.jsonl",
+                logged + 1,
+            )
         if processes.is_primary():
             configs.write(root, self.described)
             announce(config, self.state, schedule.total_steps)
@@ -179,18 +186,27 @@ class Run:
         if found is not None:
             processes.say(f"resumed from step {found[0]}")
             return found
+        intervals = [every(config.checkpoint, config)]
         if rows and (root / "config.json").exists():
-            check(configs.read(root))
-        self.check_none_is_missing(rows)
+            stored = configs.read(root)
+            check(stored)
+            before = configs.from_json(stored)
+            intervals.append(every(before.checkpoint, before))
+        self.check_none_is_missing(rows, intervals)
         if rows:
             processes.say(f"no checkpoint in {root}: its {len(rows)} steps are trained again")
         return 0, states.on_mesh(initial, self.mesh)
 
-    def check_none_is_missing(self, rows: list[metrics.Row]) -> None:
-        """Raises UserError where a checkpoint must have been completed, and there is none."""
-        save_every = every(self.config.checkpoint, self.config)
+    def check_none_is_missing(self, rows: list[metrics.Row], intervals: list[int | None]) -> None:
+        """Raises UserError where a checkpoint must have been completed, and there is none.
+
+        Args:
+          rows: of metrics.jsonl.
+          intervals: steps between two checkpoints, now and as the run had it.
+        """
         reached = rows[-1]["step"] if rows else 0
-        if (self.root / "damaged").exists() or (save_every and reached > 2 * save_every):
+        overdue = all(steps and reached > 2 * steps for steps in intervals)
+        if (self.root / "damaged").exists() or overdue:
             raise UserError(
                 f"--workdir={self.root}: metrics.jsonl reaches step {reached}, yet there is no "
                 "checkpoint; put one back, or begin in another workdir"
@@ -370,6 +386,7 @@ def resolve(config: ConfigDict) -> tuple[Readable, Readable]:
 def open_workdir(workdir: str) -> epath.Path:
     """The run's folder, made if it is missing."""
     check_installed(workdir)
+    checkpoint.check_path("workdir", workdir)
     root = epath.Path(workdir).expanduser()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -379,7 +396,9 @@ def open_workdir(workdir: str) -> epath.Path:
         raise UserError(
             f"--workdir={workdir}: cannot be made ({error.strerror}); name a folder to write in"
         ) from error
-    return root if is_remote(root) else root.resolve()
+    root = root if is_remote(root) else root.resolve()
+    checkpoint.check_path("workdir", root)
+    return root
 
 
 def online_evaluation(

@@ -211,6 +211,46 @@ def test_where_none_is_good_nothing_is_moved_and_the_run_does_not_begin_again(tm
     saved.close()
 
 
+def test_a_checkpoint_under_another_number_is_not_taken_for_that_one(tmp_path, mesh1):
+    saved_twice(tmp_path, mesh1)
+    (tmp_path / "checkpoints/2").rename(tmp_path / "checkpoints/7")
+    assert restored(tmp_path, mesh1) == (1, True)
+    assert (tmp_path / "damaged/7").is_dir()
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file", "1.tmp"), ValueError("NOT_FOUND: 1.tmp/d/a")]
+)
+def test_a_save_whose_folder_is_gone_ends_with_a_line(tmp_path, mesh1, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")
+    for name in ("save", "check_for_errors", "wait_until_finished"):
+        monkeypatch.setattr(saved._manager, name, fail)
+    for write in (lambda: saved.save(1, state_at(1, mesh1), {}), saved.check, saved.wait):
+        with pytest.raises(HostError, match="checkpoints: cannot be written"):
+            write()
+    monkeypatch.undo()
+    saved.close()
+
+
+def test_an_evaluation_says_of_a_pruned_checkpoint_that_it_is_gone(tmp_path, mesh1):
+    saved_twice(tmp_path, mesh1)
+    reader = checkpoint.Reader(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints/1")
+    with pytest.raises(UserError, match="checkpoints/1: is gone"):
+        reader.config(1)
+
+
+@pytest.mark.parametrize("name", ["run[1]", "a*b", "what?", "back\\slash", "\udcff"])
+def test_folders_below_which_orbax_finds_nothing_again_are_refused(name):
+    with pytest.raises(UserError, match=r"--workdir=.*: no checkpoint can be read below") as error:
+        checkpoint.check_path("workdir", f"/runs/{name}/seed 0")
+    assert str(error.value).isascii()
+    checkpoint.check_path("workdir", "/runs/it's {fine} ünï #1")
+
+
 def test_another_networks_checkpoint_is_named_and_stays(tmp_path, mesh1):
     saved_twice(tmp_path, mesh1)
     saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")

@@ -147,21 +147,21 @@ def assert_same_run(workdir, whole):
 def test_killed_again_and_again_the_run_is_the_same(trainer, steps, whole, tmp_path, pytestconfig):
     """Every restart goes on from the newest checkpoint.
 
-    Of five kills two land inside a save, and one at any moment of starting: while it imports,
+    Of three kills one lands inside a save, and one at any moment of starting: while it imports,
     restores, clears up, or compiles.
     """
     kills = pytestconfig.getoption("--kills")
     rng, inside, newest, started_in = random.Random(0), 0, None, 0.0
     for kill in range(1, kills + 1):
         process, begin = trainer(tmp_path), time.monotonic()
-        starting = kill % 5 == 0
+        starting = kill % 3 == 0
         if starting:
-            time.sleep(rng.random() * started_in)
+            time.sleep(rng.random() * 0.7 * started_in)
         else:
             row = (newest or 0) + rng.randrange(5, 22)  # checkpoints are made every seven steps
             wait_for_rows(process, tmp_path, min(row, steps - 15))
             started_in = started_in or time.monotonic() - begin
-            if kill % 2:
+            if kill % 3 == 1:
                 time.sleep(rng.random() * 0.05)
             else:
                 wait(process, lambda: unfinished(tmp_path))
@@ -181,7 +181,7 @@ def test_killed_again_and_again_the_run_is_the_same(trainer, steps, whole, tmp_p
     out, err = trainer(tmp_path).communicate(timeout=300)
     assert newest, "no kill came after a save"
     assert f"resumed from step {newest}\n" in out, err
-    assert inside >= kills // 3
+    assert inside >= kills // 4
     assert_same_run(tmp_path, whole())
 
 
@@ -427,7 +427,7 @@ def test_a_disk_that_others_fill_ends_the_logging_with_3(trainer, steps, whole, 
         prefix=small_disk(folder, 4000),
     )  # fmt: skip
     inside = Path(f"/proc/{process.pid}/root{folder}")
-    wait(process, lambda: checkpoints(inside) == [20])
+    wait(process, lambda: 20 in checkpoints(inside))
     with contextlib.suppress(OSError), open(inside / "ballast", "wb", buffering=0) as ballast:
         while True:
             ballast.write(bytes(512))

@@ -76,10 +76,13 @@ def test_a_line_that_is_no_row_is_left_out_with_a_warning(tmp_path, monkeypatch)
     lines = []
     monkeypatch.setattr(metrics._log, "warning", lambda text, *args: lines.append(text % args))
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 1}\n\xff\x00{"st\n{"step": 3}\n{"step": 4')
+    deep = b"[" * 100_000
+    odd = b'\xff\x00{"st\n{"step": 2, "eval_top1": "x"}\n' + deep + b"\n[1]\n"
+    path.write_bytes(b'{"step": 1}\n' + odd + b'{"step": 3}\n{"step": 4')
     assert metrics.read_rows(path) == [{"step": 1}, {"step": 3}]
-    assert len(lines) == 1
-    assert "line 2 is no row" in lines[0]
+    assert [line.split(":")[1] for line in lines] == [
+        f" line {number} is no row of metrics; left out" for number in (2, 3, 4, 5)
+    ]
 
 
 def test_a_file_that_is_removed_meanwhile_is_missed(tmp_path):

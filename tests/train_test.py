@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -96,6 +97,43 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(finished, tmp_pat
     assert run(tmp_path / "run") == cli.USER_ERROR
     assert "reaches step 8, yet there is no checkpoint" in capsys.readouterr().err.splitlines()[-1]
     assert rows(tmp_path / "run") == rows(finished)
+
+
+def test_more_checkpoints_may_be_asked_for_before_there_is_one(finished, tmp_path, capsys):
+    """The run had saved at its end only: that it has reached step 8 without one is no loss."""
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    path = tmp_path / "run/config.json"
+    described = json.loads(path.read_text())
+    described["config"]["checkpoint"]["every_steps"] = 100
+    path.write_text(json.dumps(described))
+    assert run(tmp_path / "run", "--config.checkpoint.every_steps=2") == 0
+    assert "its 8 steps are trained again" in capsys.readouterr().out
+    assert rows(tmp_path / "run") == rows(finished)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.json.tmp"])
+def test_a_folder_where_a_file_belongs_is_named(finished, tmp_path, capsys, name):
+    shutil.copytree(finished, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    assert run(tmp_path / "run") == cli.USER_ERROR
+    assert f"{path}: Is a directory; move it away" in capsys.readouterr().err
+
+
+def test_a_process_without_stdout_trains(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "run")
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run(tmp_path / "run") == 0
+    sys.stdout.close()
+
+
+def test_rows_that_are_gone_are_missed(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run/metrics.jsonl").unlink()
+    assert run(tmp_path / "run") == 0
+    assert "has no rows from step 1 to the checkpoint's" in capsys.readouterr().err
 
 
 class KilledError(Exception):
@@ -229,10 +267,13 @@ def test_a_run_may_skip_updates_that_are_not_finite(tmp_path, monkeypatch, capsy
         (["config.train.steps=3"], "config.train.steps=3: unexpected argument"),
         (["--workers=3"], "Unknown command line flag 'workers'"),
         (["extra"], "extra"),
+        (["--workdir=runs/run[1]"], "--workdir='runs/run[1]': no checkpoint can be read below"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_status_2_and_a_line(tmp_path, capsys, overrides, line):
-    status = run(tmp_path / "run", *overrides)
+    with pytest.raises(SystemExit) as status:
+        train.main([*TINY, "--config.train.steps=8", f"--workdir={tmp_path}/run", *overrides])
+    status = status.value.code
     captured = capsys.readouterr()
     assert status == cli.USER_ERROR
     assert line in captured.err.strip().splitlines()[-1]
