@@ -12,6 +12,7 @@ from simclr_jax.step import classifier_loss, views_of
 COUNT = 3
 
 
+@pytest.mark.slow
 def test_with_moving_averages_microbatches_on_eight_devices_equal_the_whole_batch(mesh1, mesh8):
     """Gradients, statistics, parameters and metrics of three steps, with recomputation by stage."""
     with jax.enable_x64(True):

@@ -99,6 +99,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(finished, tmp_pat
     assert rows(tmp_path / "run") == rows(finished)
 
 
+@pytest.mark.slow
 def test_more_checkpoints_may_be_asked_for_before_there_is_one(finished, tmp_path, capsys):
     """The run had saved at its end only: that it has reached step 8 without one is no loss."""
     shutil.copytree(finished, tmp_path / "run")
@@ -122,6 +123,7 @@ def test_a_folder_where_a_file_belongs_is_named(finished, tmp_path, capsys, name
     assert f"{path}: Is a directory; move it away" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_process_without_stdout_trains(finished, tmp_path, monkeypatch):
     shutil.copytree(finished, tmp_path / "run")
     monkeypatch.setattr(sys, "stdout", None)

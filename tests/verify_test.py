@@ -15,6 +15,7 @@ def run(capsys, *flags):
     return status.value.code, printed.out.splitlines(), printed.err.splitlines()
 
 
+@pytest.mark.slow
 def test_a_sound_step_passes_and_the_table_names_what_was_compared(capsys):
     status, out, err = run(capsys)
     assert (status, err) == (0, [])
