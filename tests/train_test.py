@@ -183,6 +183,7 @@ def test_unlabelled_training_has_no_classifier(finished, tmp_path):
     assert rows(tmp_path)[0]["contrastive_loss"] == rows(finished)[0]["contrastive_loss"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tmp_path, capsys):
     status = run(
         tmp_path, "--config.optim.name=momentum", "--config.optim.lr=1e30",
