@@ -24,9 +24,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from simclr_jax import processes
-from simclr_jax.buckets import is_remote
 from simclr_jax.errors import LOST_DISK, HostError, UserError, as_host_error
 from simclr_jax.state import TrainState
+from simclr_jax.store.files import is_remote
 
 _log = logging.getLogger(__name__)
 _LOGGERS = {"absl": logging.CRITICAL, "orbax": logging.CRITICAL, "asyncio": logging.CRITICAL}

@@ -82,7 +82,8 @@ def _explained(error: Exception) -> Exception:
     if type(error) in _STATUS:
         return error
     if isinstance(error, _OTHER_KIND) and error.filename:
-        return UserError(f"{error.filename}: {error.strerror}; move it away")
+        place = error.filename2 or error.filename  # The second one is a rename's target.
+        return UserError(f"{place}: {error.strerror}; move it away")
     found = as_host_error(error)
     return processes.as_lost(error) if found is error else found  # type: ignore[return-value]
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from simclr_jax.configs import default
 from simclr_jax.errors import UserError
+from simclr_jax.store import files
 
 
 def load(argv: Sequence[str]) -> ConfigDict:
@@ -153,10 +154,8 @@ def _with_tuples(value: Any) -> Any:
 
 
 def write(workdir: epath.Path, described: dict[str, Any]) -> None:
-    """Writes WORKDIR/config.json, whole or not at all."""
-    partial = workdir / "config.json.tmp"
-    partial.write_text(json.dumps(described, indent=2) + "\n")
-    partial.replace(workdir / "config.json")
+    """Writes WORKDIR/config.json."""
+    files.write(workdir / "config.json", (json.dumps(described, indent=2) + "\n").encode())
 
 
 # Keys that may change when a run goes on, as they do not change what it computes.

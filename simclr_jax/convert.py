@@ -10,9 +10,9 @@ export writes RUN/export/FORMAT-STEP (or --to) and checks it against our own fea
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from simclr_jax import config as configs
 from simclr_jax.configs import default
 from simclr_jax.errors import DifferenceError, UserError
 from simclr_jax.network import Network, find_step, open_run
+from simclr_jax.store import files
 from simclr_jax.weights import exports, tf_files
 from simclr_jax.weights.authors import from_reference
 
@@ -97,19 +98,13 @@ def import_weights(values: flags.FlagValues) -> None:
     )
     described["imported_from"] = str(origin)
     variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
-    # A run whole or not at all; in a bucket nothing can be renamed.
-    partial = root if "://" in to else root.with_name(f".{root.name}.{os.getpid()}.tmp")
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_model(partial, step, variables, described)
-        configs.write(partial, described)
-        if partial != root:
-            partial.rename(root)
+        with files.replacing(root) as (folder,):
+            folder.mkdir(parents=True)
+            checkpoint.save_model(folder, step, variables, described)
+            configs.write(folder, described)
     except OSError as error:
         raise UserError(f"--to={to}: cannot be written ({error.strerror})") from error
-    finally:
-        if partial != root:
-            shutil.rmtree(partial, ignore_errors=True)
     print(
         f"imported ResNet-{model.depth} x{model.width:g}"
         f"{f', sk_ratio {model.sk_ratio:g}' if model.sk_ratio else ''}"
@@ -147,15 +142,12 @@ def export_weights(values: flags.FlagValues) -> None:
         raise UserError(f"--to={target}: exists already; remove it or name another")
     network = Network.trained(reader, step)
     options = {"pth": values.pth} if values.format == "torchvision" else {}
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        partial.mkdir(parents=True)
-        about = write(network, partial, values.format, lambda *args: writer(*args, **options))
-        partial.rename(target)
+        with files.replacing(target) as (folder,):
+            folder.mkdir(parents=True)
+            about = write(network, Path(folder), values.format, partial(writer, **options))
     except OSError as error:
         raise UserError(f"--to={target}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     print(
         f"exported step {step} as {target}; {', '.join(about['checked'])} agree with ours to "
         f"{about['relative_difference']:.1e}"

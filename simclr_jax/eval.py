@@ -6,7 +6,6 @@ Writes RUN/eval/PROTOCOL/STEP/result.json (STEP is 'untrained' for the untrained
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +24,7 @@ from simclr_jax.data.sources import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals import embed, features, knn, linear
 from simclr_jax.network import Network, find_step, open_run
+from simclr_jax.store import files
 
 POLL_SECONDS = 5.0
 
@@ -225,9 +225,7 @@ def evaluate_one(task: Task, protocol: Callable[[Task], dict[str, Any]]) -> None
     if processes.is_primary():
         path = task.folder / "result.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps(result, indent=2) + "\n")
-        partial.replace(path)
+        files.write(path, (json.dumps(result, indent=2) + "\n").encode())
         print(f"{task.config.protocol} of {network.name}: {describe(result)}  ({path})", flush=True)
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from etils import epath
 
-from simclr_jax.buckets import is_remote
 from simclr_jax.errors import FULL_DISK, UserError, as_host_error
+from simclr_jax.store.files import is_remote
 
 RENEW_SECONDS = 10.0
 STALE_SECONDS = 40.0

@@ -12,8 +12,9 @@ from typing import IO, Any, TextIO
 
 from etils import epath
 
-from simclr_jax.buckets import GrowingObject, is_remote
 from simclr_jax.errors import HostError
+from simclr_jax.store import files
+from simclr_jax.store.files import GrowingObject, is_remote
 
 Row = dict[str, Any]
 
@@ -46,11 +47,7 @@ class MetricsFile:
         if is_remote(self._path):
             self._file = GrowingObject(self._path, kept)
         else:
-            partial = self._path.with_name(self._path.name + ".tmp")
-            with partial.open("wb") as file:
-                file.write(kept)
-                _to_disk(file)
-            partial.replace(self._path)
+            files.write(self._path, kept)
             self._file = self._path.open("ab")
 
     def write(self, row: Row) -> None:
@@ -72,7 +69,8 @@ class MetricsFile:
         if isinstance(self._file, GrowingObject):
             self._file.flush()
             return
-        _to_disk(self._file)
+        self._file.flush()
+        os.fsync(self._file.fileno())
         try:
             there = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
         except FileNotFoundError:
@@ -82,11 +80,6 @@ class MetricsFile:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _to_disk(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def read_rows(path: epath.PathLike) -> list[Row]:

@@ -11,10 +11,10 @@ from simclr_jax import checkpoint, parts
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
-from simclr_jax.buckets import check_installed, is_remote
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.store.files import check_client, is_remote
 
 
 class Network(NamedTuple):
@@ -73,7 +73,7 @@ def open_run(run: str | None) -> epath.Path:
     """The run's folder. Raises UserError if no run is there."""
     if not run:
         raise UserError("--run: required, the folder of a run of simclr-train")
-    check_installed(run)
+    check_client(run)
     root = epath.Path(run).expanduser()
     if not (root / "config.json").exists():
         raise UserError(f"--run={run}: no run there (no config.json)")

@@ -10,7 +10,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from simclr_jax import buckets
+from simclr_jax.store import files
 
 FLUSH_SECONDS = 10.0  # between two writes to disk
 
@@ -27,7 +27,7 @@ class Board:
     """
 
     def __init__(self, folder: epath.Path, *, last_step: int):
-        if buckets.is_remote(folder):
+        if files.is_remote(folder):
             scheme = str(folder).partition("://")[0]
             record_writer.register_writer_factory(scheme, _Factory())
         record_writer.directory_check(str(folder))
@@ -55,19 +55,19 @@ class Board:
 class _Factory:
     """How tensorboardX opens its event files in a bucket; its own way needs Google's client."""
 
-    def open(self, path: str) -> buckets.GrowingObject:
+    def open(self, path: str) -> files.GrowingObject:
         return _Events(path)
 
     def directory_check(self, path: str) -> None:
         epath.Path(path).mkdir(parents=True, exist_ok=True)
 
 
-class _Events(buckets.GrowingObject):
+class _Events(files.GrowingObject):
     """An event file in a bucket."""
 
     def flush(self) -> None:
         """As tensorboardX asks after each event: not oftener than a bucket allows."""
-        if time.monotonic() - self._at > buckets.UPLOAD_SECONDS:
+        if time.monotonic() - self._uploaded_at > files.UPLOAD_SECONDS:
             super().flush()
 
     def close(self) -> None:

@@ -23,7 +23,6 @@ from simclr_jax import checkpoint, cli, lock, metrics, parts, processes, rules
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
-from simclr_jax.buckets import check_installed, is_remote
 from simclr_jax.data import pipeline
 from simclr_jax.data.order import batch_examples
 from simclr_jax.data.sources import Readable
@@ -31,6 +30,7 @@ from simclr_jax.errors import FULL_DISK, HostError, PreemptedError, UserError
 from simclr_jax.evals.online import OnlineEvaluation
 from simclr_jax.health import Health, write_batch
 from simclr_jax.preemption import Preemption
+from simclr_jax.store.files import check_client, is_remote
 
 MIN_PATIENCE = 100  # steps, before a run's health is judged by where its loss and embeddings are
 
@@ -385,7 +385,7 @@ def resolve(config: ConfigDict) -> tuple[Readable, Readable]:
 
 def open_workdir(workdir: str) -> epath.Path:
     """The run's folder, made if it is missing."""
-    check_installed(workdir)
+    check_client(workdir)
     checkpoint.check_path("workdir", workdir)
     root = epath.Path(workdir).expanduser()
     try:

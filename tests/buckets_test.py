@@ -12,8 +12,9 @@ from fake_bucket import Backend, Bucket, serve
 from orbax.checkpoint._src.path import gcs_utils
 from PIL import Image
 
-from simclr_jax import buckets, metrics, train
 from simclr_jax import eval as evaluation
+from simclr_jax import metrics, train
+from simclr_jax.store import files
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_images_runs_and_evaluations_live_in_a_bucket(bucket, rng, capsys):
 
 
 def test_a_file_that_grows_is_uploaded_whole_and_not_at_every_write(bucket, monkeypatch):
-    monkeypatch.setattr(buckets, "UPLOAD_SECONDS", 3600.0)
+    monkeypatch.setattr(files, "UPLOAD_SECONDS", 3600.0)
     file = metrics.MetricsFile("gs://bucket/metrics.jsonl", last_step=0)
     for step in (1, 2, 3):
         file.write({"step": step})

@@ -113,7 +113,7 @@ def test_more_checkpoints_may_be_asked_for_before_there_is_one(finished, tmp_pat
     assert rows(tmp_path / "run") == rows(finished)
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "config.json.tmp"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.json"])
 def test_a_folder_where_a_file_belongs_is_named(finished, tmp_path, capsys, name):
     shutil.copytree(finished, tmp_path / "run")
     path = tmp_path / "run" / name

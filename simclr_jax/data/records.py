@@ -1,6 +1,7 @@
 """TFDS datasets by random access: ArrayRecord as it is, TFRecord through an index of offsets."""
 
 import hashlib
+import io
 import os
 import struct
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from simclr_jax.errors import UserError
+from simclr_jax.store import files
 
 # A TFRecord is: length uint64, its CRC uint32, the data, their CRC uint32.
 _HEADER, _FOOTER = 12, 4
@@ -211,10 +213,9 @@ def _index_shard(path: str, size: int) -> tuple[bytes | None, np.ndarray]:
             position += _HEADER + length + _FOOTER
     offsets = _spans(path, spans, position, size)
     cached.parent.mkdir(parents=True, exist_ok=True)
-    partial = cached.with_suffix(f".{os.getpid()}.tmp")
-    with partial.open("wb") as file:
-        np.save(file, offsets, allow_pickle=False)
-    partial.rename(cached)  # whole or not at all, whoever else writes it
+    array = io.BytesIO()
+    np.save(array, offsets, allow_pickle=False)
+    files.write(cached, array.getvalue())
     return None, offsets
 
 

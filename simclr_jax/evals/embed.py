@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from simclr_jax import processes
-from simclr_jax.buckets import is_remote
 from simclr_jax.data.sources import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals.features import Extractor
 from simclr_jax.metrics import Count
+from simclr_jax.store import files
 
 FILES = ("features.npz", "features.parquet")
 
@@ -44,44 +44,33 @@ def write(
     count = Count("embedded", sum(map(len, sources.values())), sys.stderr)
     total = dim = 0
     sinks: list[Archive | Table] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        here = epath.Path(scratch) if is_remote(folder) else folder
-        with ExitStack() as stack:
-            if processes.is_primary():
-                partial = [here / f"{name}.tmp" for name in FILES]
-                stack.callback(lambda: [path.unlink(missing_ok=True) for path in partial])
-                try:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    archive, table = (stack.enter_context(path.open("wb")) for path in partial)
-                except OSError as error:
-                    raise UserError(
-                        f"config.embed.dir={str(folder)!r}: cannot be written ({error.strerror})"
-                    ) from error
-                sinks = [Archive(archive, labelled=labelled), Table(table, labelled=labelled)]
-            for split, source in sources.items():
-                start = 0
-                for batch, readable in extractor.batches(source):
-                    indices = start + np.flatnonzero(readable)
-                    start, dim = start + len(readable), batch.x.shape[1]
-                    total += len(indices)
-                    for sink in sinks:
-                        sink.write(
-                            split,
-                            [_text(source.name(index)) for index in indices.tolist()],
-                            batch.labels[readable],
-                            batch.x[readable],
-                        )
-                    count.add(len(readable))
-            for sink in sinks:
-                sink.close()
-            if sinks:
-                for file in (archive, table):
-                    file.close()
-                for path, name in zip(partial, FILES, strict=True):
-                    if is_remote(folder):
-                        path.copy(folder / name, overwrite=True)
-                    else:
-                        path.replace(folder / name)
+    with ExitStack() as stack:
+        if processes.is_primary():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                paths = stack.enter_context(files.replacing(*(folder / name for name in FILES)))
+                archive, table = (stack.enter_context(path.open("wb")) for path in paths)
+            except OSError as error:
+                raise UserError(
+                    f"config.embed.dir={str(folder)!r}: cannot be written ({error.strerror})"
+                ) from error
+            sinks = [Archive(archive, labelled=labelled), Table(table, labelled=labelled)]
+        for split, source in sources.items():
+            start = 0
+            for batch, readable in extractor.batches(source):
+                indices = start + np.flatnonzero(readable)
+                start, dim = start + len(readable), batch.x.shape[1]
+                total += len(indices)
+                for sink in sinks:
+                    sink.write(
+                        split,
+                        [_text(source.name(index)) for index in indices.tolist()],
+                        batch.labels[readable],
+                        batch.x[readable],
+                    )
+                count.add(len(readable))
+        for sink in sinks:
+            sink.close()
     count.end()
     return {
         "num_examples": total,

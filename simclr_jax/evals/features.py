@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from simclr_jax.data.order import permutation
 from simclr_jax.data.sources import Readable
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.step import to_float
+from simclr_jax.store import files
 
 CALIBRATION_BATCHES = 16
 ROWS_PER_DEVICE = 64  # of a batch whose size nobody chose
@@ -206,11 +206,9 @@ def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: An
     features = extractor.evaluation(source)
     if processes.is_primary():
         folder.mkdir(parents=True, exist_ok=True)
-        partial_path = path.with_suffix(f".{os.getpid()}.tmp")
-        file = io.BytesIO()  # a file in a bucket can neither be sought in nor appended to
-        np.savez(file, x=features.x, labels=features.labels)
-        partial_path.write_bytes(file.getvalue())
-        partial_path.replace(path)
+        archive = io.BytesIO()
+        np.savez(archive, x=features.x, labels=features.labels)
+        files.write(path, archive.getvalue())
     return features
 
 

@@ -1,0 +1,116 @@
+"""Files that are there whole or not at all, on a disk and in a bucket.
+
+A disk renames, so what is unfinished lies beside its place under another name. A bucket holds whole
+objects: what is written there is put together in memory or in a local folder, and then uploaded.
+"""
+
+import contextlib
+import importlib
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+
+from etils import epath
+
+from simclr_jax.errors import HostError
+
+UPLOAD_SECONDS = 5.0  # The shortest time between two uploads of one object; a bucket allows 1 s.
+
+
+def check_client(path: epath.PathLike) -> None:
+    """Raises HostError where the path lies in Google's storage and its client is not installed."""
+    if not str(path).startswith("gs://"):
+        return
+    try:
+        importlib.import_module("google.cloud.storage")
+    except ImportError as error:
+        raise HostError(f"{path}: needs Google's client: pip install 'simclr_jax[gcs]'") from error
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Whether the path lies in a bucket (gs://…)."""
+    return "://" in str(path)
+
+
+def write(path: epath.PathLike, content: bytes) -> None:
+    """Makes `content` the content of a file: readers see the old file or the new one."""
+    if is_remote(path):
+        epath.Path(path).write_bytes(content)
+        return
+    with replacing(path) as (unfinished,), unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing(*targets: epath.PathLike) -> Iterator[tuple[epath.Path, ...]]:
+    """Gives a path for each target, at which the caller makes a file or a folder.
+
+    They take the targets' places when the block ends, and are removed when it raises. A file
+    replaces a file; a folder takes the place of an empty folder or of none.
+
+    Yields:
+      Local paths of which nothing exists yet, in the order of the targets.
+    """
+    places = [epath.Path(target) for target in targets]
+    with contextlib.ExitStack() as stack:
+        unfinished = []
+        for place in places:
+            folder = place.parent
+            if is_remote(place):
+                folder = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            unfinished.append(folder / f".{place.name}.{os.getpid()}.tmp")
+        try:
+            yield tuple(unfinished)
+            for path, place in zip(unfinished, places, strict=True):
+                if is_remote(place):
+                    _upload(path, place)
+                else:
+                    os.replace(path, place)
+        finally:
+            for path in unfinished:
+                _remove(path)
+
+
+def _upload(path: epath.Path, place: epath.Path) -> None:
+    """Copies a file, or every file below a folder; the folder's own files come last."""
+    if not path.is_dir():
+        path.copy(place, overwrite=True)
+        return
+    files = [epath.Path(parent) / name for parent, _, names in os.walk(path) for name in names]
+    for file in sorted(files, key=lambda file: -len(file.parts)):
+        file.copy(place / str(file.relative_to(path)), overwrite=True)
+
+
+def _remove(path: epath.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+class GrowingObject:
+    """An object in a bucket to be appended to: held in memory, and uploaded whole now and then."""
+
+    def __init__(self, path: epath.PathLike, content: bytes = b""):
+        self._path = epath.Path(path)
+        self._content = bytearray(content)
+        self._uploaded, self._uploaded_at = len(content), -math.inf
+
+    def write(self, data: bytes) -> None:
+        self._content += data
+        if time.monotonic() - self._uploaded_at > UPLOAD_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Uploads what is new."""
+        if len(self._content) > self._uploaded or self._uploaded_at < 0:
+            self._path.write_bytes(bytes(self._content))
+            self._uploaded, self._uploaded_at = len(self._content), time.monotonic()
+
+    close = flush
