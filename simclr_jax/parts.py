@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 
 from simclr_jax import losses, optim
 from simclr_jax import mesh as meshes
+from simclr_jax.augment.draws import Views, blur_taps
 from simclr_jax.data import pipeline, sources
-from simclr_jax.data.augment import blur_taps
+from simclr_jax.data.order import Order
 from simclr_jax.models.resnet import stem_for
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.state import TrainState
@@ -158,6 +159,30 @@ def jitted(step: Step, mesh: Mesh) -> jax.stages.Wrapped:
     )
 
 
+def order(config: ConfigDict, examples: int, batch_size: int | None = None) -> Order:
+    """Which of `examples` comes when, in batches of batch_size (None: train.batch_size)."""
+    return Order(
+        examples,
+        batch_size or config.train.batch_size,
+        seed=config.seed,
+        block=config.data.shuffle_block,
+        window=config.data.shuffle_window,
+    )
+
+
+def views(config: ConfigDict) -> Views:
+    """How the two views of an image are made."""
+    return Views(
+        size=config.data.image_size,
+        count=2,
+        ops=tuple(config.augment.ops),
+        strength=config.augment.strength,
+        brightness=config.augment.brightness,
+        crop_area=tuple(config.augment.crop_area),
+        blur_on=config.augment.blur_on,
+    )
+
+
 def train_batches(
     config: ConfigDict,
     source: sources.Readable,
@@ -168,21 +193,12 @@ def train_batches(
     batch_size: int | None = None,
 ) -> pipeline.Batches:
     """Two views of each image, as `pipeline.train_batches`, by the config's keys."""
-    data, augment = config.data, config.augment
     return pipeline.train_batches(
         source,
-        batch_size=batch_size or config.train.batch_size,
+        order(config, len(source), batch_size),
+        views(config),
         rows=rows,
-        seed=config.seed,
         start_step=start_step,
         stop_step=stop_step,
-        image_size=data.image_size,
-        ops=tuple(augment.ops),
-        strength=augment.strength,
-        brightness=augment.brightness,
-        crop_area=tuple(augment.crop_area),
-        blur_on=augment.blur_on,
-        transfer_dtype=data.transfer_dtype,
-        shuffle_block=data.shuffle_block,
-        shuffle_window=data.shuffle_window,
+        transfer_dtype=config.data.transfer_dtype,
     )

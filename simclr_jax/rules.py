@@ -11,8 +11,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from simclr_jax import config as configs
+from simclr_jax.augment.draws import BRIGHTNESS, OPS
 from simclr_jax.configs import default
-from simclr_jax.data.augment import BRIGHTNESS, OPS
 from simclr_jax.errors import UserError
 from simclr_jax.losses import LOSSES
 from simclr_jax.models.heads import HEADS

@@ -14,53 +14,13 @@ import jax.numpy as jnp
 import optax
 
 from simclr_jax import losses, optim
+from simclr_jax.augment.device import views_of
 from simclr_jax.microbatches import two_passes
 from simclr_jax.state import TrainState
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, Metrics]]
-
-
-def to_float(images: jax.Array) -> jax.Array:
-    """uint8 images as they travel to [0, 1] float32; floats as they are."""
-    return images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images
-
-
-def gaussian_blur(images: jax.Array, sigma_N: jax.Array, *, radius: int) -> jax.Array:
-    """Blurs image i with sigma_N[i] pixels, zero padding; where sigma is 0 it stays as it is.
-
-    A blur along an axis is a banded matrix, so two small matrix products blur a batch in which
-    every image has its own sigma.
-
-    Args:
-      images: (N, S, S, 3) float in [0, 1].
-      sigma_N: (N,) pixels.
-      radius: of the kernel, pixels.
-
-    Returns:
-      (N, S, S, 3), clipped to [0, 1].
-    """
-    pixel = jnp.arange(images.shape[1])
-    distance = (pixel[:, None] - pixel[None, :]).astype(images.dtype)
-    taps = jnp.arange(-radius, radius + 1, dtype=images.dtype)
-    exponent_N = -1.0 / (2.0 * jnp.maximum(sigma_N.astype(images.dtype), 1e-6) ** 2)
-    total_N = jnp.sum(jnp.exp(exponent_N[:, None] * taps[None, :] ** 2), axis=1)
-    weight_NSS = jnp.exp(exponent_N[:, None, None] * distance[None] ** 2) / total_N[:, None, None]
-    band_NSS = jnp.where(jnp.abs(distance)[None] <= radius, weight_NSS, 0.0)
-    precision = jax.lax.Precision.HIGHEST
-    blurred = jnp.einsum("nij,njwc->niwc", band_NSS, images, precision=precision)
-    blurred = jnp.einsum("nij,nhjc->nhic", band_NSS, blurred, precision=precision)
-    return jnp.where(sigma_N[:, None, None, None] > 0, jnp.clip(blurred, 0.0, 1.0), images)
-
-
-def views_of(batch: Batch, *, blur_radius: int) -> jax.Array:
-    """The batch's views as the network sees them: (2n, S, S, 3) floats, an image's side by side."""
-    images = to_float(batch["image"])
-    images = images.reshape(-1, *images.shape[2:])
-    if blur_radius == 0:
-        return images
-    return gaussian_blur(images, batch["blur_sigma"].reshape(-1), radius=blur_radius)
 
 
 def classifier_loss(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
@@ -24,7 +23,6 @@ from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.data import pipeline
-from simclr_jax.data.order import batch_examples
 from simclr_jax.data.sources import Readable
 from simclr_jax.errors import FULL_DISK, HostError, PreemptedError, UserError
 from simclr_jax.evals.online import OnlineEvaluation
@@ -320,15 +318,7 @@ class Run:
         config = self.config
         if not processes.is_primary():
             return f"{self.root}"
-        index, epoch = batch_examples(
-            len(self.source),
-            row["step"] - 1,
-            batch_size=config.train.batch_size,
-            rows=np.arange(config.train.batch_size),
-            seed=config.seed,
-            block=config.data.shuffle_block,
-            window=config.data.shuffle_window,
-        )
+        index, epoch = parts.order(config, len(self.source)).batch(row["step"] - 1)
         examples = [
             {"index": int(i), "epoch": int(e), "name": self.source.name(int(i))}
             for i, e in zip(index, epoch, strict=True)

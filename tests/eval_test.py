@@ -46,18 +46,16 @@ def test_linear_uses_the_features_that_knn_cached(finished, monkeypatch):
 
 
 @pytest.mark.slow
-def test_another_checkpoint_layer_or_split_has_other_features(finished):
-    def cached():
-        return len(list((finished / "eval" / "features").glob("*.npz")))
-
-    run(KNN, f"--run={finished}")
-    before = cached()
-    for override in ("--step=4", "--config.features.layer=head1", "--untrained"):
-        assert run(KNN, f"--run={finished}", override) == 0
-    assert run(KNN, f"--run={finished}", "--config.data.eval_split=train") == 0
-    assert cached() == before + 3 * 2  # the training split serves as either
-    assert result(finished, "knn", "4")["checkpoint_step"] == 4
-    assert result(finished, "knn", "untrained")["untrained"] is True
+def test_another_checkpoint_layer_or_split_has_other_features(finished, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("eval"))
+    for override in ("--step=8", "--step=4", "--config.features.layer=head1", "--untrained"):
+        assert run(KNN, f"--run={copy}", override) == 0
+    assert run(KNN, f"--run={copy}", "--config.data.eval_split=train") == 0
+    cached = list((copy / "eval" / "features").glob("*.npz"))
+    assert len(cached) == 4 * 2  # the training split serves as either
+    assert result(copy, "knn", "4")["checkpoint_step"] == 4
+    assert result(copy, "knn", "untrained")["untrained"] is True
 
 
 def test_a_damaged_run_is_named(finished, tmp_path, capsys):

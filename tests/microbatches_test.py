@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from step_test import BATCH, batches, build, nt_xent, run, worst
 
+from simclr_jax.augment.device import views_of
 from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM
-from simclr_jax.step import classifier_loss, views_of
+from simclr_jax.step import classifier_loss
 
 COUNT = 3
 

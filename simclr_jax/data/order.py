@@ -5,6 +5,7 @@ batch of step k is rows k·B … (k+1)·B - 1 of it, so any step is reached in O
 processes.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -25,11 +26,13 @@ def epoch_order(n: int, *, seed: int, epoch: int, block: int = 1, window: int = 
     """The order (n,) int64 of one epoch.
 
     Args:
-      n: number of examples.
-      seed, epoch: what the order depends on.
-      block: neighbouring records that stay near each other, for storage that reads best in
-        sequence; 1 is an exact shuffle.
-      window: blocks are shuffled as wholes, then the records inside every `window` of them.
+      n: The number of examples.
+      seed: The seed of the run.
+      epoch: The number of the epoch, from 0.
+      block: The number of neighbouring records that stay near each other, for storage that reads
+        best in sequence; 1 is an exact shuffle.
+      window: The number of blocks among whose records the epoch shuffles, once the blocks have
+        been shuffled as wholes.
     """
     if block == 1:
         return permutation(n, seed=seed, stream=epoch)
@@ -42,22 +45,38 @@ def epoch_order(n: int, *, seed: int, epoch: int, block: int = 1, window: int = 
     return records[np.lexsort((raw[blocks:], np.arange(n) // (block * window)))]
 
 
-def batch_examples(
-    n: int,
-    step: int,
-    *,
-    batch_size: int,
-    rows: np.ndarray,
-    seed: int,
-    block: int = 1,
-    window: int = 1,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(index, epoch), both int64 (len(rows),), of some rows of the global batch of `step`."""
-    position = step * batch_size + np.asarray(rows, np.int64)
-    epoch, offset = np.divmod(position, n)
-    index = np.empty_like(position)
-    for value in np.unique(epoch):
-        here = epoch == value
-        order = epoch_order(n, seed=seed, epoch=int(value), block=block, window=window)
-        index[here] = order[offset[here]]
-    return index, epoch
+@dataclass(frozen=True)
+class Order:
+    """The endless sequence of a run's examples, epoch after epoch, cut into batches.
+
+    Attributes:
+      examples: The number of examples of an epoch.
+      batch_size: The number of examples of a global batch.
+      seed: The seed of the epochs' orders, below 2³¹.
+      block: See `epoch_order`.
+      window: See `epoch_order`.
+    """
+
+    examples: int
+    batch_size: int
+    seed: int
+    block: int = 1
+    window: int = 1
+
+    def batch(self, step: int, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The index and the epoch of each example of a batch, both int64.
+
+        Args:
+          step: The step of the batch, from 0.
+          rows: Which rows of the global batch to return, ints (n,); all of them by default.
+        """
+        rows = np.arange(self.batch_size) if rows is None else np.asarray(rows, np.int64)
+        epoch, offset = np.divmod(step * self.batch_size + rows, self.examples)
+        index = np.empty_like(epoch)
+        for number in np.unique(epoch):
+            order = epoch_order(
+                self.examples, seed=self.seed, epoch=int(number), block=self.block,
+                window=self.window,
+            )  # fmt: skip
+            index[epoch == number] = order[offset[epoch == number]]
+        return index, epoch

@@ -6,78 +6,55 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from simclr_jax.data import augment
-from simclr_jax.data.order import batch_examples
+from simclr_jax.augment import draws, host
+from simclr_jax.augment.draws import Views
+from simclr_jax.data.order import Order
 from simclr_jax.data.sources import Readable
 
 Batch = dict[str, np.ndarray]
 Batches = Generator[Batch, None, None]  # closing it ends its threads
 
-_FOREVER = 2**40  # steps
-
 
 def train_batches(
     source: Readable,
+    order: Order,
+    views: Views,
     *,
-    batch_size: int,
     rows: np.ndarray,
-    seed: int,
     start_step: int,
-    stop_step: int = _FOREVER,
-    image_size: int,
-    ops: tuple[str, ...],
-    strength: float,
-    brightness: str = "v2",
-    crop_area: tuple[float, float] = (0.08, 1.0),
-    blur_on: str = "device",
-    transfer_dtype: str = "uint8",
-    shuffle_block: int = 1,
-    shuffle_window: int = 1,
-    views: int = 2,
+    stop_step: int,
+    transfer_dtype: str,
 ) -> Batches:
     """Augmented batches from `start_step` on, a function of these arguments and the images alone.
 
     Args:
-      source: of images.
-      batch_size: of the global batch, source images.
-      rows: which rows of the global batch to produce, ascending.
-      seed: of the order and the augmentations.
-      start_step, stop_step: first step, and the one after the last.
-      image_size: of the views, pixels.
-      ops, strength, brightness, crop_area: see `augment.random_view`.
-      blur_on: 'device': the batch's blur_sigma is for the step to apply; 'host': applied here.
-      transfer_dtype: 'uint8' rounds to 1/255; 'float32' is exact.
-      shuffle_block, shuffle_window: see `order.epoch_order`.
-      views: of each image, drawn independently.
+      source: The images.
+      order: Which example comes when; its seed is that of the augmentations too.
+      views: How the views are made.
+      rows: Which rows of the global batch to produce, ascending.
+      start_step: The first step.
+      stop_step: The step after the last one.
+      transfer_dtype: The dtype in which images travel: 'uint8' rounds to 1/255, 'float32' is exact.
 
     Yields:
-      {"image": (n, views, size, size, 3) of transfer_dtype, "label": (n,) int32 (-1: none),
-      "blur_sigma": (n, views) float32 pixels (0: none)}, n = len(rows).
+      {"image": (n, V, size, size, 3) of transfer_dtype, "label": (n,) int32 (-1: none),
+      "blur_sigma": (n, V) float32 pixels that the device is to blur by (0: not at all)}, with
+      n = len(rows) and V = views.count.
     """
 
     def examples(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return batch_examples(
-            len(source), int(step), batch_size=batch_size, rows=rows, seed=seed,
-            block=shuffle_block, window=shuffle_window,
-        )  # fmt: skip
+        return order.batch(int(step), rows)
 
     def augmented(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, epoch: tf.Tensor) -> dict:
         image = decode(data)
-        images, sigmas = zip(
-            *(
-                augment.random_view(
-                    image, augment.image_key(seed, epoch, index, view), size=image_size, ops=ops,
-                    strength=strength, brightness=brightness, crop_area=crop_area,
-                    blur_here=blur_on == "host",
-                )
-                for view in range(views)
-            ),
-            strict=True,
-        )  # fmt: skip
+        shape = tf.shape(image)
+        keys = [draws.image_key(order.seed, epoch, index, view) for view in range(views.count)]
+        drawn = [draws.draw(key, shape[0], shape[1], views) for key in keys]
+        made = [host.random_view(image, draw, views) for draw in drawn]
         return {
-            "image": to_transfer(tf.stack(images), transfer_dtype),
+            "image": to_transfer(tf.stack([view for view, _ in made]), transfer_dtype),
             "label": label,
-            "blur_sigma": tf.stack(sigmas),
+            "blur_sigma": tf.stack([sigma for _, sigma in made]),
         }
 
     steps = tf.data.Dataset.range(start_step, stop_step)
@@ -90,7 +67,7 @@ def eval_batches(
     batch_size: int,
     rows: np.ndarray,
     image_size: int,
-    transfer_dtype: str = "uint8",
+    transfer_dtype: str,
     order: np.ndarray | None = None,
 ) -> Batches:
     """Every example once, in order (or those of `order`), in its evaluation view.
@@ -108,7 +85,7 @@ def eval_batches(
 
     def view(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, real: tf.Tensor) -> dict:
         del index
-        image = augment.eval_view(decode(data), size=image_size)
+        image = host.eval_view(decode(data), size=image_size)
         return {"image": to_transfer(image, transfer_dtype), "label": label, "mask": real > 0}
 
     steps = tf.data.Dataset.range(-(-total // batch_size))

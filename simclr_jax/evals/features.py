@@ -15,11 +15,12 @@ from jax.sharding import Mesh
 
 from simclr_jax import mesh as meshes
 from simclr_jax import processes
+from simclr_jax.augment.device import to_float
+from simclr_jax.augment.draws import CROP_AREA, Views
 from simclr_jax.data import pipeline
-from simclr_jax.data.order import permutation
+from simclr_jax.data.order import Order, permutation
 from simclr_jax.data.sources import Readable
 from simclr_jax.models.simclr import SimCLR
-from simclr_jax.step import to_float
 from simclr_jax.store import files
 
 CALIBRATION_BATCHES = 16
@@ -105,18 +106,18 @@ class Extractor:
         self, source: Readable, *, batch_size: int, seed: int, steps: int
     ) -> Iterator[Features]:
         """Endless epochs of randomly cropped and flipped images, a batch at a time."""
+        views = Views(
+            size=self.image_size, count=1, ops=("crop", "flip"), strength=0.0, brightness="v2",
+            crop_area=CROP_AREA, blur_on="host",
+        )  # fmt: skip
         for batch in pipeline.train_batches(
             source,
-            batch_size=batch_size,
+            Order(len(source), batch_size, seed),
+            views,
             rows=meshes.local_rows(self._mesh, batch_size),
-            seed=seed,
             start_step=0,
             stop_step=steps,
-            image_size=self.image_size,
-            ops=("crop", "flip"),
-            strength=0.0,
             transfer_dtype=self._transfer_dtype,
-            views=1,
         ):
             yield Features(self(batch["image"][:, 0]), gather(batch["label"], self._mesh))
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from simclr_jax import optim
-from simclr_jax.data.order import batch_examples, permutation
+from simclr_jax.data.order import Order, permutation
 from simclr_jax.evals.features import Features
 from simclr_jax.models.heads import Classifier
 from simclr_jax.step import classifier_loss
@@ -71,10 +71,9 @@ def logits(params: Any, x: np.ndarray, *, batch_size: int = 8192) -> np.ndarray:
 
 def shuffled(features: Features, *, batch_size: int, steps: int, seed: int) -> Iterator[Features]:
     """Batches of cached features, every epoch in a new order."""
+    order = Order(len(features.x), batch_size, seed)
     for step in range(steps):
-        index, _ = batch_examples(
-            len(features.x), step, batch_size=batch_size, rows=np.arange(batch_size), seed=seed
-        )
+        index, _ = order.batch(step)
         yield Features(features.x[index], features.labels[index])
 
 

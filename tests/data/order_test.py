@@ -5,11 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simclr_jax.data.order import batch_examples, epoch_order, permutation
-
-
-def rows(n):
-    return np.arange(n)
+from simclr_jax.data.order import Order, epoch_order, permutation
 
 
 def test_permutation_is_pinned():
@@ -45,10 +41,7 @@ def test_blocks_stay_within_their_window():
 
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (7, 7), (13, 5), (100, 32)])
 def test_batches_are_slices_of_the_endless_sequence(n, batch_size):
-    steps = [
-        batch_examples(n, step, batch_size=batch_size, rows=rows(batch_size), seed=1)
-        for step in range(3 * n)
-    ]
+    steps = [Order(n, batch_size, seed=1).batch(step) for step in range(3 * n)]
     index = np.concatenate([index for index, _ in steps])
     epoch = np.concatenate([epoch for _, epoch in steps])
     for number in range(batch_size):
@@ -58,11 +51,9 @@ def test_batches_are_slices_of_the_endless_sequence(n, batch_size):
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_rows_concatenate_to_the_global_batch(processes):
-    whole = batch_examples(50, 9, batch_size=16, rows=rows(16), seed=2)
-    shares = [
-        batch_examples(50, 9, batch_size=16, rows=share, seed=2)
-        for share in np.split(rows(16), processes)
-    ]
+    order = Order(50, 16, seed=2)
+    whole = order.batch(9)
+    shares = [order.batch(9, rows) for rows in np.split(np.arange(16), processes)]
     for k in range(2):
         np.testing.assert_array_equal(np.concatenate([share[k] for share in shares]), whole[k])
 
@@ -80,22 +71,21 @@ def test_processes_rows_concatenate_to_the_global_batch(processes):
 def test_any_epoch_has_each_example_once(n, per_process, processes, seed, first, block, window):
     """Of any length, batch and number of processes, from any step on: a whole epoch's rows."""
     batch = per_process * processes
+    order = Order(n, batch, seed, block=block, window=window)
     start = first * n // batch
     steps = range(start, start + 2 + -(-2 * n // batch))
     found = []
     for step in steps:
         for process in range(processes):
             own = np.arange(process, batch, processes)
-            index, epoch = batch_examples(
-                n, step, batch_size=batch, rows=own, seed=seed, block=block, window=window
-            )
+            index, epoch = order.batch(step, own)
             found += [(step * batch + r, *pair) for r, *pair in zip(own, epoch, index, strict=True)]
     found.sort()
     assert [position for position, _, _ in found] == [*range(start * batch, steps.stop * batch)]
     assert all(position // n == epoch for position, epoch, _ in found)
     whole = -(-start * batch // n)  # the first epoch that begins among these steps
     for number in (whole, whole + 1):
-        order = [index for _, epoch, index in found if epoch == number]
-        if len(order) == n:
-            assert sorted(order) == list(range(n))
+        shown = [index for _, epoch, index in found if epoch == number]
+        if len(shown) == n:
+            assert sorted(shown) == list(range(n))
     assert sum(epoch == whole for _, epoch, _ in found) == n

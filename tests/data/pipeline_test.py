@@ -1,17 +1,20 @@
 """(seed, step) → batches: the same whenever they are asked for, and by however many processes."""
 
-from itertools import islice
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from simclr_jax.data import folder
+from simclr_jax.data.order import Order
 from simclr_jax.data.pipeline import eval_batches, train_batches
 from simclr_jax.data.sources import Digits, Readable
 from simclr_jax.errors import UserError
+from support.views import ALL
 
 BATCH = 8
+VIEWS = replace(ALL, size=8, ops=("crop", "flip", "jitter", "blur"), blur_on="device")
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +22,20 @@ def digits():
     return Readable(Digits("test"), on_bad_image="error")
 
 
-def batches(source, count, *, start_step=0, rows=None, **kwargs):
-    options = {
-        "batch_size": BATCH, "rows": np.arange(BATCH) if rows is None else rows, "seed": 0,
-        "start_step": start_step, "image_size": 8, "ops": ("crop", "flip", "jitter", "blur"),
-        "strength": 1.0, **kwargs,
-    }  # fmt: skip
-    return list(islice(train_batches(source, **options), count))
+def batches(source, steps, *, start_step=0, rows=None, seed=0, transfer_dtype="uint8", **changes):
+    """Batches from `start_step` on, of views by `VIEWS` with changes."""
+    stream = train_batches(
+        source, Order(len(source), BATCH, seed), replace(VIEWS, **changes),
+        rows=np.arange(BATCH) if rows is None else rows, start_step=start_step,
+        stop_step=start_step + steps, transfer_dtype=transfer_dtype,
+    )  # fmt: skip
+    return list(stream)
+
+
+def evaluation(source, batch_size, **changes):
+    """Batches of evaluation views."""
+    options = {"image_size": 8, "transfer_dtype": "uint8", **changes}
+    return list(eval_batches(source, batch_size=batch_size, rows=np.arange(batch_size), **options))
 
 
 def assert_equal(a, b):
@@ -65,11 +75,8 @@ def test_seeds_epochs_and_views_differ(digits):
 
 
 def test_an_epoch_shows_every_image_once(digits):
-    kwargs = {"ops": (), "views": 1}
-    shown = np.concatenate([b["image"] for b in batches(digits, 45, **kwargs)])
-    everything = np.concatenate(
-        [b["image"] for b in eval_batches(digits, batch_size=40, rows=np.arange(40), image_size=8)]
-    )
+    shown = np.concatenate([b["image"] for b in batches(digits, 45, ops=(), count=1)])
+    everything = np.concatenate([b["image"] for b in evaluation(digits, 40)])
     assert sorted(x.tobytes() for x in shown) == sorted(x.tobytes() for x in everything)
 
 
@@ -81,8 +88,8 @@ def test_uint8_is_the_rounding_of_float32(digits):
 
 
 def test_blur_on_the_host_leaves_none_for_the_step(digits):
-    (device,) = batches(digits, 1, image_size=32)
-    (host,) = batches(digits, 1, image_size=32, blur_on="host")
+    (device,) = batches(digits, 1, size=32)
+    (host,) = batches(digits, 1, size=32, blur_on="host")
     assert (device["blur_sigma"] > 0).any()
     assert (host["blur_sigma"] == 0).all()
     sharp = device["blur_sigma"] == 0
@@ -96,15 +103,15 @@ def test_images_of_any_shape_have_two_views(tmp_path, size):
     for number in range(4):
         Image.new("RGB", size, (200, 100, 50)).save(tmp_path / f"{number}.png")
     source = Readable(folder.Root(str(tmp_path)).open("train"), on_bad_image="error")
-    (batch,) = batches(source, 1, batch_size=4, rows=np.arange(4))
+    (batch,) = batches(source, 1, rows=np.arange(4))
     assert batch["image"].shape[:2] == (4, 2)
     assert batch["image"].max() > 0
-    (one,) = eval_batches(source, batch_size=4, rows=np.arange(4), image_size=16)
+    (one,) = evaluation(source, 4, image_size=16)
     np.testing.assert_allclose(one["image"].reshape(-1, 3).mean(axis=0), (200, 100, 50), atol=2)
 
 
 def test_evaluation_pads_the_last_batch_and_masks_it(digits):
-    found = list(eval_batches(digits, batch_size=100, rows=np.arange(100), image_size=8))
+    found = evaluation(digits, 100)
     assert [int(b["mask"].sum()) for b in found] == [100, 100, 100, 60]
     labels = np.concatenate([b["label"][b["mask"]] for b in found])
     np.testing.assert_array_equal(labels, Digits("test").load(np.arange(360))[1])

@@ -1,0 +1,136 @@
+"""What the host does to an image: draws applied by TensorFlow, inside tf.data or eagerly.
+
+Images are (H, W, 3) float32 in [0, 1].
+
+Reference: Chen et al. 2020, appendix A (arXiv 2002.05709); the resize is that of the authors' code.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from simclr_jax.augment.draws import Draw, Jitter, Views, blur_taps
+
+EVAL_CROP_PROPORTION = 0.875
+
+
+def random_view(image: tf.Tensor, draw: Draw, views: Views) -> tuple[tf.Tensor, tf.Tensor]:
+    """Applies a draw to an image.
+
+    Args:
+      image: The image (H, W, 3), float32 in [0, 1].
+      draw: The random numbers of the view, from `draws.draw`.
+      views: How the views are made.
+
+    Returns:
+      The view (size, size, 3) float32 in [0, 1], and the sigma in pixels of the blur that the
+      device is still to apply (0: none).
+    """
+    if "crop" not in draw:
+        image = resize(image, views.size)
+    for name, apply in OPS.items():
+        if name in draw:
+            image = apply(image, draw[name], views)
+    image = tf.clip_by_value(image, 0.0, 1.0)
+    sigma = draw.get("blur", tf.constant(0.0))
+    if "blur" in draw and views.blur_on == "host":
+        image, sigma = tf.clip_by_value(gaussian_blur(image, sigma), 0.0, 1.0), tf.constant(0.0)
+    return image, sigma
+
+
+def resize(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Bicubic (Keys, a = -0.5) to (size, size), half-pixel centres, no antialiasing, unclipped."""
+    image = tf.image.resize(image, (size, size), method="bicubic", antialias=False)
+    return tf.ensure_shape(image, (size, size, 3))
+
+
+def crop_and_resize(image: tf.Tensor, box: tf.Tensor, views: Views) -> tf.Tensor:
+    """The part of the image in a box (y, x, height, width), resized to (size, size, 3)."""
+    y, x, height, width = tf.unstack(box)
+    return resize(image[y : y + height, x : x + width], views.size)
+
+
+def flip(image: tf.Tensor, flipped: tf.Tensor, views: Views) -> tf.Tensor:
+    """Mirrors the image from left to right where `flipped` is true."""
+    return tf.cond(flipped, lambda: tf.image.flip_left_right(image), lambda: image)
+
+
+def color_jitter(image: tf.Tensor, draw: Jitter, views: Views) -> tf.Tensor:
+    """Brightness, contrast, saturation and hue in the drawn order, clipped to [0, 1] after each."""
+
+    def apply(step: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        image = tf.switch_case(
+            step,
+            [
+                lambda: adjust_brightness(image, draw.brightness, version=views.brightness),
+                lambda: tf.image.adjust_contrast(image, draw.contrast),
+                lambda: tf.image.adjust_saturation(image, draw.saturation),
+                lambda: tf.image.adjust_hue(image, draw.hue),
+            ],
+        )
+        return tf.clip_by_value(image, 0.0, 1.0)
+
+    def jittered() -> tf.Tensor:
+        result = image
+        for position in range(4):
+            result = apply(draw.order[position], result)
+        return result
+
+    return tf.cond(draw.applied, jittered, lambda: image)
+
+
+def adjust_brightness(image: tf.Tensor, factor: tf.Tensor, *, version: str) -> tf.Tensor:
+    """Multiplies by `factor` (v2, as the authors' later code) or adds it (v1)."""
+    return image * factor if version == "v2" else image + factor
+
+
+def grey(image: tf.Tensor, applied: tf.Tensor, views: Views) -> tf.Tensor:
+    """Makes the image grey where `applied` is true."""
+    return tf.cond(applied, lambda: greyscale(image), lambda: image)
+
+
+def greyscale(image: tf.Tensor) -> tf.Tensor:
+    """The luma of the image in all three channels."""
+    return tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
+
+
+# What is done with the draw of an operation; the blur, which comes last, may be the device's.
+OPS: dict[str, Callable[[tf.Tensor, Any, Views], tf.Tensor]] = {
+    "crop": crop_and_resize,
+    "flip": flip,
+    "jitter": color_jitter,
+    "grey": grey,
+}
+
+
+def gaussian_blur(image: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
+    """Separable Gaussian blur with zero padding; sigma in pixels, 0 leaves the image as it is."""
+    size = image.shape[0]
+    offsets = tf.range(size, dtype=tf.float32)
+    distance = tf.abs(offsets[:, None] - offsets[None, :])
+    radius = blur_taps(size) // 2
+    tap = tf.range(-radius, radius + 1, dtype=tf.float32)
+    exponent = -1.0 / (2.0 * tf.maximum(sigma, 1e-6) ** 2)
+    weight = tf.exp(distance**2 * exponent) / tf.reduce_sum(tf.exp(tap**2 * exponent))
+    band = tf.where(distance <= radius, weight, 0.0)
+    blurred = tf.einsum("ij,jwc->iwc", band, image)
+    blurred = tf.einsum("ij,hjc->hic", band, blurred)
+    return tf.where(sigma > 0.0, blurred, image)
+
+
+def eval_view(image: tf.Tensor, *, size: int) -> tf.Tensor:
+    """The view that evaluation uses: central crop of 87.5 %, resized, clipped to [0, 1].
+
+    The crop keeps the (square) target's aspect. Up to 32 pixels there is no crop: small images are
+    all subject.
+    """
+    if size > 32:
+        shape = tf.shape(image)
+        side = tf.cast(tf.minimum(shape[0], shape[1]), tf.float32)
+        crop = tf.cast(tf.math.rint(EVAL_CROP_PROPORTION * side), tf.int32)
+        y, x = (shape[0] - crop + 1) // 2, (shape[1] - crop + 1) // 2
+        image = image[y : y + crop, x : x + crop]
+    elif image.shape[0] == size and image.shape[1] == size:
+        return image
+    return tf.clip_by_value(resize(image, size), 0.0, 1.0)

@@ -1,0 +1,146 @@
+"""The law of every random number: against NumPy, against SciPy, and against each other."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from simclr_jax.augment import draws, host
+from support.views import ALL, keys, mapped
+
+
+def test_keys_never_collide():
+    combinations = [
+        (seed, epoch, index, view)
+        for seed in (0, 1, 2**31 - 1)
+        for epoch in (0, 1, 2**31 - 1)
+        for index in (0, 1, 255, 256, 2**40)
+        for view in (0, 1, 255)
+    ]
+    seen = {
+        tuple(draws.fold(draws.image_key(s, tf.constant(e, tf.int64), i, v), draw).numpy())
+        for s, e, i, v in combinations
+        for draw in range(5)
+    }
+    assert len(seen) == 5 * len(combinations)
+
+
+def test_draws_of_operations_and_views_are_uncorrelated():
+    """Pairwise |r| < 0.05 over 4000 examples; 1/sqrt(4000) is 0.016."""
+
+    def numbers(i):
+        values = []
+        for view in range(2):
+            key = draws.image_key(0, 0, i, view)
+            for draw in range(1, 5):  # draw 0 is the crop's own
+                values.append(draws.uniform(draws.fold(key, draw), (2,), 0.0, 1.0))
+            box = draws.crop_box(100, 100, draws.fold(key, 0), area=(0.08, 1.0))
+            values.append(tf.cast(box, tf.float32)[::2])  # y and height
+        return tf.concat(values, axis=0)
+
+    table = mapped(numbers, 4000)
+    assert table.shape == (4000, 20)
+    correlation = np.corrcoef(table.T)
+    for box in (8, 18):  # a crop's height bounds its y
+        correlation[box, box + 1] = correlation[box + 1, box] = 0
+    assert np.abs(correlation - np.eye(20)).max() < 0.05
+
+
+def test_neighbouring_examples_and_epochs_are_uncorrelated():
+    def numbers(i):
+        kinds = [(0, i, 0), (1, i, 0), (0, i + 1, 0)]
+        return tf.concat(
+            [
+                draws.uniform(draws.fold(draws.image_key(0, *kind), 1), (1,), 0.0, 1.0)
+                for kind in kinds
+            ],
+            axis=0,
+        )
+
+    table = mapped(lambda i: numbers(2 * i), 4000)
+    assert np.abs(np.corrcoef(table.T) - np.eye(3)).max() < 0.05
+
+
+def crop_by_hand(rng, height, width, area=(0.08, 1.0)):
+    """The crop's law as TensorFlow documents it, in plain Python."""
+    for _ in range(100):
+        aspect = rng.uniform(3 / 4, 4 / 3)
+        smallest, largest = area[0] * height * width, area[1] * height * width
+        low = round(np.sqrt(smallest / aspect))
+        high = round(np.sqrt(largest / aspect))
+        if round(high * aspect) > width:
+            high = int((width + 0.5 - 1e-7) / aspect)
+        high, low = min(high, height), min(low, high)
+        crop_height = low + (rng.integers(0, high - low + 1) if low < high else 0)
+        crop_width = round(crop_height * aspect)
+        if not smallest <= crop_height * crop_width <= largest or crop_width > width:
+            continue
+        if crop_height * crop_width < 0.1 * height * width:
+            continue
+        y = rng.integers(0, height - crop_height + 1)
+        x = rng.integers(0, width - crop_width + 1)
+        return y, x, crop_height, crop_width
+    return 0, 0, height, width
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (150, 200), (500, 333)])
+def test_crops_follow_the_law(rng, shape):
+    boxes = mapped(
+        lambda i: draws.crop_box(*shape, draws.fold(draws.image_key(5, 0, i, 0), 0),
+                                   area=(0.08, 1.0)), 3000
+    )  # fmt: skip
+    expected = np.array([crop_by_hand(rng, *shape) for _ in range(3000)])
+    for name, of in {
+        "area": lambda b: b[:, 2] * b[:, 3],
+        "aspect": lambda b: b[:, 3] / b[:, 2],
+        "y": lambda b: b[:, 0],
+        "x": lambda b: b[:, 1],
+    }.items():
+        assert stats.ks_2samp(of(boxes), of(expected)).pvalue > 1e-3, name
+    assert (boxes[:, 0] + boxes[:, 2] <= shape[0]).all()
+    assert (boxes[:, 1] + boxes[:, 3] <= shape[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("version", "low", "width"),
+    [("v2", 0.3, 0.4), ("v1", 0.1, 0.8)],  # 0.5·U(0.6, 1.4) and 0.5 + U(-0.4, 0.4)
+)
+def test_jitter_changes_brightness_within_its_range(version, low, width):
+    grey = np.full((4, 4, 3), 0.5, np.float32)  # contrast, saturation and hue leave it alone
+    views = replace(ALL, strength=0.5, brightness=version)
+
+    def level(i):
+        key = draws.image_key(0, 0, i, 0)
+        seeds = draws.fold(key, 2), draws.fold(key, 3)
+        draw = draws.jitter(tf.constant(True), *seeds, strength=0.5, brightness=version)
+        return host.color_jitter(grey, draw, views)[0, 0, 0]
+
+    assert stats.kstest(mapped(level, 1000), stats.uniform(low, width).cdf).pvalue > 1e-3
+
+
+def test_probabilities_of_flip_jitter_grey_and_blur():
+    def gates(i):
+        draw = draws.draw(draws.image_key(0, 0, i, 0), 16, 16, ALL)
+        flags = draw["flip"], draw["jitter"].applied, draw["grey"]
+        return tf.stack([*(tf.cast(flag, tf.float32) for flag in flags), draw["blur"]])
+
+    flip, jitter, grey, sigma = mapped(gates, 2000).T
+    assert abs(flip.mean() - 0.5) < 0.05
+    assert abs(jitter.mean() - 0.8) < 0.04
+    assert abs(grey.mean() - 0.2) < 0.04
+    assert abs((sigma > 0).mean() - 0.5) < 0.05
+    assert stats.kstest(sigma[sigma > 0], stats.uniform(0.1, 1.9).cdf).pvalue > 1e-3
+
+
+def test_a_draw_has_the_operations_that_are_asked_for():
+    (key,) = keys(1)
+    assert list(draws.draw(key, 16, 16, ALL)) == ["crop", "flip", "jitter", "grey", "blur"]
+    assert list(draws.draw(key, 16, 16, replace(ALL, ops=("blur", "flip")))) == ["flip", "blur"]
+    assert list(draws.draw(key, 16, 16, replace(ALL, strength=0.0))) == ["crop", "flip", "blur"]
+
+
+@pytest.mark.parametrize(("size", "taps"), [(32, 3), (64, 7), (96, 9), (224, 23), (8, 1)])
+def test_blur_taps(size, taps):
+    assert draws.blur_taps(size) == taps
