@@ -42,12 +42,14 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
         chip_config_name=CHIPS[topology.partition(":")[0]].configuration,
     )
     mesh = meshes.make(list(description.devices))
-    schedule = parts.schedule(config)
-    tx = parts.optimizer(config, schedule.learning_rate)
-    model, size = parts.model(config), config.data.image_size
-    initial = partial(states.initialize, model, tx, seed=config.seed, image_size=size)
+    optimizer = parts.optimizer(config, parts.schedule(config).learning_rate)
+    objective, size = parts.objective(config, mesh), config.data.image_size
+    initial = partial(
+        states.initialize, objective.model, optimizer.tx, seed=config.seed, image_size=size
+    )
     state = states.abstract(initial, mesh)
-    lowered = parts.jitted(parts.step(config, mesh), mesh).lower(state, batch(config, mesh))
+    step = parts.step(config, objective, optimizer)
+    lowered = parts.jitted(step, mesh).lower(state, batch(config, mesh))
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

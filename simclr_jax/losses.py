@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.lax import Precision
 
 
@@ -21,8 +22,8 @@ def l2_normalize(z_ND: jax.Array) -> jax.Array:
 Gather = Callable[[jax.Array], jax.Array]
 
 
-def itself(x: jax.Array) -> jax.Array:
-    """The `gather` of rows that are not split."""
+def identity(x: jax.Array) -> jax.Array:
+    """The `gather` of rows that are on one device."""
     return x
 
 
@@ -33,7 +34,7 @@ def nt_xent(
     temperature: float,
     normalize: bool = True,
     block_rows: int | None = None,
-    gather: Gather = itself,
+    gather: Gather = identity,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Normalised temperature-scaled cross-entropy loss.
 
@@ -115,8 +116,8 @@ def _metrics(correct_N: jax.Array, entropy_N: jax.Array) -> dict[str, jax.Array]
     }
 
 
-def spread(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
-    """How far apart embeddings (B, D) of different images are: what a collapse shows in.
+def collapse(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
+    """How far apart the embeddings (B, D) of different images are: where a collapse shows.
 
     Returns:
       mean_similarity: the mean cosine similarity of two different images' embeddings, 1 where all
@@ -235,6 +236,12 @@ def _by_blocks(
 
     blocks = *map(split, of_rows_VN), split(jnp.arange(images)[None])[:, 0]
     return tuple(map(join, jax.lax.map(lambda block: rows(*block), blocks)))
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The mean cross-entropy and the accuracy of logits (N, C) against int labels (N,)."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return loss, (logits.argmax(axis=-1) == labels).astype(jnp.float32).mean()
 
 
 LOSSES = {"nt_xent": nt_xent}

@@ -4,6 +4,8 @@ Reference: You et al. 2017 (LARS, arXiv 1708.03888); Chen et al. 2020, appendix 
 which parameter is decayed and adapted are the authors' code's.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -47,27 +49,73 @@ def warmup_cosine(peak: float, warmup_steps: int, total_steps: int) -> optax.Sch
     return schedule
 
 
+class Optimizer(NamedTuple):
+    """An optimizer, as the train step uses it.
+
+    Attributes:
+      tx: The transformation of gradients into updates.
+      penalty: What the loss holds of the weight decay, a function of the parameters.
+      learning_rate: The schedule in `tx`, a function of the step.
+    """
+
+    tx: optax.GradientTransformation
+    penalty: Callable[[Params], jax.Array]
+    learning_rate: optax.Schedule
+
+
+def optimizer(name: str, learning_rate: optax.Schedule, *, weight_decay: float) -> Optimizer:
+    """The optimizer of that name.
+
+    For momentum and Adam, and for the supervised head under LARS, the decay belongs in the loss:
+    `loss_decay_mask` says where.
+
+    Args:
+      name: One of `OPTIMIZERS`.
+      learning_rate: The learning rate by step.
+      weight_decay: The factor of the weight decay, at least 0.
+    """
+
+    def penalty(params: Params) -> jax.Array:
+        return weight_decay * l2_penalty(params, loss_decay_mask(name, params))
+
+    transformations: dict[str, Callable[[optax.Schedule], optax.GradientTransformation]] = {
+        "lars": partial(lars, weight_decay=weight_decay),
+        "momentum": momentum,
+        "adam": adam,
+        "adamw": partial(adamw, weight_decay=weight_decay),
+    }
+    return Optimizer(transformations[name](learning_rate), penalty, learning_rate)
+
+
 class Kind(NamedTuple):
-    """What a parameter is, by its path in the tree; every rule below is made of these."""
+    """What a parameter is, by its path in the tree; every rule below is made of these.
+
+    Attributes:
+      batch_norm: Whether it is a batch norm's scale or bias.
+      bias: Whether it is the bias of a dense or convolution layer.
+      classifier: Whether it is a parameter of the supervised head.
+    """
 
     batch_norm: bool
-    bias: bool  # of a dense or convolution layer
-    classifier: bool  # any parameter of the supervised head
+    bias: bool
+    classifier: bool
 
 
 def kind_of(path: tuple[str, ...]) -> Kind:
     """Classifies the parameter at `path`.
 
     Raises:
-      ValueError: the path is none of the kinds known here; a new layer must be given one.
+      ValueError: The path is none of the kinds known here; a new layer must be given one.
     """
     module, leaf = path[-2], path[-1]
-    classifier = path[0] == "classifier"
-    if "bn" in module and leaf in ("scale", "bias"):
-        return Kind(True, False, classifier)
-    if leaf in ("kernel", "bias"):
-        return Kind(False, leaf == "bias", classifier)
-    raise ValueError(f"no weight-decay rule for the parameter {'/'.join(path)}")
+    batch_norm = "bn" in module and leaf in ("scale", "bias")
+    if not batch_norm and leaf not in ("kernel", "bias"):
+        raise ValueError(f"no weight-decay rule for the parameter {'/'.join(path)}")
+    return Kind(
+        batch_norm=batch_norm,
+        bias=leaf == "bias" and not batch_norm,
+        classifier=path[0] == "classifier",
+    )
 
 
 def _mask(params: Params, keep: Any) -> Mask:
@@ -158,18 +206,3 @@ def adamw(learning_rate: optax.Schedule, *, weight_decay: float) -> optax.Gradie
         return _mask(params, lambda kind: not (kind.batch_norm or kind.bias))
 
     return optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)
-
-
-def optimizer(
-    name: str, learning_rate: optax.Schedule, *, weight_decay: float
-) -> optax.GradientTransformation:
-    """The optimizer `name` (one of `OPTIMIZERS`).
-
-    For momentum and Adam, and for the supervised head under LARS, the decay belongs in the loss:
-    `loss_decay_mask` says where.
-    """
-    if name == "lars":
-        return lars(learning_rate, weight_decay=weight_decay)
-    if name == "adamw":
-        return adamw(learning_rate, weight_decay=weight_decay)
-    return {"momentum": momentum, "adam": adam}[name](learning_rate)

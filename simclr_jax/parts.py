@@ -18,8 +18,11 @@ from simclr_jax.data import pipeline, sources
 from simclr_jax.data.order import Order
 from simclr_jax.models.resnet import stem_for
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.objectives import Metrics
+from simclr_jax.objectives.contrastive import Contrastive, Loss
+from simclr_jax.objectives.microbatches import TwoPasses
 from simclr_jax.state import TrainState
-from simclr_jax.step import Loss, Metrics, train_step
+from simclr_jax.step import train_step
 
 Step = Callable[..., tuple[TrainState, Metrics]]
 
@@ -94,7 +97,7 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
         temperature=config.loss.temperature,
         normalize=config.loss.normalize,
         block_rows=2 * images // losses.blocks(own, max(2, block_rows)),
-        gather=losses.itself if mesh is None else partial(meshes.replicate, mesh=mesh),
+        gather=losses.identity if mesh is None else partial(meshes.replicate, mesh=mesh),
     )
 
 
@@ -121,7 +124,7 @@ def schedule(config: ConfigDict) -> Schedule:
     return Schedule(warmup, total, optim.warmup_cosine(peak, warmup, total))
 
 
-def optimizer(config: ConfigDict, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+def optimizer(config: ConfigDict, learning_rate: optax.Schedule) -> optim.Optimizer:
     """The optimizer over that learning rate."""
     return optim.optimizer(config.optim.name, learning_rate, weight_decay=config.optim.weight_decay)
 
@@ -132,19 +135,19 @@ def blur_radius(config: ConfigDict) -> int:
     return blur_taps(config.data.image_size) // 2 if here else 0
 
 
-def step(config: ConfigDict, mesh: Mesh) -> Step:
-    """`train_step` of this config on the mesh."""
-    rate = schedule(config).learning_rate
+def objective(config: ConfigDict, mesh: Mesh) -> Contrastive:
+    """What the run minimises over a global batch on the mesh."""
+    images = config.train.batch_size
+    return Contrastive(model(config), loss(config, images, mesh), blur_radius(config))
+
+
+def step(config: ConfigDict, objective: Contrastive, optimizer: optim.Optimizer) -> Step:
+    """`train_step`, in as many microbatches as the config says."""
+    count = config.train.microbatches
     return partial(
         train_step,
-        model=model(config),
-        tx=optimizer(config, rate),
-        loss=loss(config, config.train.batch_size, mesh),
-        learning_rate=rate,
-        optimizer=config.optim.name,
-        weight_decay=config.optim.weight_decay,
-        blur_radius=blur_radius(config),
-        microbatches=config.train.microbatches,
+        objective=objective if count == 1 else TwoPasses(objective, count),
+        optimizer=optimizer,
         skip_nonfinite=config.train.on_nonfinite == "skip",
     )
 

@@ -168,7 +168,7 @@ class Run:
         initial = partial(
             states.initialize,
             parts.model(config),
-            parts.optimizer(config, self.schedule.learning_rate),
+            parts.optimizer(config, self.schedule.learning_rate).tx,
             seed=config.seed,
             image_size=config.data.image_size,
         )
@@ -218,7 +218,9 @@ class Run:
         been checked and logged.
         """
         config, total = self.config, self.schedule.total_steps
-        step_fn = parts.jitted(parts.step(config, self.mesh), self.mesh)
+        objective = parts.objective(config, self.mesh)
+        optimizer = parts.optimizer(config, self.schedule.learning_rate)
+        step_fn = parts.jitted(parts.step(config, objective, optimizer), self.mesh)
         eval_every, save_every = every(config.eval, config), every(config.checkpoint, config)
         batches = parts.train_batches(
             config,

@@ -24,11 +24,12 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from simclr_jax import cli, optim, parts, processes, rules
+from simclr_jax import cli, losses, optim, parts, processes, rules
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.errors import DifferenceError, UserError
+from simclr_jax.objectives.contrastive import Contrastive
 
 IMAGES_PER_DEVICE = 4  # and microbatch: enough for every device to have its own statistics
 ORDERS = 3  # permutations of the batch that the floor is the largest difference of
@@ -37,7 +38,7 @@ ROUNDING = 3e-6  # relative; below it a floor is luck
 
 Array = np.ndarray
 Quantities = dict[str, dict[str, Array]]  # by kind, then by the parameter's name
-Sabotage = Callable[[Mapping[str, Any], int], dict[str, Any]]
+Sabotage = Callable[[Contrastive, int], Contrastive]
 
 
 def define(values: flags.FlagValues) -> None:
@@ -160,7 +161,7 @@ class Update:
     Args:
       config: of the run.
       mesh: to run on.
-      sabotage: what ruins the step's arguments, if anything.
+      sabotage: What plants a bug in the objective, if anything.
     """
 
     def __init__(self, config: ConfigDict, mesh: Mesh, sabotage: Sabotage | None = None):
@@ -168,13 +169,14 @@ class Update:
             config.optim.lr, config.train.batch_size, config.optim.lr_scaling
         )
         rate = optax.constant_schedule(peak or 0.1)
-        tx = optax.chain(recorder(), parts.optimizer(config, rate))
-        step = partial(parts.step(config, mesh), tx=tx, learning_rate=rate)
+        optimizer = parts.optimizer(config, rate)
+        optimizer = optimizer._replace(tx=optax.chain(recorder(), optimizer.tx))
+        objective = parts.objective(config, mesh)
         if sabotage is not None:
-            step = partial(step, **sabotage(step.keywords, mesh.size))
+            objective = sabotage(objective, mesh.size)
         self._mesh, self._rows = mesh, meshes.local_rows(mesh, config.train.batch_size)
-        self._step = parts.jitted(step, mesh)
-        state = states.on_mesh(partial(initial, config, tx), mesh)
+        self._step = parts.jitted(parts.step(config, objective, optimizer), mesh)
+        state = states.on_mesh(partial(initial, config, optimizer.tx), mesh)
         self._state = jax.tree.map(np.asarray, state)  # the step consumes what it is given
 
     def __call__(self, batch: Mapping[str, Array]) -> Quantities:
@@ -267,20 +269,20 @@ def report(differences: dict[str, Difference], floor: dict[str, float]) -> None:
     processes.say("verdict: all devices together take the step that one would, to rounding")
 
 
-# --sabotage: each takes the step's arguments and the number of devices, and returns those it ruins.
+# --sabotage: each takes the objective and the number of devices, and returns one with a bug.
 
 
-def local_negatives(arguments: Mapping[str, Any], devices: int) -> dict[str, Any]:
+def local_negatives(objective: Contrastive, devices: int) -> Contrastive:
     """Each device contrasts its own rows alone: a forgotten gather."""
-    keys = arguments["loss"].keywords
-    one = partial(arguments["loss"].func, **{**keys, "block_rows": None, "gather": lambda z: z})
+    right: Any = objective.loss
+    one = partial(right.func, **{**right.keywords, "block_rows": None, "gather": losses.identity})
 
     def loss(z_a: jax.Array, z_b: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         groups = (z.reshape(devices, -1, z.shape[-1]) for z in (z_a, z_b))
         loss, metrics = jax.vmap(one)(*groups)
         return loss.mean(), jax.tree.map(jnp.mean, metrics)
 
-    return {"loss": loss}
+    return dataclasses.replace(objective, loss=loss)
 
 
 class LocalNorm:
@@ -299,19 +301,20 @@ class LocalNorm:
         return outputs, jax.tree.map(lambda x: x.mean(axis=0), updated)
 
 
-def local_bn(arguments: Mapping[str, Any], devices: int) -> dict[str, Any]:
+def local_bn(objective: Contrastive, devices: int) -> Contrastive:
     """Each device normalises by its own rows' statistics: a forgotten sync."""
-    return {"model": LocalNorm(arguments["model"], devices)}
+    model: Any = LocalNorm(objective.model, devices)
+    return dataclasses.replace(objective, model=model)
 
 
-def mean_loss(arguments: Mapping[str, Any], devices: int) -> dict[str, Any]:
+def mean_loss(objective: Contrastive, devices: int) -> Contrastive:
     """The mean over devices of each one's share of the loss, where their sum is the loss."""
 
     def loss(z_a: jax.Array, z_b: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        value, metrics = arguments["loss"](z_a, z_b)
+        value, metrics = objective.loss(z_a, z_b)
         return value / devices, metrics
 
-    return {"loss": loss}
+    return dataclasses.replace(objective, loss=loss)
 
 
 SABOTAGE = {"local_negatives": local_negatives, "local_bn": local_bn, "mean_loss": mean_loss}

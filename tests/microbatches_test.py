@@ -7,8 +7,8 @@ import pytest
 from step_test import BATCH, batches, build, nt_xent, run, worst
 
 from simclr_jax.augment.device import views_of
+from simclr_jax.losses import cross_entropy
 from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM
-from simclr_jax.step import classifier_loss
 
 COUNT = 3
 
@@ -28,7 +28,7 @@ def test_with_their_own_statistics_microbatches_equal_the_plain_computation(mesh
     with jax.enable_x64(True):
         state, step = build(jnp.float64, mesh=mesh8, microbatches=COUNT, remat="block")
         batch = next(batches())
-        model = step.keywords["model"].clone(remat="none")
+        model = step.keywords["objective"].objective.model.clone(remat="none")
         divided = [{key: x[r::COUNT] for key, x in batch.items()} for r in range(COUNT)]
 
         def plain(params):
@@ -39,7 +39,7 @@ def test_with_their_own_statistics_microbatches_equal_the_plain_computation(mesh
                     views_of(rows, blur_radius=0), train=True, mutable=["batch_stats"],
                 )  # fmt: skip
                 z.append(outputs.z[-1].reshape(-1, 2, 6))
-                classified.append(classifier_loss(outputs.logits, jnp.repeat(rows["label"], 2))[0])
+                classified.append(cross_entropy(outputs.logits, jnp.repeat(rows["label"], 2))[0])
                 updated.append(new["batch_stats"])
             together = jnp.stack(z, axis=1).reshape(BATCH, 2, 6)
             contrastive, _ = nt_xent(together[:, 0], together[:, 1])

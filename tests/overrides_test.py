@@ -68,7 +68,9 @@ def start(values, config):
 def trace(config, schedule, mesh):
     if config.model.depth > 18 or config.data.image_size > 64 or len(STARTED) >= 40:
         return
-    model, tx = parts.model(config), parts.optimizer(config, schedule.learning_rate)
+    objective = parts.objective(config, mesh)
+    optimizer = parts.optimizer(config, schedule.learning_rate)
+    model, tx = objective.model, optimizer.tx
     size, n = config.data.image_size, config.train.batch_size
     state = jax.eval_shape(partial(states.initialize, model, tx, seed=0, image_size=size))
     batch = {
@@ -76,7 +78,7 @@ def trace(config, schedule, mesh):
         "label": jax.ShapeDtypeStruct((n,), np.int32),
         "blur_sigma": jax.ShapeDtypeStruct((n, 2), np.float32),
     }
-    after, _ = jax.eval_shape(parts.step(config, mesh), state, batch)
+    after, _ = jax.eval_shape(parts.step(config, objective, optimizer), state, batch)
     assert jax.tree.structure(after) == jax.tree.structure(state)
 
 

@@ -2,7 +2,6 @@
 
 import zlib
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,10 @@ from simclr_jax import losses, optim
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.objectives.contrastive import Contrastive
+from simclr_jax.objectives.microbatches import TwoPasses
 from simclr_jax.step import train_step
+from simclr_jax.verify import recorder
 
 BATCH, SIZE, CLASSES, STEPS = 24, 8, 3, 3  # 24 rows: three a device, and no power of two
 
@@ -27,18 +29,6 @@ def rate(step):
     return jnp.asarray([0.5, 0.3, 0.2], jnp.float32)[step]
 
 
-class Recorded(NamedTuple):
-    gradient: Any
-
-
-def record() -> optax.GradientTransformation:
-    """Passes gradients on and keeps the last ones in its state, where the tests compare them."""
-    return optax.GradientTransformation(
-        lambda params: Recorded(jax.tree.map(jnp.zeros_like, params)),
-        lambda grads, state, params=None: (grads, Recorded(grads)),
-    )
-
-
 def build(dtype, *, mesh=None, loss=None, tx=None, classes=CLASSES, microbatches=1, **model):
     """(state, step) of a small network.
 
@@ -49,9 +39,10 @@ def build(dtype, *, mesh=None, loss=None, tx=None, classes=CLASSES, microbatches
         depth=10, width=1 / 16, stem="small", head_dim=6, classes=classes, dtype=dtype, **model
     )
     if loss is None:
-        gather = partial(meshes.replicate, mesh=mesh) if mesh else losses.itself
+        gather = partial(meshes.replicate, mesh=mesh) if mesh else losses.identity
         loss = partial(nt_xent, block_rows=BATCH, gather=gather)
-    tx = optax.chain(record(), tx or optim.lars(rate, weight_decay=1e-2))
+    optimizer = optim.optimizer("lars", rate, weight_decay=1e-2)
+    tx = optax.chain(recorder(), tx or optimizer.tx)
     shapes = jax.eval_shape(partial(states.initialize, model, tx, seed=0, image_size=SIZE))
 
     def draw(path, leaf):
@@ -63,10 +54,10 @@ def build(dtype, *, mesh=None, loss=None, tx=None, classes=CLASSES, microbatches
     params = jax.tree_util.tree_map_with_path(draw, shapes.params)
     batch_stats = jax.tree_util.tree_map_with_path(draw, shapes.batch_stats)
     state = states.TrainState(jnp.zeros([], jnp.int32), params, batch_stats, tx.init(params))
-    step = partial(
-        train_step, model=model, tx=tx, loss=loss, learning_rate=rate, optimizer="lars",
-        weight_decay=1e-2, microbatches=microbatches,
-    )  # fmt: skip
+    objective = Contrastive(model, loss)
+    if microbatches > 1:
+        objective = TwoPasses(objective, microbatches)
+    step = partial(train_step, objective=objective, optimizer=optimizer._replace(tx=tx))
     return state, step
 
 

@@ -15,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from simclr_jax import optim
 from simclr_jax.data.order import Order, permutation
 from simclr_jax.evals.features import Features
+from simclr_jax.losses import cross_entropy
 from simclr_jax.models.heads import Classifier
-from simclr_jax.step import classifier_loss
 
 
 def fit(
@@ -46,7 +46,7 @@ def fit(
     def step(params: Any, opt_state: Any, x: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
         def loss_fn(params: Any) -> jax.Array:
             logits: Any = model.apply({"params": params}, x)
-            loss, _ = classifier_loss(logits, labels)
+            loss, _ = cross_entropy(logits, labels)
             return loss + weight_decay * 0.5 * optax.tree.norm(params, squared=True)
 
         updates, opt_state = tx.update(jax.grad(loss_fn)(params), opt_state, params)

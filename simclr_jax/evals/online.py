@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from simclr_jax import mesh as meshes
 from simclr_jax.augment.device import to_float, views_of
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.objectives.contrastive import Loss
 from simclr_jax.state import TrainState
-from simclr_jax.step import Loss
 
 HostBatches = Callable[[], Iterator[dict[str, np.ndarray]]]
 

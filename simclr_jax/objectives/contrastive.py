@@ -1,0 +1,91 @@
+"""SimCLR's objective: the contrastive loss, with the online classifier beside it.
+
+Shapes: N images, V = 2 views, D projection, C classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from simclr_jax import losses
+from simclr_jax.augment.device import views_of
+from simclr_jax.objectives import Batch, Gradients, Metrics
+
+Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, Metrics]]
+
+
+class Encoded(NamedTuple):
+    """What the network makes of a batch in training.
+
+    Attributes:
+      z: The embeddings of both views, (n, 2, D).
+      classified: The online classifier's "classifier_loss" and "online_accuracy", means over the
+        batch; empty without labels.
+      batch_stats: The batch-norm statistics after this batch.
+    """
+
+    z: jax.Array
+    classified: Metrics
+    batch_stats: Any
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """The contrastive loss of two views, plus the online classifier's.
+
+    Attributes:
+      model: A `SimCLR`.
+      loss: The contrastive loss, (z_a, z_b) → (scalar, metrics), such as `losses.nt_xent` with its
+        temperature.
+      blur_radius: The radius of the blur's kernel in pixels; 0: the images are blurred already, or
+        not to be.
+
+    Reference: Chen et al. 2020, Algorithm 1 (arXiv 2002.05709).
+    """
+
+    model: nn.Module
+    loss: Loss
+    blur_radius: int = 0
+
+    def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
+        """The gradients of a batch.
+
+        Args:
+          params: The parameters of the model.
+          batch_stats: The batch-norm statistics before this batch.
+          batch: "image" (n, 2, S, S, 3), uint8 or float in [0, 1], "label" (n,) int32 and
+            "blur_sigma" (n, 2) in pixels.
+        """
+
+        def total(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+            encoded = self.encode(params, batch_stats, batch)
+            contrastive, metrics = self.compare(encoded.z)
+            loss = contrastive + encoded.classified.get("classifier_loss", 0.0)
+            return loss, (encoded.batch_stats, {"loss": loss, **metrics, **encoded.classified})
+
+        gradients, (batch_stats, metrics) = jax.grad(total, has_aux=True)(params)
+        return Gradients(gradients, batch_stats, metrics)
+
+    def encode(self, params: Any, batch_stats: Any, batch: Batch) -> Encoded:
+        """Embeds both views, and scores what the online classifier makes of them."""
+        variables = {"params": params, "batch_stats": batch_stats}
+        images = views_of(batch, blur_radius=self.blur_radius)
+        outputs: Any
+        outputs, updated = self.model.apply(variables, images, train=True, mutable=["batch_stats"])
+        classified: Metrics = {}
+        if outputs.logits is not None:
+            labels = jnp.repeat(batch["label"], 2)
+            loss, accuracy = losses.cross_entropy(outputs.logits, labels)
+            classified = {"classifier_loss": loss, "online_accuracy": accuracy}
+        z_NVD = outputs.z[-1].reshape(-1, 2, outputs.z[-1].shape[-1])
+        return Encoded(z_NVD, classified, updated["batch_stats"])
+
+    def compare(self, z_NVD: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The contrastive loss of a whole batch's embeddings (n, 2, D), and its metrics."""
+        z_a, z_b = z_NVD[:, 0], z_NVD[:, 1]
+        loss, metrics = self.loss(z_a, z_b)
+        return loss, {"contrastive_loss": loss, **metrics, **losses.collapse(z_a, z_b)}
