@@ -62,7 +62,7 @@ class Checkpoints:
         self._root = epath.Path(workdir)
         self._policy = _LatestAndBest(keep, best)
         for row in rows:
-            self.evaluated(row["step"], row)
+            self.remember(row["step"], row)
         folder = self._root / "checkpoints"
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is a file where the checkpoints' folder belongs")
@@ -75,9 +75,9 @@ class Checkpoints:
             ),
         )
 
-    def evaluated(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Remembers how good the state after update `step` is, for pruning."""
-        self._policy.add(step, metrics)
+    def remember(self, step: int, scores: Mapping[str, Any]) -> None:
+        """Remembers the scores of the state after update `step`, for pruning."""
+        self._policy.add(step, scores)
 
     def save(self, step: int, state: TrainState, config: dict[str, Any]) -> None:
         """Starts saving the state after update `step`; the arrays may be donated on return.
@@ -241,8 +241,8 @@ class _LatestAndBest:
         self._keep, self._best = keep, best
         self._scores: dict[int, float] = {}
 
-    def add(self, step: int, metrics: Mapping[str, Any]) -> None:
-        value = metrics.get(self._best)
+    def add(self, step: int, scores: Mapping[str, Any]) -> None:
+        value = scores.get(self._best)
         if value is not None and math.isfinite(value):
             self._scores[step] = value if self._best == "eval_top1" else -value
 
@@ -250,9 +250,9 @@ class _LatestAndBest:
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
         preserved = set(sorted(steps)[-self._keep :])
-        evaluated = [step for step in steps if step in self._scores]
-        if evaluated:
-            preserved.add(max(evaluated, key=self._scores.__getitem__))
+        scored = [step for step in steps if step in self._scores]
+        if scored:
+            preserved.add(max(scored, key=self._scores.__getitem__))
         return [step in preserved for step in steps]
 
 

@@ -42,14 +42,9 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
         chip_config_name=CHIPS[topology.partition(":")[0]].configuration,
     )
     mesh = meshes.make(list(description.devices))
-    optimizer = parts.optimizer(config, parts.schedule(config).learning_rate)
-    objective, size = parts.objective(config, mesh), config.data.image_size
-    initial = partial(
-        states.initialize, objective.model, optimizer.tx, seed=config.seed, image_size=size
-    )
-    state = states.abstract(initial, mesh)
-    step = parts.step(config, objective, optimizer)
-    lowered = parts.jitted(step, mesh).lower(state, batch(config, mesh))
+    built = parts.build(config, mesh)
+    state = states.abstract(built.initial, mesh)
+    lowered = built.step.lower(state, batch(config, mesh))
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -170,7 +165,7 @@ def main() -> None:
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     jax.config.update("jax_platforms", "cpu")
     asked = json.load(sys.stdin)
-    config = configs.freeze(configs.from_json(asked))
+    config = configs.from_json(asked)
     print(json.dumps(measure(config, asked["topology"])))
 
 

@@ -3,7 +3,7 @@
 import difflib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from simclr_jax.errors import UserError
 from simclr_jax.store import files
 
 
-def load(argv: Sequence[str]) -> ConfigDict:
+def load(argv: Sequence[str]) -> FrozenConfigDict:
     """Loads `--config=FILE[:ARGUMENTS]` with its `--config.key=value` overrides.
 
     Args:
@@ -45,7 +45,7 @@ def load(argv: Sequence[str]) -> ConfigDict:
     for override in overrides:
         key, value = _split(override)
         _check_override(key, value, override, known, given[-1])
-    return _parse([f"--config={given[-1]}", *overrides])
+    return FrozenConfigDict(_parse([f"--config={given[-1]}", *overrides]))
 
 
 def _check_override(key: str, value: str, override: str, known: dict[str, Any], file: str) -> None:
@@ -117,9 +117,22 @@ def describe(config: ConfigDict, *, device: str, devices: int) -> dict[str, Any]
     }
 
 
-def freeze(config: ConfigDict) -> FrozenConfigDict:
-    """The config as the parts see it: nothing changes after this."""
-    return FrozenConfigDict(config)
+def changed(config: ConfigDict, values: Mapping[str, Any]) -> FrozenConfigDict:
+    """A copy of a config with other values of some keys, of any type.
+
+    Args:
+      config: The config, which stays as it is.
+      values: The values by dotted key, such as {"data.num_classes": 10}.
+    """
+    copy = ConfigDict(config.to_dict())
+    with copy.ignore_type():
+        for key, value in values.items():
+            *sections, name = key.split(".")
+            section = copy
+            for each in sections:
+                section = section[each]
+            section[name] = value
+    return FrozenConfigDict(copy)
 
 
 def read(workdir: epath.Path) -> dict[str, Any]:
@@ -135,7 +148,7 @@ def read(workdir: epath.Path) -> dict[str, Any]:
     return described
 
 
-def from_json(described: dict[str, Any]) -> ConfigDict:
+def from_json(described: dict[str, Any]) -> FrozenConfigDict:
     """The config in what `describe` wrote; sequences become tuples, as they were.
 
     Keys that are newer than the run take their defaults, which leave everything as it was.
@@ -144,7 +157,7 @@ def from_json(described: dict[str, Any]) -> ConfigDict:
     for section, values in newest.items():
         if isinstance(values, dict) and section in stored:
             stored[section] = values | stored[section]
-    return ConfigDict(stored)
+    return FrozenConfigDict(ConfigDict(stored))
 
 
 def _with_tuples(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from simclr_jax import checkpoint, cli, parts, processes, rules
 from simclr_jax import config as configs
@@ -120,16 +120,13 @@ def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
         time.sleep(POLL_SECONDS)
 
 
-def with_data(run_config: ConfigDict, data: ConfigDict) -> ConfigDict:
+def with_data(run_config: FrozenConfigDict, data: ConfigDict) -> FrozenConfigDict:
     """The run's config, reading the images that an evaluation's data keys name."""
-    config = run_config.copy_and_resolve_references()
+    values: dict[str, Any] = {}
     if data.name is not None:
-        config.data.update(dir=None, train_split="train", eval_split=None, num_classes=None)
-    with config.ignore_type():
-        for key in data:
-            if data[key] is not None:
-                config.data[key] = data[key]
-    return config
+        values = {"dir": None, "train_split": "train", "eval_split": None, "num_classes": None}
+    values |= {key: data[key] for key in data if data[key] is not None}
+    return configs.changed(run_config, {f"data.{key}": value for key, value in values.items()})
 
 
 class Task:

@@ -2,18 +2,16 @@
 embeddings that have become one.
 """
 
-import json
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
-from typing import Any
 
-from etils import epath
+from ml_collections import FrozenConfigDict
 
 from simclr_jax.errors import DivergedError
-from simclr_jax.metrics import Row, as_json
+from simclr_jax.metrics import Row
 
+MIN_PATIENCE = 100  # The fewest steps before the loss and the embeddings are judged.
 WINDOW = 20  # rows over which a loss or an embedding must look ill
 STUCK = 0.97  # of the loss at the start
 COLLAPSED_SIMILARITY = 0.99
@@ -23,72 +21,81 @@ _log = logging.getLogger(__name__)
 
 
 class Health:
-    """Looks at every step's row.
+    """What looks at the row of every step.
 
     Args:
-      start_loss: the contrastive loss of embeddings that know nothing, 2·log(2B - 1).
-      patience: steps before a loss that has not moved, or collapsed embeddings, are reported.
-      allowed: updates that may be skipped because they are not finite; 0: the first one ends it.
-      skipped: how many the run has skipped so far.
-      record: writes down the images of a step's batch; returns where.
+      start_loss: The contrastive loss of embeddings that know nothing, 2·log(2B - 1).
+      patience: The number of steps before a loss that has not moved, or collapsed embeddings, are
+        reported.
+      allowed: The number of updates that may be skipped because they are not finite; 0: the first
+        one ends the run.
+      skipped: The number of updates that the run has skipped so far.
     """
 
-    def __init__(
-        self,
-        *,
-        start_loss: float,
-        patience: int,
-        allowed: int,
-        skipped: int,
-        record: Callable[[Row, Row], str],
-    ):
+    def __init__(self, *, start_loss: float, patience: int, allowed: int, skipped: int):
         self._start_loss, self._patience = start_loss, patience
         self._allowed, self.skipped = allowed, skipped
-        self._record = record
         self._recent: deque[Row] = deque(maxlen=WINDOW)
         self._warned: set[str] = set()
 
-    def check(self, row: Row, *, finite: bool) -> None:
+    @classmethod
+    def of_run(cls, config: FrozenConfigDict, warmup_steps: int, rows: list[Row]) -> "Health":
+        """The health of a run that goes on after its rows so far."""
+        skips = config.train.on_nonfinite == "skip"
+        return cls(
+            start_loss=2 * math.log(2 * config.train.batch_size - 1),
+            patience=max(MIN_PATIENCE, warmup_steps),
+            allowed=config.train.max_skipped_updates if skips else 0,
+            skipped=max((row.get("skipped_updates", 0) for row in rows), default=0),
+        )
+
+    @property
+    def may_skip(self) -> bool:
+        """Whether an update that is not finite may be skipped at all."""
+        return self._allowed > 0
+
+    @property
+    def last(self) -> Row:
+        """The last row that was finite; empty before the first one."""
+        return self._recent[-1] if self._recent else {}
+
+    def check(self, row: Row, *, finite: bool) -> bool:
         """Looks at a step's row.
 
         Args:
-          row: of the step, unrounded.
-          finite: whether its loss, gradients, and the state after it are.
+          row: The row of the step, unrounded.
+          finite: Whether its loss, its gradients, and the state after it are finite.
+
+        Returns:
+          Whether the row is finite; if not, the update was skipped, and is counted.
 
         Raises:
-          DivergedError: it is not finite, and may not be skipped.
+          DivergedError: The row is not finite, and its update may not be skipped.
         """
-        if not finite or not math.isfinite(row.get("eval_loss", 0.0)):
-            self._not_finite(row, skippable=not finite)
-            return
-        self._recent.append(row)
-        if row["step"] >= self._patience and len(self._recent) == WINDOW:
-            self._look()
-
-    def _not_finite(self, row: Row, *, skippable: bool) -> None:
-        last = self._recent[-1] if self._recent else {}
-        try:
-            where = f"listed in {self._record(row, last)}"
-        except Exception as error:  # of many kinds in a bucket; what is wrong comes first
-            where = f"not listed ({' '.join(str(error).split())[:200]})"
+        if finite and math.isfinite(row.get("eval_loss", 0.0)):
+            self._recent.append(row)
+            if row["step"] >= self._patience and len(self._recent) == WINDOW:
+                self._look()
+            return True
         keys = [k for k in ("loss", "grad_norm", "eval_loss") if not math.isfinite(row.get(k, 0.0))]
         what = (
             f"{keys[0]} is {row[keys[0]]}" if keys else "the state after the update is not finite"
         )
         at = f"step {row['step']}: {what} at learning rate {row['learning_rate']:.4g}"
-        if skippable and self.skipped < self._allowed:
-            self.skipped += 1
-            _log.warning("%s; update skipped (%d of %d)", at, self.skipped, self._allowed)
-            return
-        before = (
-            f"step {last['step']} had loss {last['loss']:.4g}, grad_norm {last['grad_norm']:.4g}"
-            if last
-            else "no step of this process before it"
-        )
-        after = f" after {self.skipped} skipped updates" if self._allowed else ""
-        raise DivergedError(
-            f"{at}{after}; {before}; the checkpoints before it are kept, and its images are "
-            f"{where}. Try a lower optim.lr or a longer optim.warmup_epochs"
+        if finite or self.skipped == self._allowed:
+            raise DivergedError(f"{at}{self._history()}")
+        self.skipped += 1
+        _log.warning("%s; update skipped (%d of %d)", at, self.skipped, self._allowed)
+        return False
+
+    def _history(self) -> str:
+        """What came before a row that is not finite, to end a sentence with."""
+        after = f" after {self.skipped} skipped updates" if self.may_skip else ""
+        if not self.last:
+            return f"{after}; no step of this process before it"
+        return (
+            f"{after}; step {self.last['step']} had loss {self.last['loss']:.4g}, "
+            f"grad_norm {self.last['grad_norm']:.4g}"
         )
 
     def _look(self) -> None:
@@ -123,20 +130,3 @@ class Health:
         if kind not in self._warned:
             self._warned.add(kind)
             _log.warning("%s", line)
-
-
-def write_batch(workdir: epath.Path, row: Row, last: Row, examples: list[dict[str, Any]]) -> str:
-    """Writes WORKDIR/nonfinite/<step>.json: the step, the last finite row, and the batch's images.
-
-    Args:
-      examples: [{"index", "epoch", "name"}] of the global batch.
-
-    Returns:
-      The file's path.
-    """
-    folder = workdir / "nonfinite"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{row['step']}.json"
-    content = {"row": as_json(row), "last_finite_row": as_json(last), "examples": examples}
-    path.write_text(json.dumps(content, indent=1) + "\n")
-    return str(path)

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import IO, Any, TextIO
 
 from etils import epath
@@ -298,8 +298,3 @@ class Throughput:
         rate = self._steps * batch_size / max(now - self._since - self._paused, 1e-9)
         self._since, self._steps, self._paused = now, 0, 0.0
         return rate
-
-
-def to_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Device scalars to Python floats; waits for the step that computes them."""
-    return {key: float(value) for key, value in metrics.items()}

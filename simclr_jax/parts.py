@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
-from simclr_jax import losses, optim
+from simclr_jax import config as configs
+from simclr_jax import losses, optim, rules
 from simclr_jax import mesh as meshes
+from simclr_jax import state as states
 from simclr_jax.augment.draws import Views, blur_taps
 from simclr_jax.data import pipeline, sources
 from simclr_jax.data.order import Order
@@ -35,6 +37,42 @@ def open_split(config: ConfigDict, which: str) -> sources.Readable:
         which, _splits(config), seed=config.seed, held_out=config.data.held_out
     )
     return _readable(config, source)
+
+
+def open_splits(config: ConfigDict) -> tuple[sources.Readable, sources.Readable]:
+    """Opens what the config trains on, and what it evaluates on.
+
+    Raises:
+      UserError: There are fewer images than a batch has, or the splits have other classes.
+    """
+    train = open_split(config, "train")
+    if len(train) < config.train.batch_size:
+        raise rules.wrong(
+            "train.batch_size",
+            config.train.batch_size,
+            f"at most the {len(train)} images of {config.data.train_split!r}",
+        )
+    evaluation = open_split(config, "eval")
+    if train.num_classes != evaluation.num_classes:
+        raise rules.wrong(
+            "data.eval_split",
+            config.data.eval_split,
+            f"a split with the training split's {train.num_classes} classes",
+        )
+    return train, evaluation
+
+
+def with_counts(config: FrozenConfigDict, train: sources.Readable) -> FrozenConfigDict:
+    """The config with what only the data know: the numbers of images and of classes.
+
+    Raises:
+      UserError: The run would have too many steps.
+    """
+    counts = {"data.num_examples": len(train), "data.num_classes": train.num_classes}
+    config = configs.changed(config, counts)
+    if schedule(config).total_steps >= 2**31:
+        raise rules.wrong("train.epochs", config.train.epochs, "fewer than 2**31 steps")
+    return config
 
 
 def open_all(config: ConfigDict) -> dict[str, sources.Readable]:
@@ -160,6 +198,100 @@ def jitted(step: Step, mesh: Mesh) -> jax.stages.Wrapped:
         out_shardings=meshes.replicated(mesh),
         compiler_options=meshes.compiler_options(mesh),
     )
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """When a run evaluates, saves, logs and ends, in steps.
+
+    Attributes:
+      total: The last step.
+      evaluate: The steps between two evaluations; None: only at the end.
+      save: The steps between two checkpoints; None: only at the end.
+      log: The steps between two rows.
+    """
+
+    total: int
+    evaluate: int | None
+    save: int | None
+    log: int
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the state after update `step` is to be evaluated."""
+        return self._is_due(step, self.evaluate)
+
+    def saves(self, step: int) -> bool:
+        """Whether the state after update `step` is to be saved."""
+        return self._is_due(step, self.save)
+
+    def logs(self, step: int) -> bool:
+        """Whether update `step` has a row even if it is not evaluated."""
+        return step % self.log == 0
+
+    def _is_due(self, step: int, every: int | None) -> bool:
+        return step == self.total or (every is not None and step % every == 0)
+
+
+def intervals(config: ConfigDict) -> Intervals:
+    """The run's intervals; data.num_examples must be known."""
+
+    def steps(section: ConfigDict) -> int | None:
+        if section.every_steps is not None:
+            return section.every_steps
+        if section.every_epochs is None:
+            return None
+        steps_per_epoch = config.data.num_examples / config.train.batch_size
+        return max(1, round(section.every_epochs * steps_per_epoch))
+
+    return Intervals(
+        total=schedule(config).total_steps,
+        evaluate=steps(config.eval),
+        save=steps(config.checkpoint),
+        log=config.log.every_steps,
+    )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a config names, each built once.
+
+    Attributes:
+      mesh: The devices.
+      schedule: The durations in steps, and the learning rate.
+      intervals: When to evaluate, save, log and end.
+      objective: What a step minimises, with the network.
+      optimizer: The optimizer over the schedule.
+      step: The train step, compiled on its first call; it consumes the state that it is given.
+      initial: The state before the first update, as a function without arguments.
+    """
+
+    mesh: Mesh
+    schedule: Schedule
+    intervals: Intervals
+    objective: Contrastive
+    optimizer: optim.Optimizer
+    step: jax.stages.Wrapped
+    initial: Callable[[], TrainState]
+
+
+def build(config: ConfigDict, mesh: Mesh) -> Parts:
+    """Builds the parts of a training run.
+
+    Args:
+      config: The config of the run; data.num_examples and data.num_classes must be known.
+      mesh: The devices that it runs on.
+    """
+    durations, minimised = schedule(config), objective(config, mesh)
+    tuned = optimizer(config, durations.learning_rate)
+    initial = partial(
+        states.initialize,
+        minimised.model,
+        tuned.tx,
+        seed=config.seed,
+        image_size=config.data.image_size,
+    )
+    compiled = jitted(step(config, minimised, tuned), mesh)
+    return Parts(mesh, durations, intervals(config), minimised, tuned, compiled, initial)
 
 
 def order(config: ConfigDict, examples: int, batch_size: int | None = None) -> Order:

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict
+from ml_collections import FrozenConfigDict
 
 from simclr_jax import cli, parts, rules
+from simclr_jax import config as configs
 from simclr_jax.chips import CHIPS
 from simclr_jax.data.sources import Readable
 from simclr_jax.data.synthetic import Photos
@@ -52,10 +53,10 @@ def define(values: flags.FlagValues) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of simclr-plan."""
 
-    def run(values: flags.FlagValues, config: ConfigDict) -> None:
-        check(config, values.topology)
+    def run(values: flags.FlagValues, config: FrozenConfigDict) -> None:
+        config = checked(config, values.topology)
         if values.find_batch:
-            config.train.batch_size, measured = find_batch(config, values.topology)
+            config, measured = find_batch(config, values.topology)
         else:
             measured = compile_step(config, values.topology)
             if "needs" in measured:
@@ -71,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(cli.run(run, doc=__doc__, define=define, argv=argv, joins=False))
 
 
-def check(config: ConfigDict, topology: str | None) -> None:
-    """Checks everything that can be wrong before the compiler runs."""
+def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
+    """The config, with everything checked that can be wrong before the compiler runs."""
     if not topology:
         raise UserError("--topology: required, such as v5e:4x8")
     name, _, shape = topology.partition(":")
@@ -81,7 +82,7 @@ def check(config: ConfigDict, topology: str | None) -> None:
             f"--topology={topology}: must be CHIP:SHAPE such as v5e:4x8, with one of the chips "
             f"{', '.join(CHIPS)}"
         )
-    config.data.name = config.data.name or "synthetic"
+    config = configs.changed(config, {"data.name": config.data.name or "synthetic"})
     if config.data.num_examples is None or config.data.num_classes is None:
         raise UserError(
             "config.data.num_examples, config.data.num_classes=None: must be given, for plan opens "
@@ -90,9 +91,10 @@ def check(config: ConfigDict, topology: str | None) -> None:
     rules.check_run(config, devices=math.prod(map(int, shape.split("x"))))
     if importlib.util.find_spec("libtpu") is None:
         raise HostError("simclr-plan: needs the TPU compiler: pip install 'simclr_jax[tpu]'")
+    return config
 
 
-def compile_step(config: ConfigDict, topology: str) -> dict[str, Any]:
+def compile_step(config: FrozenConfigDict, topology: str) -> dict[str, Any]:
     """What `compiled.measure` returns, from a process of its own."""
     asked = {"config": json.loads(config.to_json()), "topology": topology}
     child = subprocess.run(
@@ -110,7 +112,7 @@ def compile_step(config: ConfigDict, topology: str) -> dict[str, Any]:
     raise HostError(f"--topology={topology}: the TPU compiler {how}: {last}")
 
 
-def does_not_fit(config: ConfigDict, topology: str, needs: int) -> UserError:
+def does_not_fit(config: FrozenConfigDict, topology: str, needs: int) -> UserError:
     available = CHIPS[topology.partition(":")[0]].hbm_bytes
     return rules.wrong(
         "train.batch_size",
@@ -120,8 +122,8 @@ def does_not_fit(config: ConfigDict, topology: str, needs: int) -> UserError:
     )
 
 
-def find_batch(config: ConfigDict, topology: str) -> tuple[int, dict[str, Any]]:
-    """The largest batch that fits, to within 6 %, and its measurements.
+def find_batch(config: FrozenConfigDict, topology: str) -> tuple[FrozenConfigDict, dict[str, Any]]:
+    """The config with the largest batch that fits, to within 6 %, and its measurements.
 
     By trying: near the limit the compiler trades time for memory, and what it says of a program
     that does not fit is from before it tried.
@@ -129,10 +131,10 @@ def find_batch(config: ConfigDict, topology: str) -> tuple[int, dict[str, Any]]:
     unit = math.prod(map(int, topology.partition(":")[2].split("x"))) * config.train.microbatches
     available = CHIPS[topology.partition(":")[0]].hbm_bytes
     fitting, too_large, needs = 0, 2**20 // unit + 1, 0  # batches, in units
-    best: tuple[int, dict[str, Any]] | None = None
+    best: tuple[FrozenConfigDict, dict[str, Any]] | None = None
     batch = max(1, config.train.batch_size // unit)
     while too_large - fitting > max(1, fitting // 16):
-        config.train.batch_size = batch * unit
+        config = configs.changed(config, {"train.batch_size": batch * unit})
         measured = compile_step(config, topology)
         needs = measured.get("needs") or measured["memory"]["total"]
         verdict = ", too much" if "needs" in measured else ""
@@ -140,7 +142,7 @@ def find_batch(config: ConfigDict, topology: str) -> tuple[int, dict[str, Any]]:
         if "needs" in measured:
             too_large = batch
         else:
-            fitting, best = batch, (batch * unit, measured)
+            fitting, best = batch, (config, measured)
         batch = round(fitting * min(2.0, max(1.15, 0.95 * available / needs)))
         if batch >= too_large or batch <= fitting:
             batch = (fitting + too_large) // 2
@@ -149,7 +151,7 @@ def find_batch(config: ConfigDict, topology: str) -> tuple[int, dict[str, Any]]:
     return best
 
 
-def plan(config: ConfigDict, topology: str, measured: dict[str, Any]) -> dict[str, Any]:
+def plan(config: FrozenConfigDict, topology: str, measured: dict[str, Any]) -> dict[str, Any]:
     """The plan's JSON: bytes, operations a second, and hours at the roofline."""
     name = topology.partition(":")[0]
     chip, chips = CHIPS[name], measured["chips"]
@@ -188,7 +190,7 @@ def _network_bytes(collective: dict[str, Any], chips: int) -> float:
 
 
 def describe(
-    config: ConfigDict, topology: str, planned: dict[str, Any], measured: dict[str, Any]
+    config: FrozenConfigDict, topology: str, planned: dict[str, Any], measured: dict[str, Any]
 ) -> str:
     """The plan for people."""
     memory, seconds = planned["memory_per_chip"], planned["seconds"]
@@ -216,7 +218,7 @@ def describe(
     return "\n".join(f"{key:<14}{value}" for key, value in rows.items())
 
 
-def describe_arithmetic(config: ConfigDict, planned: dict[str, Any]) -> str:
+def describe_arithmetic(config: FrozenConfigDict, planned: dict[str, Any]) -> str:
     """How far the arithmetic is above the analytic count, and why."""
     ratio = planned["flops_per_chip"] / planned["analytic_flops_per_chip"]
     text = f"{ratio:.3f} of the analytic count"
@@ -242,7 +244,7 @@ def describe_input(planned: dict[str, Any], views: float, *, given: bool) -> str
     return f"{'input':<14}{needed:,.0f} views/s a host needed, {views:,.0f} {source}: {verdict}"
 
 
-def measure_views(config: ConfigDict) -> float:
+def measure_views(config: FrozenConfigDict) -> float:
     """Augmented views a second that this machine makes of synthetic JPEGs, at the config's keys."""
     size = config.data.image_size
     shape = {"width": 500, "height": 375} if size > 64 else {"width": size, "height": size}

@@ -84,13 +84,17 @@ def verify(
     if images_per_device < 2:
         raise UserError(f"--images_per_device={images_per_device}: must be at least 2")
     whole, one = open_meshes(devices)
-    config.train.batch_size = whole.size * config.train.microbatches * images_per_device
-    config.data.num_examples = config.data.num_examples or 10 * config.train.batch_size
-    if config.data.num_classes is None:
-        config.data.num_classes = 10
-    config.data.name = config.data.name or "synthetic"
+    batch_size = whole.size * config.train.microbatches * images_per_device
+    config = configs.changed(
+        config,
+        {
+            "data.name": config.data.name or "synthetic",
+            "data.num_examples": config.data.num_examples or 10 * batch_size,
+            "data.num_classes": 10 if config.data.num_classes is None else config.data.num_classes,
+            "train.batch_size": batch_size,
+        },
+    )
     rules.check_run(config, devices=whole.size)
-    config = configs.freeze(config)
 
     batch = synthetic_batch(config)
     processes.say(

@@ -39,7 +39,7 @@ def abstract(mesh):
 def save(workdir, mesh, results, best):
     saved = checkpoint.Checkpoints(workdir, keep=2, best=best)
     for step, value in enumerate(results, 1):
-        saved.evaluated(step, {} if value is None else {best: value})
+        saved.remember(step, {} if value is None else {best: value})
         saved.save(step, state_at(step, mesh), {"config": {"step": step}})
     saved.close()
 
@@ -65,7 +65,7 @@ def test_the_best_is_remembered_by_the_next_process(tmp_path, mesh8):
     rows = [{"step": step, "eval_top1": top1} for step, top1 in ((1, 0.1), (2, 0.9), (3, 0.2))]
     saved = checkpoint.Checkpoints(tmp_path, keep=1, best="eval_top1", rows=rows)
     for step in (4, 5, 6):
-        saved.evaluated(step, {"eval_top1": 0.5})
+        saved.remember(step, {"eval_top1": 0.5})
         saved.save(step, state_at(step, mesh8), {"config": {}})
     saved.close()
     assert checkpoint.Reader(tmp_path).steps() == [2, 6]

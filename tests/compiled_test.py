@@ -57,8 +57,8 @@ def test_the_compilers_refusal_says_what_the_program_needs():
 def test_the_step_compiles_for_a_slice_with_a_gather_a_pass():
     """On v5e:2x4: embeddings forward, row statistics backward; else gradients and batch norm."""
     config = configs.load(["--config=configs/cifar10.py", "--config.train.batch_size=64"])
-    config.data.update(num_examples=50000, num_classes=10)
-    config.model.width = 0.25
+    counts = {"data.num_examples": 50000, "data.num_classes": 10, "model.width": 0.25}
+    config = configs.changed(config, counts)
     measured = plan.compile_step(config, "v5e:2x4")
     assert (measured["chips"], measured["hosts"]) == (8, 2)
     moved = {each["kind"]: each for each in measured["collectives"]}
@@ -70,5 +70,5 @@ def test_the_step_compiles_for_a_slice_with_a_gather_a_pass():
         assert moved["all-gather"]["bytes"] == gathered
     assert 0.9 < measured["flops"] / measured["analytic_flops"] < 1.3
     total = measured["memory"]["total"]
-    config.train.microbatches = 4
+    config = configs.changed(config, {"train.microbatches": 4})
     assert plan.compile_step(config, "v5e:2x4")["memory"]["total"] < 0.7 * total

@@ -104,9 +104,7 @@ CHECKING = [
 @pytest.mark.parametrize(("key", "value", "line"), CHECKING)
 def test_bad_values_are_named_with_what_is_allowed(key, value, line):
     config = configs.load([DIGITS, "--config.data.image_size=8"])
-    section, _, name = key.rpartition(".")
-    parent = config[section] if section else config
-    parent[name] = value
+    config = configs.changed(config, {key: value})
     with pytest.raises(UserError) as error:
         rules.check_run(config, devices=8)
     assert line in str(error.value)

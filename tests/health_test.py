@@ -26,7 +26,7 @@ def warnings(monkeypatch, caplog):
 
 def health(**changes):
     options = {"start_loss": 10.0, "patience": 50, "allowed": 0, "skipped": 0}
-    return Health(**{**options, "record": lambda row, last: "LIST", **changes})
+    return Health(**{**options, **changes})
 
 
 @pytest.mark.parametrize(
@@ -63,21 +63,13 @@ def test_the_first_number_that_is_not_finite_ends_the_run():
         watch.check(row(7, loss=math.nan), finite=False)
     line = str(error.value)
     assert line.startswith("step 7: loss is nan at learning rate 0.3; step 6 had loss 7.5, grad_")
-    assert "LIST" in line
-
-
-def test_where_the_images_cannot_be_listed_it_still_says_what_happened():
-    def full(row, last):
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(DivergedError, match=r"step 7: loss is nan .* not listed \(.*No space"):
-        health(record=full).check(row(7, loss=math.nan), finite=False)
+    assert watch.last["step"] == 6
 
 
 def test_some_updates_may_be_skipped_and_then_no_more(warnings):
     watch = health(allowed=3, skipped=1)
     for step in (5, 6):
-        watch.check(row(step, loss=math.inf), finite=False)
+        assert not watch.check(row(step, loss=math.inf), finite=False)
     assert watch.skipped == 3
     assert warnings()[-1].endswith("update skipped (3 of 3)")
     with pytest.raises(DivergedError, match="after 3 skipped updates"):

@@ -1,7 +1,7 @@
 """Any override at all: the run can start, or the status is 2 and one line names the key."""
 
 import re
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import jax
@@ -10,10 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simclr_jax import cli, parts, rules, train
+from simclr_jax import cli, parts, rules
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
-from simclr_jax import state as states
 from simclr_jax.configs import default
 from simclr_jax.data import sources
 
@@ -57,28 +56,23 @@ def start(values, config):
     """All that a run does before it makes its workdir, and the shapes of its first step."""
     del values
     rules.check_run(config, devices=jax.device_count())
-    train.resolve(config)
-    config = configs.freeze(config)
-    schedule = parts.schedule(config)
-    mesh = meshes.make()
-    trace(config, schedule, mesh)
+    source, _ = parts.open_splits(config)
+    config = parts.with_counts(config, source)
+    trace(config, parts.build(config, meshes.make()))
     STARTED.append(1)
 
 
-def trace(config, schedule, mesh):
+def trace(config, built):
     if config.model.depth > 18 or config.data.image_size > 64 or len(STARTED) >= 40:
         return
-    objective = parts.objective(config, mesh)
-    optimizer = parts.optimizer(config, schedule.learning_rate)
-    model, tx = objective.model, optimizer.tx
     size, n = config.data.image_size, config.train.batch_size
-    state = jax.eval_shape(partial(states.initialize, model, tx, seed=0, image_size=size))
+    state = jax.eval_shape(built.initial)
     batch = {
         "image": jax.ShapeDtypeStruct((n, 2, size, size, 3), config.data.transfer_dtype),
         "label": jax.ShapeDtypeStruct((n,), np.int32),
         "blur_sigma": jax.ShapeDtypeStruct((n, 2), np.float32),
     }
-    after, _ = jax.eval_shape(parts.step(config, objective, optimizer), state, batch)
+    after, _ = jax.eval_shape(built.step, state, batch)
     assert jax.tree.structure(after) == jax.tree.structure(state)
 
 

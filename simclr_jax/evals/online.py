@@ -1,5 +1,6 @@
 """Evaluation while training: the contrastive loss and the online classifier on held-out images."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -8,11 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import FrozenConfigDict
 
 from simclr_jax import mesh as meshes
+from simclr_jax import parts
 from simclr_jax.augment.device import to_float, views_of
+from simclr_jax.data import pipeline
+from simclr_jax.data.sources import Readable
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives.contrastive import Loss
+from simclr_jax.parts import Parts
 from simclr_jax.state import TrainState
 
 HostBatches = Callable[[], Iterator[dict[str, np.ndarray]]]
@@ -88,6 +94,35 @@ class OnlineEvaluation:
 
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         return meshes.put(batch, self._mesh)
+
+
+def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) -> OnlineEvaluation:
+    """The evaluation of a run while it trains, on the images of its evaluation split."""
+    size = config.eval.batch_size or config.train.batch_size
+    rows = meshes.local_rows(built.mesh, size)
+    return OnlineEvaluation(
+        model=built.objective.model,
+        loss=parts.loss(config, size),
+        mesh=built.mesh,
+        num_examples=len(source),
+        batch_size=size,
+        views=lambda: parts.train_batches(
+            config,
+            source,
+            rows=rows,
+            start_step=0,
+            stop_step=math.ceil(len(source) / size),
+            batch_size=size,
+        ),
+        images=lambda: pipeline.eval_batches(
+            source,
+            batch_size=size,
+            rows=rows,
+            image_size=config.data.image_size,
+            transfer_dtype=config.data.transfer_dtype,
+        ),
+        blur_radius=built.objective.blur_radius,
+    )
 
 
 def embed(

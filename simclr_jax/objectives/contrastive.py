@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from simclr_jax import losses
 from simclr_jax.augment.device import views_of
+from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives import Batch, Gradients, Metrics
 
 Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, Metrics]]
@@ -47,7 +47,7 @@ class Contrastive:
     Reference: Chen et al. 2020, Algorithm 1 (arXiv 2002.05709).
     """
 
-    model: nn.Module
+    model: SimCLR
     loss: Loss
     blur_radius: int = 0
 

@@ -1,0 +1,182 @@
+"""The steps of a run, in their order."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from simclr_jax import mesh as meshes
+from simclr_jax import processes
+from simclr_jax.data.order import Order
+from simclr_jax.errors import DivergedError, PreemptedError
+from simclr_jax.health import Health
+from simclr_jax.metrics import Row, Throughput, as_json
+from simclr_jax.parts import Intervals, Step
+from simclr_jax.preemption import Preemption
+from simclr_jax.run.workdir import Workdir
+from simclr_jax.state import TrainState
+
+Scores = dict[str, float]
+Evaluate = Callable[[TrainState, Callable[[], bool]], Scores | None]
+
+
+@dataclass
+class Loop:
+    """What trains a run to its end.
+
+    Attributes:
+      step: The compiled train step, (state, batch) → (state, metrics).
+      batches: The batches of this process from the first step on.
+      mesh: The mesh on which a batch is put.
+      evaluate: The evaluation of a state; it returns None where its second argument said to stop.
+      intervals: When to evaluate, save and log, and when to end.
+      order: Which example comes when.
+      name_of: The name of an example by its index.
+      workdir: What the run writes.
+      health: What looks at every row.
+      preemption: What hears that the run is to stop.
+    """
+
+    step: Step
+    batches: Iterator[Mapping[str, np.ndarray]]
+    mesh: Mesh
+    evaluate: Evaluate
+    intervals: Intervals
+    order: Order
+    name_of: Callable[[int], str]
+    workdir: Workdir
+    health: Health
+    preemption: Preemption
+    last: Row = field(default_factory=dict, init=False)
+    _pending: dict[str, jax.Array] | None = field(default=None, init=False)
+    _throughput: Throughput = field(default_factory=Throughput, init=False)
+
+    def train(self, start: int, state: TrainState, rows: list[Row]) -> Row:
+        """Trains from a state to the end.
+
+        The order is fixed: evaluate if due, save if due, next batch, step, log the previous step.
+        So the host is always one step ahead of the device, and whatever a checkpoint holds has
+        been checked and logged.
+
+        Args:
+          start: The number of updates behind the state.
+          state: The state to train from.
+          rows: The rows that the run has written up to there.
+
+        Returns:
+          The last row.
+
+        Raises:
+          PreemptedError: The run was told to stop, and has saved.
+          DivergedError: A loss, a gradient or a state is not finite.
+        """
+        self._evaluate_again(start, state, rows)
+        for step in range(start, self.intervals.total + 1):
+            stop, scores = self.preemption.due(step), None
+            to_evaluate = step > start and self.intervals.evaluates(step)
+            if to_evaluate and not stop:
+                scores = self._scores(state)
+                stop = scores is None
+            if step > start and (stop or self.intervals.saves(step)):
+                self._log_previous(step, scores, always=to_evaluate)
+                with self._throughput.pause():
+                    self.workdir.save(step, state, scores)
+            if stop:
+                self._stop(step)
+            if step == self.intervals.total:
+                break
+            batch = meshes.put(next(self.batches), self.mesh)
+            state, metrics = self.step(state, batch)
+            self._log_previous(step, scores, always=to_evaluate)
+            self._pending = metrics
+            self.workdir.checkpoints.check()
+        return self.last
+
+    def _scores(self, state: TrainState) -> Scores | None:
+        """The evaluation of a state; None if the process was told to stop meanwhile."""
+        jax.block_until_ready(state)  # What is still running is training.
+        with self._throughput.pause():
+            return self.evaluate(state, lambda: self.preemption.heard and not processes.several())
+
+    def _log_previous(self, step: int, scores: Scores | None, *, always: bool) -> None:
+        """Fetches, checks and logs the row of `step`, if that is not done yet."""
+        if self._pending is None:
+            return
+        epoch = step * self.order.batch_size / self.order.examples
+        row: Row = {"step": step, "epoch": epoch}
+        row |= {key: float(value) for key, value in self._pending.items()} | (scores or {})
+        self._pending, finite = None, bool(row.pop("finite"))
+        self._check(row, finite=finite)
+        self.preemption.unsaved = True
+        self._throughput.step_done()
+        if self.health.may_skip:
+            row["skipped_updates"] = self.health.skipped
+        if always or not finite or self.intervals.logs(step):
+            row["images_per_second"] = self._throughput.images_per_second(self.order.batch_size)
+            self.workdir.log.write(row)
+        self.last = row
+
+    def _check(self, row: Row, *, finite: bool) -> None:
+        """Looks at a row; the images of a step that is not finite are written down."""
+        try:
+            healthy = self.health.check(row, finite=finite)
+        except DivergedError as error:
+            raise DivergedError(
+                f"{error}; the checkpoints before it are kept, and its images are "
+                f"{self._listed(row)}. Try a lower optim.lr or a longer optim.warmup_epochs"
+            ) from error
+        if not healthy:
+            self._listed(row)
+
+    def _listed(self, row: Row) -> str:
+        """Writes WORKDIR/nonfinite/<step>.json: the row, the last finite one, the batch's images.
+
+        Returns:
+          Where they are listed, or why they are not.
+        """
+        folder = self.workdir.root / "nonfinite"
+        if not processes.is_primary():
+            return f"listed in {folder.parent}"
+        index, epoch = self.order.batch(row["step"] - 1)
+        examples = [
+            {"index": i, "epoch": e, "name": self.name_of(i)}
+            for i, e in zip(index.tolist(), epoch.tolist(), strict=True)
+        ]
+        content = {
+            "row": as_json(row),
+            "last_finite_row": as_json(self.health.last),
+            "examples": examples,
+        }
+        path = folder / f"{row['step']}.json"
+        try:
+            folder.mkdir(exist_ok=True)
+            path.write_text(json.dumps(content, indent=1) + "\n")
+        except Exception as error:  # A bucket's are of many kinds; the divergence comes first.
+            return f"not listed ({' '.join(str(error).split())[:200]})"
+        return f"listed in {path}"
+
+    def _evaluate_again(self, start: int, state: TrainState, rows: list[Row]) -> None:
+        """Evaluates the restored state where that was due and cut short."""
+        row: Row = rows[-1] if rows else {"step": 0}
+        row = {key: math.nan if value is None else value for key, value in row.items()}
+        missing = row["step"] == start > 0 and "eval_loss" not in row
+        missing = missing and self.intervals.evaluates(start)
+        if not processes.all_have(missing):
+            return
+        scores = self._scores(state)
+        if scores is not None:
+            self.last = row | scores
+            self._check(self.last, finite=True)
+            self.workdir.checkpoints.remember(start, scores)
+            self.workdir.log.complete(self.last)
+
+    def _stop(self, step: int) -> NoReturn:
+        """Waits for the save, and ends the run."""
+        self.workdir.checkpoints.wait()
+        where = f"saved in {self.workdir.root}" if step else "with nothing to save"
+        raise PreemptedError(f"stopped after step {step}, {where}; run the same command again")

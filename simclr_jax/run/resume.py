@@ -1,0 +1,109 @@
+"""Where a run goes on: the newest good checkpoint, or the beginning."""
+
+import logging
+from typing import Any, NamedTuple
+
+from etils import epath
+from ml_collections import FrozenConfigDict
+
+from simclr_jax import config as configs
+from simclr_jax import parts, processes
+from simclr_jax import state as states
+from simclr_jax.checkpoint import Checkpoints
+from simclr_jax.errors import UserError
+from simclr_jax.metrics import Row
+from simclr_jax.parts import Parts
+from simclr_jax.state import TrainState
+
+_log = logging.getLogger(__name__)
+
+
+class Resumed(NamedTuple):
+    """Where a run goes on.
+
+    Attributes:
+      step: The number of updates done.
+      state: The state after them, on the devices.
+      rows: The rows that the run has written up to that step.
+    """
+
+    step: int
+    state: TrainState
+    rows: list[Row]
+
+
+def resume(
+    config: FrozenConfigDict,
+    built: Parts,
+    root: epath.Path,
+    checkpoints: Checkpoints,
+    rows: list[Row],
+    *,
+    allow_config_change: bool,
+) -> Resumed:
+    """Restores the newest good checkpoint, or initialises the state where there is none.
+
+    Args:
+      config: The config of the run.
+      built: The parts that it names.
+      root: The workdir.
+      checkpoints: The checkpoints in it.
+      rows: The rows of its metrics.jsonl.
+      allow_config_change: See `config.check_same_run`.
+
+    Raises:
+      UserError: The workdir holds another run, or checkpoints that are damaged or gone.
+    """
+    processes.check_agree(config=str(config), latest_checkpoint=str(checkpoints.steps()[-1:]))
+
+    def check(stored: dict[str, Any]) -> None:
+        changed = configs.check_same_run(
+            config, configs.from_json(stored), str(root), allow_change=allow_config_change
+        )
+        if changed:
+            processes.say(f"changed since: {', '.join(f'config.{key}' for key in changed)}")
+
+    found = checkpoints.restore_newest(states.abstract(built.initial, built.mesh), check)
+    if found is not None:
+        step, state = found
+        processes.say(f"resumed from step {step}")
+        kept = [row for row in rows if row["step"] <= step]
+        _warn_of_missing_rows(root, kept, step, config.log.every_steps)
+        return Resumed(step, state, kept)
+    save_steps = [built.intervals.save]
+    if rows and (root / "config.json").exists():
+        stored = configs.read(root)
+        check(stored)
+        save_steps.append(parts.intervals(configs.from_json(stored)).save)
+    _check_none_is_missing(root, rows, save_steps)
+    if rows:
+        processes.say(f"no checkpoint in {root}: its {len(rows)} steps are trained again")
+    return Resumed(0, states.on_mesh(built.initial, built.mesh), [])
+
+
+def _warn_of_missing_rows(root: epath.Path, rows: list[Row], step: int, log_steps: int) -> None:
+    """Warns where metrics.jsonl ends long before the checkpoint."""
+    logged = rows[-1]["step"] if rows else 0
+    if step - logged > log_steps and processes.is_primary():
+        _log.warning(
+            "%s has no rows from step %d to the checkpoint's: were they removed?",
+            root / "metrics.jsonl",
+            logged + 1,
+        )
+
+
+def _check_none_is_missing(root: epath.Path, rows: list[Row], save_steps: list[int | None]) -> None:
+    """Raises UserError where a checkpoint must have been completed, and there is none.
+
+    Args:
+      root: The workdir.
+      rows: The rows of its metrics.jsonl.
+      save_steps: The steps between two checkpoints, now and as the run had it.
+    """
+    reached = rows[-1]["step"] if rows else 0
+    overdue = all(steps and reached > 2 * steps for steps in save_steps)
+    if (root / "damaged").exists() or overdue:
+        raise UserError(
+            f"--workdir={root}: metrics.jsonl reaches step {reached}, yet there is no "
+            "checkpoint; put one back, or begin in another workdir"
+        )

@@ -1,0 +1,90 @@
+"""A run's folder: opened, locked, and written to."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from etils import epath
+
+from simclr_jax import checkpoint, lock, processes
+from simclr_jax.checkpoint import Checkpoints
+from simclr_jax.errors import FULL_DISK, HostError, UserError
+from simclr_jax.metrics import MetricsLog
+from simclr_jax.state import TrainState
+from simclr_jax.store.files import check_client, is_remote
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """What a run writes.
+
+    Attributes:
+      root: The run's folder.
+      record: What the run is made of, the content of config.json.
+      checkpoints: The states that the run saves.
+      log: The rows that the run writes.
+    """
+
+    root: epath.Path
+    record: dict[str, Any]
+    checkpoints: Checkpoints
+    log: MetricsLog
+
+    def save(self, step: int, state: TrainState, scores: dict[str, float] | None) -> None:
+        """Saves the state after update `step`, once its rows are on disk."""
+        self.log.flush()
+        self.checkpoints.remember(step, scores or {})
+        self.checkpoints.save(step, state, self.record)
+
+
+def make(workdir: str) -> epath.Path:
+    """The run's folder, made if it is missing.
+
+    Raises:
+      UserError: It cannot be made, or no checkpoint could be read below it.
+    """
+    check_client(workdir)
+    checkpoint.check_path("workdir", workdir)
+    root = epath.Path(workdir).expanduser()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        raise UserError(
+            f"--workdir={workdir}: cannot be made ({error.strerror}); name a folder to write in"
+        ) from error
+    root = root if is_remote(root) else root.resolve()
+    checkpoint.check_path("workdir", root)
+    return root
+
+
+@contextlib.contextmanager
+def locked(root: epath.Path) -> Iterator[None]:
+    """Locks the workdir in process 0; all processes fail where that does."""
+    with contextlib.ExitStack() as stack:
+        failure: Exception | None = None
+        if processes.is_primary():
+            try:
+                stack.enter_context(lock.hold(root))
+            except (UserError, HostError) as error:
+                failure = error
+        if not processes.all_have(failure is None):
+            raise failure or UserError(f"--workdir={root}: process 0 cannot lock it")
+        yield
+
+
+@contextlib.contextmanager
+def closing(file: Any) -> Iterator[Any]:
+    """Closes the file at the end; an error of closing never hides the one that ended the block."""
+    try:
+        yield file
+    finally:
+        failing = sys.exc_info()[1] is not None
+        try:
+            file.close()
+        except Exception:
+            if not failing:
+                raise
