@@ -4,17 +4,26 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from simclr_jax import checkpoint, parts
 from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
+from simclr_jax.augment.device import to_float
+from simclr_jax.data import pipeline
+from simclr_jax.data.order import permutation
+from simclr_jax.data.sources import Readable
 from simclr_jax.errors import UserError
-from simclr_jax.evals import features
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.store.files import check_client, is_remote
+
+CALIBRATION_BATCHES = 16
+ROWS_PER_DEVICE = 64  # The number of images of a batch on a device, where no key says it.
 
 
 class Network(NamedTuple):
@@ -51,11 +60,11 @@ class Network(NamedTuple):
           images: a config whose training split calibrates.
         """
         mesh, model = meshes.make(), parts.model(config)
-        variables = features.calibrate(
+        variables = calibrate(
             model,
             states.on_mesh(_initial(config, model), mesh),
             parts.open_split(images, "train"),
-            batch_size=features.ROWS_PER_DEVICE * jax.device_count(),
+            batch_size=ROWS_PER_DEVICE * jax.device_count(),
             image_size=config.data.image_size,
             transfer_dtype=config.data.transfer_dtype,
             mesh=mesh,
@@ -67,6 +76,58 @@ def _initial(config: ConfigDict, model: SimCLR) -> Any:
     return partial(
         states.initialize_model, model, seed=config.seed, image_size=config.data.image_size
     )
+
+
+def calibrate(
+    model: SimCLR,
+    variables: Any,
+    source: Readable,
+    *,
+    batch_size: int,
+    image_size: int,
+    transfer_dtype: str,
+    mesh: Mesh,
+) -> Any:
+    """Batch-norm statistics of an untrained network: their mean over batches of training images.
+
+    At its initialisation a network's moving averages describe no data (mean 0, variance 1); an
+    untrained baseline with those would be a strawman.
+    """
+    zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+
+    @partial(
+        jax.jit,
+        out_shardings=meshes.replicated(mesh),
+        compiler_options=meshes.compiler_options(mesh),
+    )
+    def statistics(images: jax.Array) -> Any:
+        _, updated = model.apply(
+            {"params": variables["params"], "batch_stats": zeros},
+            to_float(images),
+            train=True,
+            mutable=["batch_stats"],
+        )
+        # One update from zero holds (1 - momentum) = 0.1 of the batch's statistics.
+        return jax.tree.map(lambda x: 10.0 * x, updated["batch_stats"])
+
+    count = min(CALIBRATION_BATCHES, max(1, len(source) // batch_size))
+    order = permutation(len(source), seed=0, stream=0)
+    batches = pipeline.eval_batches(
+        source,
+        batch_size=batch_size,
+        rows=meshes.local_rows(mesh, batch_size),
+        image_size=image_size,
+        transfer_dtype=transfer_dtype,
+        order=np.resize(order, count * batch_size),  # whole batches: nothing padded
+    )
+    sums = zeros
+    for batch in batches:
+        images = meshes.put({"image": batch["image"]}, mesh)["image"]
+        sums = jax.tree.map(jnp.add, sums, statistics(images))
+    return {
+        "params": variables["params"],
+        "batch_stats": jax.tree.map(lambda x: x / count, sums),
+    }
 
 
 def open_run(run: str | None) -> epath.Path:

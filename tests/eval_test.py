@@ -12,7 +12,7 @@ from simclr_jax import eval as evaluation
 from simclr_jax.data import pipeline
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features
-from simclr_jax.network import Network
+from simclr_jax.network import Network, calibrate
 
 ROOT = Path(__file__).parents[1]
 LINEAR, KNN = f"--config={ROOT}/configs/eval/linear.py", f"--config={ROOT}/configs/eval/knn.py"
@@ -71,7 +71,7 @@ def test_calibration_measures_the_training_images(finished):
     import jax.numpy as jnp
 
     network, source, mesh = opened(finished)
-    calibrated = features.calibrate(
+    calibrated = calibrate(
         network.model, network.variables, source, batch_size=360, image_size=8,
         transfer_dtype="float32", mesh=mesh,
     )  # fmt: skip

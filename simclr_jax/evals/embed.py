@@ -12,14 +12,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from simclr_jax import processes
+from simclr_jax import parts, processes
 from simclr_jax.data.sources import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals.features import Extractor
+from simclr_jax.evals.task import Task
 from simclr_jax.metrics import Count
 from simclr_jax.store import files
 
 FILES = ("features.npz", "features.parquet")
+
+
+def run(task: Task) -> dict[str, Any]:
+    """The features of one split or of both, written to files."""
+    keys = task.config.embed
+    if keys.split == "all":
+        sources = parts.open_all(task.run_config)
+    else:
+        sources = {keys.split: task.train if keys.split == "train" else task.test}
+    folder = epath.Path(keys.dir).expanduser() if keys.dir else task.folder
+    return {"split": keys.split, **write(task.extractor, sources, folder)}
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """The number of images, in a line for people."""
+    left_out = f", {result['unreadable']} left out" if result["unreadable"] else ""
+    return f"{result['num_examples']} images of {result['dataset']}{left_out}"
 
 
 def write(

@@ -18,13 +18,11 @@ from simclr_jax import processes
 from simclr_jax.augment.device import to_float
 from simclr_jax.augment.draws import CROP_AREA, Views
 from simclr_jax.data import pipeline
-from simclr_jax.data.order import Order, permutation
+from simclr_jax.data.order import Order
 from simclr_jax.data.sources import Readable
+from simclr_jax.models.heads import count_layers
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.store import files
-
-CALIBRATION_BATCHES = 16
-ROWS_PER_DEVICE = 64  # of a batch whose size nobody chose
 
 
 class Features(NamedTuple):
@@ -61,7 +59,7 @@ class Extractor:
         transfer_dtype: str,
         mesh: Mesh,
     ):
-        layers = {"none": 0, "linear": 1, "nonlinear": model.head_layers}[model.head]
+        layers = count_layers(model.head, model.head_layers)
         if layer.startswith("head") and int(layer[4:]) > layers:
             raise ValueError(f"{layer}: the projection head has {layers} layers")
         self.batch_size = batch_size
@@ -138,58 +136,6 @@ def gather(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
         return rows
     array = meshes.put({"rows": rows}, mesh)["rows"]
     return np.asarray(jax.jit(lambda x: x, out_shardings=meshes.replicated(mesh))(array))
-
-
-def calibrate(
-    model: SimCLR,
-    variables: Any,
-    source: Readable,
-    *,
-    batch_size: int,
-    image_size: int,
-    transfer_dtype: str,
-    mesh: Mesh,
-) -> Any:
-    """Batch-norm statistics of an untrained network: their mean over batches of training images.
-
-    At its initialisation a network's moving averages describe no data (mean 0, variance 1); an
-    untrained baseline with those would be a strawman.
-    """
-    zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
-
-    @partial(
-        jax.jit,
-        out_shardings=meshes.replicated(mesh),
-        compiler_options=meshes.compiler_options(mesh),
-    )
-    def statistics(images: jax.Array) -> Any:
-        _, updated = model.apply(
-            {"params": variables["params"], "batch_stats": zeros},
-            to_float(images),
-            train=True,
-            mutable=["batch_stats"],
-        )
-        # One update from zero holds (1 - momentum) = 0.1 of the batch's statistics.
-        return jax.tree.map(lambda x: 10.0 * x, updated["batch_stats"])
-
-    count = min(CALIBRATION_BATCHES, max(1, len(source) // batch_size))
-    order = permutation(len(source), seed=0, stream=0)
-    batches = pipeline.eval_batches(
-        source,
-        batch_size=batch_size,
-        rows=meshes.local_rows(mesh, batch_size),
-        image_size=image_size,
-        transfer_dtype=transfer_dtype,
-        order=np.resize(order, count * batch_size),  # whole batches: nothing padded
-    )
-    sums = zeros
-    for batch in batches:
-        images = meshes.put({"image": batch["image"]}, mesh)["image"]
-        sums = jax.tree.map(jnp.add, sums, statistics(images))
-    return {
-        "params": variables["params"],
-        "batch_stats": jax.tree.map(lambda x: x / count, sums),
-    }
 
 
 def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: Any) -> Features:

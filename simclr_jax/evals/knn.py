@@ -4,13 +4,35 @@ Reference: Wu et al. 2018, section 3.4 (arXiv 1805.01978).
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from simclr_jax.evals.features import Features
+from simclr_jax.evals.scores import accuracies
+from simclr_jax.evals.task import Task
 from simclr_jax.losses import l2_normalize
+
+
+def run(task: Task) -> dict[str, Any]:
+    """The accuracy of the nearest neighbours' votes."""
+    task.check_labels()
+    keys, test = task.config.knn, task.features(task.test)
+    votes = scores(
+        task.features(task.train),
+        test,
+        classes=task.train.num_classes,
+        k=keys.k,
+        temperature=keys.temperature,
+    )
+    return {
+        **task.tested,
+        **accuracies(votes, test.labels),
+        "k": keys.k,
+        "temperature": keys.temperature,
+    }
 
 
 def scores(

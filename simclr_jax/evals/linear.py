@@ -12,11 +12,62 @@ import optax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from simclr_jax import optim
+from simclr_jax import optim, rules
 from simclr_jax.data.order import Order, permutation
 from simclr_jax.evals.features import Features
+from simclr_jax.evals.scores import accuracies, mean_and_deviation
+from simclr_jax.evals.task import Task
 from simclr_jax.losses import cross_entropy
 from simclr_jax.models.heads import Classifier
+
+
+def run(task: Task) -> dict[str, Any]:
+    """The accuracy of a linear classifier, on all labels or on random draws of few."""
+    task.check_labels()
+    found = _of_all_labels if task.config.linear.labels_per_class is None else _of_few_labels
+    return {**task.tested, **found(task)}
+
+
+def _of_all_labels(task: Task) -> dict[str, Any]:
+    keys, seed = task.config.linear, task.config.seed
+    steps = num_steps(num_examples=len(task.train), batch_size=keys.batch_size, epochs=keys.epochs)
+    if keys.augment:
+        batches = task.extractor.augmented(
+            task.train, batch_size=keys.batch_size, steps=steps, seed=seed
+        )
+    else:
+        features = task.features(task.train)
+        batches = shuffled(features, batch_size=keys.batch_size, steps=steps, seed=seed)
+    params = fit(
+        batches,
+        classes=task.train.num_classes,
+        learning_rate=cosine(keys.lr, batch_size=keys.batch_size, steps=steps),
+        weight_decay=keys.weight_decay,
+        seed=seed,
+    )
+    test = task.features(task.test)
+    return accuracies(logits(params, test.x), test.labels)
+
+
+def _of_few_labels(task: Task) -> dict[str, Any]:
+    keys = task.config.linear
+    try:
+        results = few_labels(
+            task.features(task.train),
+            task.features(task.test),
+            classes=task.train.num_classes,
+            per_class=keys.labels_per_class,
+            draws=keys.draws,
+            c=keys.c,
+            seed=task.config.seed,
+        )
+    except ValueError as error:
+        raise rules.wrong("linear.labels_per_class", keys.labels_per_class, str(error)) from error
+    return {
+        **mean_and_deviation(results),
+        "labels_per_class": keys.labels_per_class,
+        "draws": [result["top1"] for result in results],
+    }
 
 
 def fit(
@@ -123,13 +174,6 @@ def few_labels(
     return results
 
 
-def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """{"top1", "top5"}: how often the label is among the highest 1 and 5 of scores (n, C)."""
-    ranked = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    hits = ranked == labels[:, None]
-    return {"top1": float(hits[:, 0].mean()), "top5": float(hits.any(axis=1).mean())}
-
-
 def cosine(lr: float, *, batch_size: int, steps: int) -> optax.Schedule:
     """The authors' schedule: peak lr·B/256, no warm-up, cosine to 0."""
     return optim.warmup_cosine(optim.peak_learning_rate(lr, batch_size, "linear"), 0, steps)
@@ -140,10 +184,3 @@ def num_steps(*, num_examples: int, batch_size: int, epochs: float) -> int:
     return optim.step_counts(
         num_examples=num_examples, batch_size=batch_size, epochs=epochs, warmup_epochs=0, steps=None
     )[1]
-
-
-def spread(results: list[dict[str, float]]) -> dict[str, float]:
-    """Mean and standard deviation over draws, of each accuracy."""
-    table = {key: np.array([result[key] for result in results]) for key in results[0]}
-    means = {key: float(values.mean()) for key, values in table.items()}
-    return means | {f"{key}_std": float(values.std()) for key, values in table.items()}

@@ -14,6 +14,11 @@ from simclr_jax.models.resnet import batch_norm
 HEADS = ("none", "linear", "nonlinear")
 
 
+def count_layers(kind: str, layers: int) -> int:
+    """The number of layers of a head of that kind; `layers` is that of a nonlinear one."""
+    return {"none": 0, "linear": 1, "nonlinear": layers}[kind]
+
+
 class ProjectionHead(nn.Module):
     """Maps representations h to the space in which the contrastive loss compares them.
 
@@ -34,7 +39,7 @@ class ProjectionHead(nn.Module):
     @nn.compact
     def __call__(self, h: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
         """Projects h (N, F); returns (h, after layer 1, ..., z (N, dim)); z is the last one."""
-        layers = {"none": 0, "linear": 1, "nonlinear": self.layers}[self.kind]
+        layers = count_layers(self.kind, self.layers)
         outputs = [h]
         for layer in range(1, layers + 1):
             last = layer == layers
@@ -58,13 +63,17 @@ class ProjectionHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Linear classifier: (N, F) features to (N, classes) logits."""
+    """A linear classifier, from features (N, F) to logits (N, classes).
+
+    Attributes:
+      classes: The number of classes.
+      dtype: The dtype of the computation.
+    """
 
     classes: int
-    zero_init: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
-        init = nn.initializers.zeros if self.zero_init else nn.initializers.normal(0.01)
+        init = nn.initializers.normal(0.01)
         return nn.Dense(self.classes, kernel_init=init, dtype=self.dtype, name="dense")(h)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simclr_jax.errors import UserError
+from simclr_jax.models.heads import count_layers
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights.state_dict import state_dict
 
@@ -84,7 +85,7 @@ def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: boo
     plain = simclr_torch.is_torchvision(**config)
     config["classes"] = model.classes
     if not plain:
-        layers = {"none": 0, "linear": 1, "nonlinear": model.head_layers}[model.head]
+        layers = count_layers(model.head, model.head_layers)
         config |= {"head_layers": layers, "head_dim": model.head_dim}
         print("torchvision has no such network: load it with the simclr_torch.py beside it")
     arrays = state_dict(network.variables, head=not plain)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simclr_jax.evals import knn, linear
+from simclr_jax.evals import knn, linear, scores
 from simclr_jax.evals.features import Features
 
 
@@ -30,9 +30,9 @@ def test_sgd_separates_separable_features(blobs):
         weight_decay=0.0,
         seed=0,
     )
-    scores = linear.logits(params, test.x, batch_size=40)
-    assert scores.shape == (101, 5)
-    assert linear.accuracies(scores, test.labels)["top1"] > 0.8
+    logits = linear.logits(params, test.x, batch_size=40)
+    assert logits.shape == (101, 5)
+    assert scores.accuracies(logits, test.labels)["top1"] > 0.8
 
 
 def test_few_labels_report_every_draw(blobs):
@@ -42,7 +42,7 @@ def test_few_labels_report_every_draw(blobs):
     assert len(results) == 4
     assert results == linear.few_labels(train, test, seed=0, **options)
     assert results != linear.few_labels(train, test, seed=1, **options)
-    summary = linear.spread(results)
+    summary = scores.mean_and_deviation(results)
     top1 = [result["top1"] for result in results]
     assert summary["top1"] == pytest.approx(np.mean(top1))
     assert summary["top1_std"] == pytest.approx(np.std(top1))
@@ -52,8 +52,8 @@ def test_few_labels_report_every_draw(blobs):
 
 
 def test_accuracies():
-    scores = np.eye(7)[[0, 1, 2, 3]] + np.linspace(0.1, 0, 7)
-    assert linear.accuracies(scores, np.array([0, 1, 6, 4])) == {"top1": 0.5, "top5": 0.75}
+    likely = np.eye(7)[[0, 1, 2, 3]] + np.linspace(0.1, 0, 7)
+    assert scores.accuracies(likely, np.array([0, 1, 6, 4])) == {"top1": 0.5, "top5": 0.75}
 
 
 def by_hand(train, test, k, temperature):
