@@ -67,7 +67,7 @@ def evaluate(
     if sum((untrained, watch, step is not None)) > 1:
         raise UserError("--watch, --untrained, --step: only one of them at a time")
     checkpoint.quiet()
-    rules.check(config, devices=jax.device_count())
+    rules.check(config, {**rules.EVALUATION, **protocol.rules}, devices=jax.device_count())
     reader = checkpoint.Reader(root)
 
     if untrained:
@@ -138,9 +138,9 @@ def evaluate_one(task: Task, protocol: Protocol) -> None:
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    "linear": Protocol(linear.run, scores.in_words),
-    "knn": Protocol(knn.run, scores.in_words),
-    "embed": Protocol(embed.run, embed.in_words),
+    "linear": Protocol(linear.run, linear.RULES, scores.in_words),
+    "knn": Protocol(knn.run, knn.RULES, scores.in_words),
+    "embed": Protocol(embed.run, embed.RULES, embed.in_words),
 }
 
 

@@ -6,20 +6,25 @@ import pytest
 
 from simclr_jax import config as configs
 from simclr_jax import rules
+from simclr_jax.configs import default
 from simclr_jax.errors import UserError
+from simclr_jax.eval import PROTOCOLS
 
 ROOT = Path(__file__).parents[1]
 DIGITS = f"--config={ROOT}/configs/digits.py"
 SHIPPED = ["digits.py", "cifar10.py", "cifar10.py:recipe=small_batch", "imagenet.py", "folder.py",
            "imagenet.py:depth=152,width=3,sk_ratio=0.0625", "eval/linear.py",
-           "eval/knn.py"]  # fmt: skip
+           "eval/knn.py", "eval/embed.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configs_are_valid_on_8_devices(name):
     config = configs.load([f"--config={ROOT}/configs/{name}"])
     if name.startswith("eval/"):
-        rules.check(config, devices=8)
+        protocol = PROTOCOLS[config.protocol]
+        rows = {**rules.EVALUATION, **protocol.rules}
+        rules.check(config, rows, devices=8)
+        assert set(configs.keys(config)) == set(rows)
     else:
         rules.check_run(config, devices=8)
 
@@ -140,9 +145,41 @@ def test_a_description_gives_the_config_back():
 def test_another_config_does_not_continue_a_run():
     config = configs.load([DIGITS])
     same = configs.load([DIGITS, "--config.log.every_steps=3", "--config.checkpoint.keep=9"])
-    configs.check_same_run(same, config, "RUN")
+    rules.check_same_run(same, config, "RUN")
     other = configs.load([DIGITS, "--config.model.head_dim=7", "--config.seed=1"])
     with pytest.raises(UserError) as error:
-        configs.check_same_run(other, config, "RUN")
+        rules.check_same_run(other, config, "RUN")
     assert "config.model.head_dim=7 (the run has 64)" in str(error.value)
     assert "config.seed=1 (the run has 0)" in str(error.value)
+
+
+def test_every_default_key_has_a_row_and_every_row_a_key():
+    assert sorted(rules.RUN) == sorted(configs.keys(default.get_config()))
+    default_values = configs.changed(default.get_config(), {"data.name": "digits"})
+    rules.check(default_values, rules.RUN, devices=8)
+
+
+@pytest.mark.parametrize(
+    ("key", "on_resume"),
+    [
+        ("log.every_steps", "free"), ("eval.batch_size", "free"), ("checkpoint.keep", "free"),
+        ("data.dir", "free"), ("data.cache_bytes", "free"), ("data.on_bad_image", "free"),
+        ("model.remat", "free"), ("loss.block_rows", "free"), ("train.on_nonfinite", "free"),
+        ("seed", "fixed"), ("model.depth", "fixed"), ("model.head_dim", "fixed"),
+        ("optim.name", "fixed"), ("train.batch_size", "fixed"), ("data.name", "fixed"),
+        ("data.train_split", "fixed"), ("data.num_classes", "fixed"), ("data.held_out", "fixed"),
+        ("data.shuffle_block", "fixed"), ("data.image_size", "fixed"),
+        ("model.dtype", "ask"), ("optim.lr", "ask"), ("augment.ops", "ask"), ("loss.name", "ask"),
+        ("train.epochs", "ask"), ("data.eval_split", "ask"), ("train.microbatches", "ask"),
+    ],
+)  # fmt: skip
+def test_what_a_continued_run_may_do_with_a_key(key, on_resume):
+    assert rules.RUN[key].on_resume == on_resume
+
+
+def test_a_key_that_the_user_added_may_change_if_they_say_so():
+    config = configs.changed(configs.load([DIGITS]), {"train.note": "a"})
+    other = configs.changed(config, {"train.note": "b"})
+    with pytest.raises(UserError, match="--allow_config_change"):
+        rules.check_same_run(other, config, "RUN")
+    assert rules.check_same_run(other, config, "RUN", allow_change=True) == ["train.note"]

@@ -18,8 +18,13 @@ from simclr_jax.errors import UserError
 from simclr_jax.evals.features import Extractor
 from simclr_jax.evals.task import Task
 from simclr_jax.metrics import Count
+from simclr_jax.rules import anything, one_of
 from simclr_jax.store import files
 
+RULES = {
+    "embed.split": one_of("train", "eval", "all"),
+    "embed.dir": anything("a folder"),
+}
 FILES = ("features.npz", "features.parquet")
 
 

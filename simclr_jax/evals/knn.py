@@ -14,6 +14,9 @@ from simclr_jax.evals.features import Features
 from simclr_jax.evals.scores import accuracies
 from simclr_jax.evals.task import Task
 from simclr_jax.losses import l2_normalize
+from simclr_jax.rules import above, at_least
+
+RULES = {"knn.k": at_least(1), "knn.temperature": above(0)}
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -19,6 +19,18 @@ from simclr_jax.evals.scores import accuracies, mean_and_deviation
 from simclr_jax.evals.task import Task
 from simclr_jax.losses import cross_entropy
 from simclr_jax.models.heads import Classifier
+from simclr_jax.rules import above, anything, at_least
+
+RULES = {
+    "linear.lr": above(0),
+    "linear.batch_size": at_least(1),
+    "linear.epochs": above(0),
+    "linear.weight_decay": at_least(0),
+    "linear.augment": anything("true or false"),
+    "linear.labels_per_class": at_least(1),
+    "linear.draws": at_least(1),
+    "linear.c": above(0),
+}
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the protocols share: a run's network, the splits, and their features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from simclr_jax.data.sources import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features
 from simclr_jax.network import ROWS_PER_DEVICE, Network
+from simclr_jax.rules import Rule
 
 
 class Protocol(NamedTuple):
@@ -22,10 +23,12 @@ class Protocol(NamedTuple):
 
     Attributes:
       run: What it does with a `Task`; returns the protocol's part of result.json.
+      rules: The rows of the keys of its config section.
       in_words: The result in a line for people.
     """
 
     run: Callable[["Task"], dict[str, Any]]
+    rules: Mapping[str, Rule]
     in_words: Callable[[dict[str, Any]], str]
 
 

@@ -7,7 +7,7 @@ from etils import epath
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import config as configs
-from simclr_jax import parts, processes
+from simclr_jax import parts, processes, rules
 from simclr_jax import state as states
 from simclr_jax.checkpoint import Checkpoints
 from simclr_jax.errors import UserError
@@ -49,7 +49,7 @@ def resume(
       root: The workdir.
       checkpoints: The checkpoints in it.
       rows: The rows of its metrics.jsonl.
-      allow_config_change: See `config.check_same_run`.
+      allow_config_change: See `rules.check_same_run`.
 
     Raises:
       UserError: The workdir holds another run, or checkpoints that are damaged or gone.
@@ -57,7 +57,7 @@ def resume(
     processes.check_agree(config=str(config), latest_checkpoint=str(checkpoints.steps()[-1:]))
 
     def check(stored: dict[str, Any]) -> None:
-        changed = configs.check_same_run(
+        changed = rules.check_same_run(
             config, configs.from_json(stored), str(root), allow_change=allow_config_change
         )
         if changed:
