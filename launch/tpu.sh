@@ -1,53 +1,59 @@
 #!/usr/bin/env bash
 # Trains and evaluates on a Cloud TPU: one machine or a slice of many, on demand, spot or queued.
 #
-#   launch/tpu.sh create            make the TPU, or request it and wait; nothing where it is there
-#   launch/tpu.sh setup             install REVISION on every worker, and check that it is the same
-#   launch/tpu.sh train ARGS...     simclr-train ARGS on every worker; follow it; return its status
-#   launch/tpu.sh train --retry ARGS...   the same, made and set up anew until the run is done
-#   launch/tpu.sh eval ARGS...      simclr-eval ARGS on every worker
-#   launch/tpu.sh status            of the TPU, of each worker's job, and its last step
-#   launch/tpu.sh logs [--all]      follow worker 0; or fetch all into ./logs/NAME/worker-K.log
-#   launch/tpu.sh ssh [K]           a shell on worker K (0)
-#   launch/tpu.sh stop [--vm]       end the job on every worker, saved; --vm: stop the machine too
-#   launch/tpu.sh delete [--yes]    the TPU and its request; never a bucket
-#   launch/tpu.sh help
+#   launch/tpu.sh create            create the TPU and wait until it is READY, unless it is already
+#   launch/tpu.sh setup             install REVISION on every worker, and check that all have it
+#   launch/tpu.sh train ARGS...     run simclr-train ARGS on every worker, show worker 0's output
+#   launch/tpu.sh train --retry ARGS...   the same again until it is done, on a new TPU if need be
+#   launch/tpu.sh eval ARGS...      run simclr-eval ARGS on every worker, show worker 0's output
+#   launch/tpu.sh status            show the TPU's state, each worker's job, and the last step
+#   launch/tpu.sh logs [--all]      follow worker 0's log; --all: copy all to logs/NAME/worker-K.log
+#   launch/tpu.sh ssh [K]           open a shell on worker K (0 unless given)
+#   launch/tpu.sh stop [--vm]       save and end the job on every worker; --vm: stop the machine too
+#   launch/tpu.sh delete [--yes]    delete the TPU and its request, but no bucket; --yes: do not ask
+#   launch/tpu.sh help              print this
 #
 # --dry-run, after any COMMAND, prints what would be run. Options come before ARGS, which reach the
 # program unchanged; WORKDIR becomes --workdir (train) or --run (eval) where ARGS have none.
-# Status: the program's (0 done, 1 a bug, 2 input, 3 environment, 75 preempted but saved; where
-# workers differ, the first of 2, 1, 3, 75 that any has), 2 for input that is not allowed, 3 where
-# gcloud fails, 130 after Ctrl-C, which ends the following but not the job.
+# The exit status of train and eval is the program's: 0 done, 1 a bug, 2 input, 3 environment, 75
+# preempted but saved; where workers differ, the first of 2, 1, 3, 75 that any has. Any command ends
+# with 2 for input that is not allowed, 3 where gcloud fails, and 130 after Ctrl-C, which ends the
+# following but not the job.
 # Settings are the variables below, each also taken from the environment.
 
 set -euo pipefail
 
-NAME=${NAME:-simclr}                      # the TPU VM's name, and its queued resource's
+NAME=${NAME:-simclr}                      # name of the TPU VM, and of its queued resource
 PROJECT=${PROJECT:-}                      # Google Cloud project; empty: the one gcloud is set to
-ZONE=${ZONE:-}                            # required, such as us-west4-a
-ACCELERATOR=${ACCELERATOR:-v5litepod-16}  # kind and size; v2 to v4, v5p: cores, v5e, v6e: chips
+ZONE=${ZONE:-}                            # required: zone of the TPU, such as us-west4-a
+ACCELERATOR=${ACCELERATOR:-v5litepod-16}  # type and size; v2 to v4, v5p: cores, v5e, v6e: chips
 RUNTIME=${RUNTIME:-}                      # machine image; empty: the one for ACCELERATOR
-SPOT=${SPOT:-0}                           # 1: cheaper, and may be taken away at any time
+SPOT=${SPOT:-0}                           # 1: costs less, and may be taken away at any time
 QUEUED=${QUEUED:-0}                       # 1: a queued resource, which waits for capacity
 REPOSITORY=${REPOSITORY:-}                # git URL the workers can read; empty: this one's origin
 REVISION=${REVISION:-}                    # commit to install; empty: this checkout's HEAD
 BUCKET=${BUCKET:-}                        # gs://BUCKET of data, mounted read-only; empty: none
 MOUNT=${MOUNT:-/mnt/data}                 # folder on the workers where BUCKET is mounted
-TFDS_DATA_DIR=${TFDS_DATA_DIR:-}          # as the workers see it; empty: TFDS's default there
+TFDS_DATA_DIR=${TFDS_DATA_DIR:-}          # folder on the workers or gs://; empty: TFDS's default
 WORKDIR=${WORKDIR:-}                      # the run's folder, gs://BUCKET/FOLDER
-RETRY_SECONDS=${RETRY_SECONDS:-60}        # before another try; doubled each time, up to 900
-MAX_RETRIES=${MAX_RETRIES:-10}            # tries in a row that reach no new step, then it ends
-POLL_SECONDS=${POLL_SECONDS:-15}          # between two looks at a state
+RETRY_SECONDS=${RETRY_SECONDS:-60}        # before the next try; doubled each time, up to 900
+MAX_RETRIES=${MAX_RETRIES:-10}            # tries in a row without a new step before giving up
+POLL_SECONDS=${POLL_SECONDS:-15}          # between two queries of a state
 STOP_SECONDS=${STOP_SECONDS:-180}         # for workers to save and end
 
 COMMANDS='create, setup, train, eval, status, logs, ssh, stop, delete, help'
-DRY=0                                     # 1: print commands
-PRETENDED=READY                           # the state that --dry-run supposes
-STATE=                                    # what look saw
-STOPPED=0                                 # 1: the job was ended by launch/tpu.sh stop
-RETRY=0 ALL=0 VM=0 YES=0                  # 1: the option of this name
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+RETRY=0 ALL=0 VM=0 YES=0                  # 1: the option of this name was given
+DRY=0                                     # 1: --dry-run was given; commands are only printed
+
+STATE=          # state of the TPU VM or of its queued resource when last queried, or MISSING
+DRY_STATE=READY # state that a dry run takes the TPU to have
+STOPPED=0 # 1: launch/tpu.sh stop ended the job
+
+# Files hold what variables that are set in a pipeline would lose: error (gcloud's messages),
+# workers/K.log (what worker K said), seen (number of the last line shown of worker 0's log; before
+# the first, where to begin: job or last, see follow_log in worker.sh), step (the last one reached).
+SCRATCH=$(mktemp -d)
+trap 'rm -rf "$SCRATCH"' EXIT
 
 say() { printf 'tpu.sh: %s\n' "$*" >&2; }
 
@@ -55,6 +61,19 @@ die() { # STATUS MESSAGE
   say "$2"
   exit "$1"
 }
+
+own_folder() { # where this script is, also if it is called through a link
+  local script=${BASH_SOURCE[0]} link
+  while [[ -L $script ]]; do # Not every macOS has readlink -f.
+    link=$(readlink "$script")
+    [[ $link == /* ]] || link=$(dirname "$script")/$link
+    script=$link
+  done
+  [[ $script == /* ]] || script=$PWD/$script # Printed commands can then be pasted anywhere.
+  dirname "$script"
+}
+
+SCRIPTS=$(own_folder)
 
 # --- Input ---
 
@@ -87,8 +106,8 @@ check_settings() {
     'KIND-SIZE with KIND v2, v3, v4, v5litepod, v5p or v6e, such as v5litepod-16'
 }
 
-fix_revision() { # makes REVISION a full commit and REPOSITORY a URL
-  local git=(git -C "$(dirname "${BASH_SOURCE[0]}")/..")
+fix_revision() { # makes REVISION a full commit hash, and REPOSITORY a URL
+  local git=(git -C "$SCRIPTS/..")
   if [[ -z $REVISION ]]; then
     [[ -z $("${git[@]}" status --porcelain --untracked-files=no) ]] ||
       die 2 "REVISION: '' is not allowed while this checkout has changes: commit them, or name one"
@@ -106,12 +125,12 @@ fix_revision() { # makes REVISION a full commit and REPOSITORY a URL
   fi
 }
 
-# --- gcloud ---
+# --- The TPU ---
 
-shown() { # COMMAND ARGS...: printed so that a shell would read it back
+print_command() { # COMMAND ARGS...: quoted so that a shell would read it back
   local word line=
   for word in "$@"; do
-    # shellcheck disable=SC2001 # bash 3.2, macOS's, is wrong about quotes in ${word//}
+    # shellcheck disable=SC2001 # macOS's bash 3.2 handles quotes in ${word//} wrongly.
     case $word in
       '' | *[!A-Za-z0-9_./:=@%+,-]*) word="'$(sed "s/'/'\\\\''/g" <<<"$word")'" ;;
     esac
@@ -120,46 +139,47 @@ shown() { # COMMAND ARGS...: printed so that a shell would read it back
   printf '%s\n' "${line# }"
 }
 
-tpus() { # gcloud compute tpus ARGS...
+tpus() { # GROUP VERB ARGS...: gcloud compute tpus GROUP VERB NAME ARGS...
   local group=$1 verb=$2 flags=("--zone=$ZONE")
   shift 2
   [[ -z $PROJECT ]] || flags+=("--project=$PROJECT")
   set -- gcloud compute tpus "$group" "$verb" "$NAME" "${flags[@]}" "$@"
-  if ((DRY)); then shown "$@"; else "$@" </dev/null; fi
+  if ((DRY)); then print_command "$@"; else "$@" </dev/null; fi
 }
 
-failed() { # 3 where what gcloud wrote to $scratch/error may pass by itself; else it ends here
-  # Quota has the code of missing capacity, RESOURCE_EXHAUSTED, but waiting does not raise it.
+judge_error() { # of $SCRATCH/error: returns 3 if it may pass by itself, and ends the script if not
+  # A missing quota has the same code as missing capacity, RESOURCE_EXHAUSTED, but waiting does not
+  # raise it; so the errors that stay are looked for first.
   local lasting='quota|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT'
   local passing='RESOURCE_EXHAUSTED|capacity|enough resources|code"?: 8|UNAVAILABLE|INTERNAL'
   passing="$passing|DEADLINE_EXCEEDED|ABORTED|FAILED_PRECONDITION|ALREADY_EXISTS|NOT_FOUND"
   passing="$passing|timed out|connect|return code \[255\]|This TPU has"
-  grep -qiE "$lasting" "$scratch/error" || ! grep -qiE "$passing" "$scratch/error" || return 3
+  grep -qiE "$lasting" "$SCRATCH/error" || ! grep -qiE "$passing" "$SCRATCH/error" || return 3
   die 3 "$NAME: gcloud failed, with the message above; trying again would not help"
 }
 
-try() { # COMMAND ARGS...: shows its messages as they come
-  { "$@" 2>&1 >&3 3>&- | tee "$scratch/error" >&2; } 3>&1 || failed
+try() { # COMMAND ARGS...: shows its messages as they come, and judges them if it fails
+  { "$@" 2>&1 >&3 3>&- | tee "$SCRATCH/error" >&2; } 3>&1 || judge_error
 }
 
 describe() { # queued-resources|tpu-vm FORMAT: sets STATE
   local tries
   for tries in 1 2 3; do
-    STATE=$(tpus "$1" describe --format="$2" 2>"$scratch/error") && return
+    STATE=$(tpus "$1" describe --format="$2" 2>"$SCRATCH/error") && return
     STATE=MISSING
-    ! grep -q NOT_FOUND "$scratch/error" || return 0
-    cat "$scratch/error" >&2
-    failed || true
+    ! grep -q NOT_FOUND "$SCRATCH/error" || return 0
+    cat "$SCRATCH/error" >&2
+    judge_error || true
     ((tries == 3)) || sleep "$POLL_SECONDS"
   done
   die 3 "$NAME: its state cannot be seen; gcloud's message is above"
 }
 
-look() { # sets STATE: the TPU VM's, or its queued resource's while there is none; or MISSING
+query_state() { # sets STATE; a queued resource's counts until it is ACTIVE
   if ((DRY)); then
     ! ((QUEUED)) || tpus queued-resources describe --format='value(state.state)'
     tpus tpu-vm describe --format='value(state)'
-    STATE=$PRETENDED
+    STATE=$DRY_STATE
     return
   fi
   if ((QUEUED)); then
@@ -167,33 +187,32 @@ look() { # sets STATE: the TPU VM's, or its queued resource's while there is non
     [[ $STATE == ACTIVE ]] || return 0
   fi
   describe tpu-vm 'value(state)'
-  # The request outlives its machines for a while.
+  # For a while, a queued resource is still ACTIVE when its machines have been taken away.
   [[ $QUEUED$STATE != 1MISSING ]] || STATE=TERMINATED
 }
 
-is_dead() { # STATE will never become READY
+is_dead() { # whether STATE is one that never becomes READY
   case $STATE in
     PREEMPTED | TERMINATED | FAILED | SUSPENDING | SUSPENDED | DELETING) return 0 ;;
     *) return 1 ;;
   esac
 }
 
-# --- create, delete ---
-
-create() { # 3 where there is no capacity
-  look
+create() { # returns 3 where there is no capacity
+  query_state
   case $STATE in
     READY) say "$NAME is READY already" && return ;;
     MISSING) request || return ;;
     STOPPED) try tpus tpu-vm start || return ;;
     *) ! is_dead || die 3 "$NAME is $STATE for good: launch/tpu.sh delete comes first" ;;
   esac
-  PRETENDED=READY
+  DRY_STATE=READY
   local said=
-  while look && [[ $STATE != READY ]]; do
+  while query_state && [[ $STATE != READY ]]; do
     if [[ $STATE == MISSING ]] || is_dead; then
-      tpus queued-resources describe --format='value(state)' 2>&1 | tee "$scratch/error" >&2 || true
-      ! grep -qiE 'quota|PERMISSION_DENIED' "$scratch/error" || failed # a request fails later
+      tpus queued-resources describe --format='value(state)' 2>&1 | tee "$SCRATCH/error" >&2 || true
+      # Missing quota is an error of the queued resource, some time after its creation.
+      ! grep -qiE 'quota|PERMISSION_DENIED' "$SCRATCH/error" || judge_error
       say "$NAME is $STATE"
       return 3
     fi
@@ -215,7 +234,7 @@ request() {
 }
 
 delete() {
-  look
+  query_state
   if [[ $STATE == MISSING ]]; then
     say "$NAME is not there"
   elif ((QUEUED)); then
@@ -235,175 +254,39 @@ confirm_delete() {
   esac
 }
 
-# --- What runs on the workers. Each answers in lines of 'simclr: KEY VALUE'. ---
+# --- The job on the workers ---
 
-common() {
-  cat <<'END'
-code=$HOME/simclr_jax run=$HOME/simclr_run
-mkdir -p "$run" && cd "$run" || exit
-running() {
-  [ ! -e exit ] && [ -e pid ] && grep -qa simclr- "/proc/$(cat pid)/cmdline" 2>/dev/null
-}
-report() {
-  [ ! -e stopped ] || echo 'simclr: stopped yes'
-  if running; then echo 'simclr: job running'
-  elif [ -e exit ]; then echo "simclr: job ended $(cat exit)"
-  elif [ -e pid ]; then echo 'simclr: job lost'
-  else echo 'simclr: job none'
-  fi
-  [ ! -e log ] || grep '^step ' log | tail -n 1 | sed 's/^/simclr: last /'
-}
-END
-}
-
-setup_script() {
-  common
-  printf 'repository=%q revision=%q bucket=%q mount=%q\n' \
-    "$REPOSITORY" "$REVISION" "$BUCKET" "$MOUNT"
-  cat <<'END'
-if running; then echo 'simclr: revision busy'; exit; fi
-(
-set -e
-[ -d "$code/.git" ] || git clone --quiet "$repository" "$code"
-cd "$code"
-git fetch --quiet --tags "$repository" '+refs/heads/*:refs/remotes/origin/*'
-git checkout --quiet --detach "$revision"
-END
-  python_script
-  echo "venv/bin/pip install --quiet --disable-pip-version-check -e '.[tpu]'"
-  [[ -z $BUCKET ]] || mount_script
-  echo "git rev-parse HEAD | sed 's/^/simclr: revision /'"
-  echo '); true'
-}
-
-python_script() { # makes venv, with the image's Python if it will do
-  # Many images have 3.10. Then uv brings one, from PyPI, which has to be reachable anyway: apt is
-  # often locked after the first boot, and deadsnakes is a third party that drops versions.
-  cat <<'END'
-if [ ! -x venv/bin/pip ]; then
-  check='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
-  for python in python3.12 python3.11 python3.13 python3 ''; do
-    if [ -z "$python" ] || "$python" -c "$check" 2>/dev/null; then break; fi
+send() { # SSH-FLAGS... -- COMMAND ARGS...: runs a command of worker.sh, whose text is sent with it
+  local flags=() call script=$SCRIPTS/worker.sh
+  while [[ $1 != -- ]]; do
+    flags+=("$1")
+    shift
   done
-  if [ -n "$python" ]; then
-    "$python" -m venv venv
-  elif ! { PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv &&
-    python3 -m uv venv --quiet --clear --seed --python 3.12 venv; }; then
-    echo 'Python 3.11 is missing, and uv could not bring it: choose a RUNTIME that has it, or run'
-    echo 'sudo apt-get install python3.11 python3.11-venv on every worker'
-    exit 1
-  fi
-fi
-END
-}
-
-mount_script() {
-  cat <<'END'
-if ! mountpoint -q "$mount"; then
-  if ! command -v gcsfuse >/dev/null; then
-    apt=https://packages.cloud.google.com/apt key=/usr/share/keyrings/cloud.google.asc
-    curl -fsS "$apt/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
-    echo "deb [signed-by=$key] $apt gcsfuse-$(lsb_release -cs) main" |
-      sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
-    sudo apt-get -o DPkg::Lock::Timeout=300 -qq update
-    sudo apt-get -o DPkg::Lock::Timeout=300 -qq install gcsfuse
-  fi
-  mkdir -p "$mount" 2>/dev/null || { sudo mkdir -p "$mount" && sudo chown "$(id -u)" "$mount"; }
-  gcsfuse --implicit-dirs -o ro "$bucket" "$mount"
-fi
-END
-}
-
-job_script() { # ID PROGRAM ARGS...: starts it, detached, and does so once
-  common
-  printf 'id=%q revision=%q data=%q\n' "$1" "$REVISION" "$TFDS_DATA_DIR"
   shift
-  printf 'set --%s\n' "$(printf ' %q' "$@")"
-  cat <<'END'
-command=$(printf '%q ' "$@")
-program=$code/venv/bin/$1
-shift
-if running && [ "$command" = "$(cat command)" ]; then
-  echo 'simclr: start already'; exit
-elif running; then
-  echo 'simclr: start busy'; exit
-elif [ "$id" = "$(cat id 2>/dev/null)" ]; then
-  echo 'simclr: start already'; exit # gcloud sends a command again when its connection drops
-elif [ ! -x "$program" ] ||
-  { [ -n "$revision" ] && [ "$revision" != "$(git -C "$code" rev-parse HEAD)" ]; }; then
-  echo 'simclr: start unprepared'; exit
-fi
-printf '%s\n' "$command" >command
-printf '== %s %s\n' "$(date -u +%FT%TZ)" "$command" >>log
-wc -l <log >start
-rm -f exit pid child stopped
-[ -z "$data" ] || export TFDS_DATA_DIR="$data"
-export PYTHONUNBUFFERED=1 # or a log in a file lags behind
-cd "$code"
-setsid bash -c '
-  run=$1; shift
-  "$@" & echo $! >"$run/child"
-  wait $!
-  echo $? >"$run/exit.new" && mv "$run/exit.new" "$run/exit"
-' simclr-job "$run" "$program" "$@" </dev/null >>"$run/log" 2>&1 &
-echo $! >"$run/pid"
-echo "$id" >"$run/id"
-# Until it has a session of its own, the end of this connection could be its end.
-for _ in $(seq 200); do [ ! -e "$run/child" ] || break; sleep 0.05; done
-echo 'simclr: start now'
-END
-}
-
-follow_script() { # LINES-SEEN: NUMBER:LINE for each later one, until the job ends
-  common
-  printf 'seen=%q\n' "$1"
-  cat <<'END'
-[ -e log ] || exit 0
-if [ "$seen" = job ]; then seen=$(cat start)
-elif [ "$seen" = last ]; then seen=$(($(wc -l <log) - 100)) seen=$((seen > 0 ? seen : 0))
-fi
-if running; then
-  while running && kill -0 $$; do sleep 0.5; done >/dev/null 2>&1 &
-  set -- -f --pid=$!
-fi
-tail -n "+$((seen + 1))" "$@" log | while IFS= read -r line || [ -n "$line" ]; do
-  seen=$((seen + 1))
-  printf '%s:%s\n' "$seen" "$line"
-done
-END
-}
-
-stop_script() { # BY: user, who wants no other try, or retry
-  common
-  printf 'seconds=%q\n' "$STOP_SECONDS"
-  [[ $1 != user ]] || echo 'touch stopped'
-  cat <<'END'
-if running; then
-  kill -TERM "$(cat child)"
-  until=$(($(date +%s) + seconds))
-  while running && [ "$(date +%s)" -lt "$until" ]; do sleep 0.2; done
-fi
-report
-END
-}
-
-# --- Talking with the workers ---
-
-remote() { # SCRIPT: runs it on every worker; what worker K says is in $scratch/workers/K.log
-  rm -rf "$scratch/workers"
-  mkdir "$scratch/workers"
-  if ((DRY)); then
-    tpus tpu-vm ssh --worker=all "--command=$1"
-  elif ! tpus tpu-vm ssh --worker=all "--output-directory=$scratch/workers" "--command=$1" \
-    >"$scratch/error" 2>&1; then
-    cat "$scratch/error" >&2
-    failed
+  call="set --$(printf ' %q' "$@")"
+  if ((DRY)); then # The shell that the printed command is pasted into reads the text.
+    printf "%s\$'\\\\n'\"\$(cat %s)\"\n" \
+      "$(tpus tpu-vm ssh "${flags[@]}" "--command=$call")" "$(print_command "$script")"
+  else
+    tpus tpu-vm ssh "${flags[@]}" "--command=$call"$'\n'"$(<"$script")"
   fi
 }
 
-answers() { # KEY: WORKER VALUE a line
+send_to_all() { # COMMAND ARGS...: what worker K says is in $SCRATCH/workers/K.log
+  rm -rf "$SCRATCH/workers"
+  mkdir "$SCRATCH/workers"
+  if ((DRY)); then
+    send --worker=all -- "$@"
+  elif ! send --worker=all "--output-directory=$SCRATCH/workers" -- "$@" \
+    >"$SCRATCH/error" 2>&1; then
+    cat "$SCRATCH/error" >&2
+    judge_error
+  fi
+}
+
+answers() { # KEY: prints WORKER VALUE for each worker, where VALUE is empty if it did not answer
   local file worker
-  for file in "$scratch"/workers/*.log; do
+  for file in "$SCRATCH"/workers/*.log; do
     worker=${file##*/}
     printf '%s %s\n' "${worker%.log}" "$(sed -n "s/^simclr: $1 //p" "$file" | tail -n 1)"
   done | sort -n
@@ -411,67 +294,67 @@ answers() { # KEY: WORKER VALUE a line
 
 setup() {
   say "installing $REVISION on every worker of $NAME"
-  remote "$(setup_script)" || return
+  send_to_all setup "$REPOSITORY" "$REVISION" "$BUCKET" "$MOUNT" || return
   ! ((DRY)) || return 0
-  local worker revision bad=0
-  while read -r worker revision; do
-    say "worker $worker: ${revision:-not installed}"
-    [[ $revision != "$REVISION" ]] || continue
+  local worker answer bad=0
+  while read -r worker answer; do
+    say "worker $worker: ${answer:-not installed}"
+    [[ $answer != "$REVISION" ]] || continue
     bad=1
-    tail -n 5 "$scratch/workers/$worker.log" | sed "s/^/worker $worker: /" >&2
+    tail -n 5 "$SCRATCH/workers/$worker.log" | sed "s/^/worker $worker: /" >&2
   done < <(answers revision)
   ((bad == 0)) || say "not every worker has $REVISION (busy: a job runs there; launch/tpu.sh stop)"
   return $((bad * 3))
 }
 
-start() { # PROGRAM ARGS...: 4 where it is not set up at REVISION, if that is set
+start() { # PROGRAM ARGS...: returns 4 where setup is missing, or was for another REVISION
   local id worker answer
   id=$(date +%s)-$$-$RANDOM
-  echo job >"$scratch/seen"
-  remote "$(job_script "$id" "$@")" || return
+  echo job >"$SCRATCH/seen"
+  send_to_all start "$id" "$REVISION" "$TFDS_DATA_DIR" "$@" || return
   ! ((DRY)) || return 0
   while read -r worker answer; do
     case $answer in
       now | already) ;;
       busy) die 2 "worker $worker: another job runs there; see logs and stop" ;;
       unprepared) return 4 ;;
-      *) cat "$scratch/workers/$worker.log" >&2 && return 3 ;;
+      *) cat "$SCRATCH/workers/$worker.log" >&2 && return 3 ;;
     esac
   done < <(answers start)
 }
 
-show_new() { # prints the lines not printed before; keeps their number, and the last step
+show_new() { # prints the lines not printed before, and keeps their number and the last step
   local row number step='^step ([0-9]+)/'
   while IFS= read -r row; do
     number=${row%%:*} row=${row#*:}
     [[ $number =~ ^[0-9]+$ ]] || continue
-    [[ $(<"$scratch/seen") == [jl]* ]] || ((number > $(<"$scratch/seen"))) || continue
+    [[ $(<"$SCRATCH/seen") == [jl]* ]] || ((number > $(<"$SCRATCH/seen"))) || continue
     printf '%s\n' "$row"
-    echo "$number" >"$scratch/seen"
-    [[ ! $row =~ $step ]] || echo "${BASH_REMATCH[1]}" >"$scratch/step"
+    echo "$number" >"$SCRATCH/seen"
+    [[ ! $row =~ $step ]] || echo "${BASH_REMATCH[1]}" >"$SCRATCH/step"
   done
 }
 
-follow() { # worker 0, until its job ends; 3 where the TPU does
+follow() { # shows worker 0's log until its job ends; returns 3 if the TPU ends before
   local before silent=0
   while true; do
-    before=$(<"$scratch/seen")
-    if tpus tpu-vm ssh --worker=0 --command="$(follow_script "$before")" 2>"$scratch/error" |
+    before=$(<"$SCRATCH/seen")
+    if send --worker=0 -- follow "$before" 2>"$SCRATCH/error" |
       if ((DRY)); then cat; else show_new; fi; then return 0; fi
-    look
+    query_state
     [[ $STATE == READY ]] || return 3
     silent=$((silent + 1))
-    [[ $(<"$scratch/seen") == "$before" ]] || silent=0
-    ((silent <= MAX_RETRIES)) || { cat "$scratch/error" >&2 && return 3; }
+    [[ $(<"$SCRATCH/seen") == "$before" ]] || silent=0
+    ((silent <= MAX_RETRIES)) || { cat "$SCRATCH/error" >&2 && return 3; }
     say "the connection to worker 0 is lost, the job is not; connecting again in $POLL_SECONDS s"
     sleep "$POLL_SECONDS"
   done
 }
 
-collect() { # every worker's exit status, as one
+wait_for_all() { # until the job has ended on every worker; returns its status
   local since=$SECONDS worker answer status statuses running
   while true; do
-    remote "$(common && echo report)" || return
+    send_to_all report || return
     ! ((DRY)) || return 0
     statuses=' ' running='' STOPPED=0
     ! answers stopped | grep -q yes || STOPPED=1
@@ -480,7 +363,7 @@ collect() { # every worker's exit status, as one
         running) running="$running $worker" ;;
         'ended 0') ;;
         'ended '*) statuses="$statuses${answer#ended } " ;;
-        *) statuses="${statuses}3 " ;; # its machine was started anew, or is gone
+        *) statuses="${statuses}3 " ;; # The worker's machine was started anew, or is gone.
       esac
     done < <(answers job)
     [[ -n $running ]] || break
@@ -490,10 +373,14 @@ collect() { # every worker's exit status, as one
     fi
     sleep "$POLL_SECONDS"
   done
-  # A bad input or a bug on one worker is why the others lost a peer; so it goes before 3 and 75.
+  # The others lost a peer (3) or saved (75) because of bad input (2) or a bug (1) on one worker.
   for status in 2 1 3 75 $statuses; do
     case $statuses in *" $status "*) return "$status" ;; esac
   done
+}
+
+was_stopped() {
+  ((STOPPED))
 }
 
 detach() {
@@ -502,11 +389,20 @@ detach() {
   exit 130
 }
 
+print_jobs() { # what the last report said; returns 3 if a job is still running
+  local worker answer status=0
+  while read -r worker answer; do
+    echo "worker $worker: ${answer:-no answer}"
+    [[ $answer != running ]] || status=3
+  done < <(answers job)
+  return "$status"
+}
+
 # --- train, eval ---
 
-attempt() { # PROGRAM ARGS...: with RETRY from whatever state the TPU is in
+attempt() { # PROGRAM ARGS...: one try; with RETRY, on a TPU in any state or none
   local status=0
-  look
+  query_state
   if [[ $STATE != READY ]]; then
     ((RETRY)) || die 3 "$NAME is $STATE: launch/tpu.sh create, and setup, come first"
     say "$NAME is $STATE"
@@ -528,27 +424,27 @@ attempt() { # PROGRAM ARGS...: with RETRY from whatever state the TPU is in
     say "$NAME is $STATE"
     return 3
   fi
-  collect || status=$?
+  wait_for_all || status=$?
   ((DRY)) || say "ended on every worker; status $status"
   return "$status"
 }
 
-until_done() { # PROGRAM ARGS...: the program goes on from its checkpoint by itself
+until_done() { # PROGRAM ARGS...: each try goes on from the last one's checkpoint
   local status best=-1 failures=0 delay=$RETRY_SECONDS
-  echo -1 >"$scratch/step"
+  echo -1 >"$SCRATCH/step"
   while true; do
     status=0
     attempt "$@" || status=$?
-    ! ((DRY || STOPPED)) || return "$status"
+    ! { ((DRY)) || was_stopped; } || return "$status"
     case $status in
       0 | 2) return "$status" ;;
-      1) # a machine that is taken away can make its neighbours fail in any way
-        look
+      1) # A machine that is taken away can make the programs on the others fail in any way.
+        query_state
         [[ $STATE != READY ]] || return 1
         ;;
     esac
-    if (($(<"$scratch/step") > best)); then
-      best=$(<"$scratch/step") failures=0 delay=$RETRY_SECONDS
+    if (($(<"$SCRATCH/step") > best)); then
+      best=$(<"$SCRATCH/step") failures=0 delay=$RETRY_SECONDS
     fi
     failures=$((failures + 1))
     ((failures <= MAX_RETRIES)) ||
@@ -556,9 +452,9 @@ until_done() { # PROGRAM ARGS...: the program goes on from its checkpoint by its
     say "status $status; trying again in $delay s (step $best, $failures of $MAX_RETRIES)"
     sleep "$delay"
     delay=$((delay * 2 < 900 ? delay * 2 : 900))
-    look
-    # Nothing of the last try may be left running.
-    [[ $STATE != READY ]] || remote "$(stop_script retry)" || true
+    query_state
+    # No worker may still run the last try.
+    [[ $STATE != READY ]] || send_to_all stop "$STOP_SECONDS" retry || true
   done
 }
 
@@ -575,7 +471,7 @@ job() { # train|eval ARGS...
   fi
   if ((RETRY)) || [[ -n $REVISION ]]; then fix_revision; fi
   if ((RETRY)); then
-    PRETENDED=MISSING
+    DRY_STATE=MISSING
     until_done "$program" "$@"
   else
     attempt "$program" "$@"
@@ -584,31 +480,22 @@ job() { # train|eval ARGS...
 
 # --- status, logs, stop ---
 
-print_jobs() { # of the last report; 3 where one is still running
-  local worker answer status=0
-  while read -r worker answer; do
-    echo "worker $worker: ${answer:-no answer}"
-    [[ $answer != running ]] || status=3
-  done < <(answers job)
-  return "$status"
-}
-
 status() {
-  look
+  query_state
   echo "$NAME: $STATE"
   [[ $STATE == READY ]] || return 0
-  remote "$(common && echo report)" || return
+  send_to_all report || return
   ! ((DRY)) || return 0
   print_jobs || true
   answers last | sed -n 's/^0 \(.\)/\1/p'
 }
 
 fetch_logs() {
-  remote "$(common && echo 'cat log 2>/dev/null || true')" || return
+  send_to_all log || return
   ! ((DRY)) || return 0
   mkdir -p "logs/$NAME"
   local file worker
-  for file in "$scratch"/workers/*.log; do
+  for file in "$SCRATCH"/workers/*.log; do
     worker=${file##*/}
     cp "$file" "logs/$NAME/worker-$worker"
     echo "logs/$NAME/worker-$worker"
@@ -616,7 +503,7 @@ fetch_logs() {
 }
 
 stop() {
-  remote "$(stop_script user)" || return
+  send_to_all stop "$STOP_SECONDS" user || return
   ((DRY)) || print_jobs || die 3 "still running after STOP_SECONDS=$STOP_SECONDS"
   ! ((VM)) || try tpus tpu-vm stop
 }
@@ -627,13 +514,13 @@ run() { # COMMAND ARGS...
   local command=$1
   shift
   case $command in
-    create) PRETENDED=MISSING && create ;;
+    create) DRY_STATE=MISSING && create ;;
     setup) fix_revision && setup ;;
     train | eval) job "$command" "$@" ;;
-    logs) if ((ALL)); then fetch_logs; else echo last >"$scratch/seen" && follow; fi ;;
+    logs) if ((ALL)); then fetch_logs; else echo last >"$SCRATCH/seen" && follow; fi ;;
     ssh) set -- gcloud compute tpus tpu-vm ssh "$NAME" "--zone=$ZONE" \
       ${PROJECT:+"--project=$PROJECT"} "--worker=${1-0}"
-      if ((DRY)); then shown "$@"; else "$@"; fi ;;
+      if ((DRY)); then print_command "$@"; else "$@"; fi ;;
     delete) ((YES || DRY)) || confirm_delete && delete ;;
     status | stop) "$command" ;;
   esac
@@ -659,7 +546,7 @@ main() {
   done
   case $command/${1-} in
     train/-- | eval/--) shift ;;
-    train/* | eval/*) # among ARGS it would start the real thing
+    train/* | eval/*) # Among ARGS, --dry-run would start a real job.
       for arg in "$@"; do
         [[ ! $arg =~ ^--(dry-run|retry)$ ]] ||
           die 2 "$command: '$arg' is not allowed there: before ARGS, or after -- as one of them"

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are Lin
 LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
 TESTS = pathlib.Path(__file__).parent
 NASTY = ["--config=a b", "it's", 'say "x"', "$HOME;`id`", "*", "", "line\nbreak", "é\\n", "a  b"]
-TOOLS = """bash cat cp date dirname env git grep mkdir mktemp rm sed sh sleep sort tail tee wc"""
+TOOLS = """bash cat cp date dirname env git grep mkdir mktemp readlink rm sed sh sleep sort tail tee
+wc"""
 WORKER_TOOLS = "python3 python3.11 python3.12 python3.13 mountpoint gcsfuse sudo"
 COMMANDS = ["create", "setup", "train", "eval", "status", "logs", "ssh", "stop", "delete"]
 
@@ -32,7 +33,7 @@ def git(folder, *arguments):
 def checkout(tmp_path_factory):
     """A repository that has launch/ and two commits, pushed to its origin."""
     folder = tmp_path_factory.mktemp("code")
-    origin, checkout = folder / "origin.git", folder / "checkout"
+    origin, checkout = folder / "origin.git", folder / "it's a checkout"
     git(folder, "init", "--quiet", "--bare", str(origin))
     git(folder, "init", "--quiet", str(checkout))
     git(checkout, "remote", "add", "origin", str(origin))
@@ -74,9 +75,9 @@ class Cloud:
             "MAX_RETRIES": "3",
         }
 
-    def start(self, *arguments, **settings):
+    def start(self, *arguments, script=None, **settings):
         process = subprocess.Popen(
-            [self.checkout / "launch" / "tpu.sh", *arguments],
+            [script or self.checkout / "launch" / "tpu.sh", *arguments],
             env=self.settings | settings, cwd=self.folder, text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -202,6 +203,13 @@ def test_help_prints_the_header(cloud):
     result = cloud.run("help")
     assert result.returncode == 0
     assert all(f"tpu.sh {command}" in result.stdout for command in COMMANDS)
+
+
+def test_a_link_to_the_script_finds_what_is_sent_to_the_workers(ready):
+    (ready.folder / "checkout").symlink_to(ready.checkout)
+    (ready.folder / "tpu").symlink_to("checkout/launch/tpu.sh")
+    result = ready.run("status", script=ready.folder / "tpu")
+    assert result.stdout == "pod: READY\nworker 0: none\nworker 1: none\n"
 
 
 def test_no_gcloud_is_status_3(cloud):
@@ -668,7 +676,8 @@ def test_local_refuses_a_number_of_processes_that_is_none(tmp_path, n):
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_shellcheck_has_nothing_to_say():
-    scripts = [LAUNCH / "tpu.sh", LAUNCH / "local.sh", TESTS / "fake_worker"]
+    scripts = [*LAUNCH.glob("*.sh"), TESTS / "fake_worker"]
+    assert len(scripts) == 4
     result = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
     assert result.stdout == ""
     assert result.returncode == 0
