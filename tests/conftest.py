@@ -21,6 +21,8 @@ resnet.BLOCKS[14] = (resnet.BottleneckBlock, (1, 1, 1, 1))
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+pytest_plugins = ["support.gcloud"]
+
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=3, help="of training processes in faults_test")
