@@ -210,6 +210,19 @@ def test_a_worker_with_another_revision_is_an_error(cloud):
     assert "not every worker" in result.stderr
 
 
+@pytest.mark.parametrize("program", ["pip", "gcsfuse", "python3"])
+def test_setup_ends_at_the_first_failure(cloud, program):
+    cloud.run("create")
+    (cloud.folder / "broken").write_text(program)
+    if program == "python3":  # It is used only where the image's Python is too old.
+        (cloud.folder / "python310").touch()
+    result = cloud.run("setup", BUCKET="gs://data", MOUNT=str(cloud.folder / "mount"))
+    assert result.returncode == 3
+    assert "worker 0: not installed" in result.stderr
+    assert "worker 1: not installed" in result.stderr
+    assert ("Python 3.11 is missing" in result.stderr) == (program == "python3")
+
+
 def test_uv_brings_python_where_the_image_is_too_old(cloud):
     cloud.run("create")
     (cloud.folder / "python310").touch()
