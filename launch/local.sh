@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
-# Runs a program as N processes of one job on this machine, to try what a slice of N machines does.
+# Runs a program as N processes of one job on this machine, as a TPU slice of N machines would.
 #
 #   launch/local.sh N COMMAND ARGS...
 #   launch/local.sh 2 simclr-train --config=configs/digits.py --workdir=runs/two
 #
-# Process K is COMMAND ARGS... --coordinator=127.0.0.1:PORT --num_processes=N --process_id=K. What
-# process 0 says is shown; the others' output goes to LOGS/process-K.log. SIGINT and SIGTERM are
-# passed on to all, once each. When a process fails, the others have GRACE_SECONDS to notice by
-# themselves, as they would on machines of their own. Status: the first of 2, 1, 3, 75 that any
-# process ended with, since a bad input or a bug in one is why the others lost a peer; else the
-# first that is not 0; else 0.
+# Process K is COMMAND ARGS... --coordinator=127.0.0.1:PORT --num_processes=N --process_id=K. The
+# output of process 0 is shown; the others' output goes to LOGS/process-K.log. SIGINT and SIGTERM
+# are passed on to all processes, once each. When a process fails, the others have GRACE_SECONDS to
+# notice by themselves, as they would on machines of their own.
+#
+# The exit status is the first of 2, 1, 3, 75 that any process ended with, since bad input (2) or a
+# bug (1) in one process is why others lost a peer (3) or saved and ended (75). If there is none of
+# these, it is the first status that is not 0, or else 0.
 
 set -euo pipefail
 
-PORT=${PORT:-}                      # of process 0's coordinator; empty: a free one
+PORT=${PORT:-}                      # port where process 0 coordinates the job; empty: a free one
 LOGS=${LOGS:-}                      # folder for the others' output; empty: a new temporary one
-GRACE_SECONDS=${GRACE_SECONDS:-90}  # from the first failure until the others are ended
+GRACE_SECONDS=${GRACE_SECONDS:-90}  # time from the first failure until the others are ended
 
 die() { # STATUS MESSAGE
   printf 'local.sh: %s\n' "$2" >&2
@@ -26,7 +28,7 @@ signal_all() { # SIGNAL
   kill -s "$1" -- "${pids[@]}" 2>/dev/null || true
 }
 
-forward() { # SIGNAL: once; the programs save and end on the first
+forward() { # SIGNAL: passed on once, as the first one makes the programs save and end
   trap '' "$1"
   signal_all "$1"
 }
@@ -45,7 +47,7 @@ start() { # COMMAND ARGS...
   done
 }
 
-collect() { # waits for every process; fills statuses
+collect() { # waits for every process, and fills the array statuses
   local k left=$processes deadline='' last_resort=TERM
   while ((left)); do
     for ((k = 0; k < processes; k++)); do
@@ -84,7 +86,8 @@ pids=() statuses=()
 for ((k = 0; k < processes; k++)); do statuses[k]=; done
 trap 'forward INT' INT
 trap 'forward TERM' TERM
-set -m # a process group each: Ctrl-C then comes to this script alone, and is passed on once
+# With a process group for each process, Ctrl-C reaches this script only, which passes it on once.
+set -m
 start "$@"
 collect
 for status in 2 1 3 75 "${statuses[@]}"; do

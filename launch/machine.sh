@@ -26,8 +26,8 @@ tpus() { # GROUP VERB ARGS...: gcloud compute tpus GROUP VERB NAME ARGS...
 }
 
 judge_error() { # of $SCRATCH/error: returns 3 if it may pass by itself, and ends the script if not
-  # A missing quota has the same code as missing capacity, RESOURCE_EXHAUSTED, but waiting does not
-  # raise it; so the errors that stay are looked for first.
+  # An exceeded quota has the same code as missing capacity, RESOURCE_EXHAUSTED, but waiting does
+  # not raise it. So the lasting errors are looked for first.
   local lasting='quota|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT'
   local passing='RESOURCE_EXHAUSTED|capacity|enough resources|code"?: 8|UNAVAILABLE|INTERNAL'
   passing="$passing|DEADLINE_EXCEEDED|ABORTED|FAILED_PRECONDITION|ALREADY_EXISTS|NOT_FOUND"
@@ -53,7 +53,7 @@ describe() { # queued-resources|tpu-vm FORMAT: sets STATE
   die 3 "$NAME: its state cannot be seen; gcloud's message is above"
 }
 
-query_state() { # sets STATE; a queued resource's counts until it is ACTIVE
+query_state() { # sets STATE: the queued resource's until that is ACTIVE, otherwise the TPU VM's
   if ((DRY)); then
     ! ((QUEUED)) || tpus queued-resources describe --format='value(state.state)'
     tpus tpu-vm describe --format='value(state)'

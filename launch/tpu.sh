@@ -36,10 +36,10 @@ BUCKET=${BUCKET:-}                        # gs://BUCKET of data, mounted read-on
 MOUNT=${MOUNT:-/mnt/data}                 # folder on the workers where BUCKET is mounted
 TFDS_DATA_DIR=${TFDS_DATA_DIR:-}          # folder on the workers or gs://; empty: TFDS's default
 WORKDIR=${WORKDIR:-}                      # the run's folder, gs://BUCKET/FOLDER
-RETRY_SECONDS=${RETRY_SECONDS:-60}        # before the next try; doubled each time, up to 900
+RETRY_SECONDS=${RETRY_SECONDS:-60}        # wait before another try; doubled each time, up to 900
 MAX_RETRIES=${MAX_RETRIES:-10}            # tries in a row without a new step before giving up
-POLL_SECONDS=${POLL_SECONDS:-15}          # between two queries of a state
-STOP_SECONDS=${STOP_SECONDS:-180}         # for workers to save and end
+POLL_SECONDS=${POLL_SECONDS:-15}          # time between two queries of a state
+STOP_SECONDS=${STOP_SECONDS:-180}         # time for workers to save a checkpoint and end
 
 COMMANDS='create, setup, train, eval, status, logs, ssh, stop, delete, help'
 RETRY=0 ALL=0 VM=0 YES=0                  # 1: the option of this name was given
@@ -273,7 +273,7 @@ main() {
   done
   case $command/${1-} in
     train/-- | eval/--) shift ;;
-    train/* | eval/*) # Among ARGS, --dry-run would start a real job.
+    train/* | eval/*) # An option among ARGS would be passed on, and a real job started.
       for arg in "$@"; do
         [[ ! $arg =~ ^--(dry-run|retry)$ ]] ||
           die 2 "$command: '$arg' is not allowed there: before ARGS, or after -- as one of them"

@@ -13,13 +13,14 @@
 #   follow SEEN                              not an answer but the log's later lines while the job
 #                                            runs, each as NUMBER:LINE
 #
-# An empty BUCKET is not mounted, an empty REVISION not checked, and an empty DATA not passed on.
+# An empty BUCKET is not mounted, and an empty REVISION is not checked before a start. DATA becomes
+# the program's TFDS_DATA_DIR, unless it is empty.
 #
 # The folder ~/simclr_run describes the last job, of which there is one at a time because a worker's
 # chips can be used by one process only:
 #
 #   id, command  the ID that it was started with, and its program and arguments
-#   log, start   the output of all jobs, and the number of lines that earlier jobs wrote to it
+#   log, start   the output of all jobs, and the number of its lines before this job's output
 #   pid, child   the processes of the shell that waits for the program, and of the program itself
 #   exit         the program's exit status; there is no such file before it has ended
 #   stopped      an empty file, if 'launch/tpu.sh stop' ended the job
@@ -28,7 +29,7 @@
 
 code=$HOME/simclr_jax run=$HOME/simclr_run
 
-job_runs() {
+job_runs() { # The program's name is checked, as its process ID may be another's by now.
   [ ! -e exit ] && [ -e pid ] && grep -qa simclr- "/proc/$(cat pid)/cmdline" 2>/dev/null
 }
 
@@ -52,7 +53,7 @@ set_up() { # REPOSITORY REVISION BUCKET MOUNT
     return
   fi
   (
-    set -e # bash ignores it in all that a condition calls, so what can fail is called by itself.
+    set -e # bash ignores it inside whatever a condition calls, so no call below is part of one.
     [ -d "$code/.git" ] || git clone --quiet "$1" "$code"
     cd "$code"
     git fetch --quiet --tags "$1" '+refs/heads/*:refs/remotes/origin/*'
@@ -62,7 +63,8 @@ set_up() { # REPOSITORY REVISION BUCKET MOUNT
     if [ -n "$3" ]; then mount_bucket "$3" "$4"; fi
     git rev-parse HEAD | sed 's/^/simclr: revision /'
   )
-  true # The missing answer shows a failure; a status would keep the others' from being read.
+  # A failure shows in the missing answer. As a status, it would hide the other workers' answers.
+  true
 }
 
 make_environment() { # makes ./venv with a Python that the program supports
@@ -160,7 +162,7 @@ follow_log() { # SEEN: NUMBER of lines to leave out; job: those before this job;
   done
 }
 
-stop_job() { # SECONDS user|retry: a user wants no other try
+stop_job() { # SECONDS user|retry: only a user's stop is noted, since no other try may follow it
   [ "$2" != user ] || touch stopped
   if job_runs; then
     kill -TERM "$(cat child)"
