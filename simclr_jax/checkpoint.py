@@ -24,7 +24,14 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from simclr_jax import processes
-from simclr_jax.errors import LOST_DISK, HostError, UserError, as_host_error
+from simclr_jax.errors import (
+    LOST_DISK,
+    ArgumentError,
+    FileError,
+    HostError,
+    as_host_error,
+    one_line,
+)
 from simclr_jax.state import TrainState
 from simclr_jax.store.files import is_remote
 
@@ -65,7 +72,7 @@ class Checkpoints:
             self.remember(row["step"], row)
         folder = self._root / "checkpoints"
         if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: is a file where the checkpoints' folder belongs")
+            raise FileError(f"{folder}: is a file where the checkpoints' folder belongs")
         self._manager = ocp.CheckpointManager(
             folder,
             options=ocp.CheckpointManagerOptions(
@@ -111,7 +118,7 @@ class Checkpoints:
             missing = "NOT_FOUND" in str(error)  # as TensorStore says that a folder is gone
             if as_host_error(error) is not error or not (isinstance(error, OSError) or missing):
                 raise
-            folder, reason = self._root / "checkpoints", " ".join(str(error).split())[:200]
+            folder, reason = self._root / "checkpoints", one_line(error, 200)
             raise HostError(f"{folder}: cannot be written ({reason})") from error
 
     def steps(self) -> list[int]:
@@ -131,7 +138,8 @@ class Checkpoints:
           (step, state), or None where there are no checkpoints.
 
         Raises:
-          UserError: there are checkpoints, and none is good; or they are another network's.
+          ArgumentError: there are checkpoints, and none is good.
+          FileError: they are another network's.
         """
         wanted = {"model": _model(abstract), "optimizer": _optimizer(abstract)}
         damaged: dict[int, str] = {}
@@ -150,10 +158,11 @@ class Checkpoints:
             damaged[step] = reason
         if damaged:
             step, reason = next(iter(damaged.items()))
-            raise UserError(
-                f"--workdir={self._root}: none of its {len(damaged)} checkpoints is good "
-                f"(checkpoint {step}: {reason}); nothing was changed: put a copy of one back, or "
-                "begin in another workdir"
+            raise ArgumentError(
+                "workdir",
+                self._root,
+                f"none of its {len(damaged)} checkpoints is good (checkpoint {step}: {reason}); "
+                "nothing was changed: put a copy of one back, or begin in another workdir",
             )
         return None
 
@@ -196,7 +205,7 @@ class Reader:
         """What `Checkpoints.save` was given as config.
 
         Raises:
-          UserError: the checkpoint is damaged.
+          FileError: the checkpoint is damaged.
         """
         with self._manager() as manager:
             return self._checked(step, lambda: _described(manager, step)[1])
@@ -205,7 +214,7 @@ class Reader:
         """{"params", "batch_stats"} of a checkpoint, placed as `abstract` says.
 
         Raises:
-          UserError: the checkpoint is damaged, or another network's.
+          FileError: the checkpoint is damaged, or another network's.
         """
 
         def read() -> dict[str, Any]:
@@ -220,10 +229,10 @@ class Reader:
             return read()
         except DamagedError as error:
             if step not in self.steps():
-                raise UserError(
+                raise FileError(
                     f"{self._folder / str(step)}: is gone: the run has gone on and pruned it"
                 ) from error
-            raise UserError(
+            raise FileError(
                 f"{self._folder / str(step)}: is damaged ({error}); use another checkpoint"
             ) from error
 
@@ -269,16 +278,26 @@ def save_model(
         manager.save(step, args=_to_save(step, {"model": variables}, config))
 
 
-def check_path(flag: str, folder: epath.PathLike) -> None:
-    """Raises UserError where Orbax could not read again what it writes below a folder."""
+def check_path(folder: epath.PathLike, *, argument: str) -> None:
+    """Checks that Orbax can read again what it writes below a folder.
+
+    Args:
+      folder: The folder, which need not exist.
+      argument: What the caller calls the folder.
+
+    Raises:
+      ArgumentError: Its path has letters that Orbax reads as a pattern, or that are not UTF-8.
+    """
     path = str(folder)
-    wrong = " ".join(sorted(set("*?[]\\") & set(path)))  # it looks for its own files by a pattern
+    wrong = " ".join(sorted(set("*?[]\\") & set(path)))  # Orbax looks for its files by a pattern.
     if any("\ud800" <= letter <= "\udfff" for letter in path):
         wrong = "bytes that are not UTF-8"
     if wrong:
-        raise UserError(
-            f"--{flag}={path!a}: no checkpoint can be read below a folder with {wrong} in its "
-            "path; use one of another name"
+        raise ArgumentError(
+            argument,
+            ascii(path),
+            f"no checkpoint can be read below a folder with {wrong} in its path; use one of "
+            "another name",
         )
 
 
@@ -353,7 +372,7 @@ def _described(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, Any
 def _verified(
     manager: ocp.CheckpointManager, step: int, wanted: dict[str, Any], digests: dict[str, Any]
 ) -> Any:
-    """The wanted items' arrays. Raises DamagedError, or UserError if they are another network's."""
+    """The wanted items' arrays. Raises DamagedError, or FileError if they are another network's."""
     expected = {path: _kind(leaf) for path, leaf in _leaves(wanted).items()}
     stored = {
         path: found for path, found in digests["arrays"].items() if path.split("/")[0] in wanted
@@ -362,7 +381,7 @@ def _verified(
         here = expected.get(path)
         there = stored.get(path) and {key: stored[path][key] for key in ("shape", "dtype")}
         if here != there:
-            raise UserError(
+            raise FileError(
                 f"{manager.directory / str(step)}: holds another network: {path} is "
                 f"{_named(there)} there and {_named(here)} in this config"
             )
@@ -394,7 +413,7 @@ def _restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
         try:
             return manager.restore(step, args=args)
         except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error, 200)
             if _not_the_checkpoints_fault(error, str(manager.directory)):
                 folder = manager.directory / str(step)
                 raise HostError(f"{folder}: cannot be read ({reason})") from error

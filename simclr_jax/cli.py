@@ -13,21 +13,42 @@ from simclr_jax import config as configs
 from simclr_jax import processes
 from simclr_jax.errors import (
     PREEMPTED,
+    ArgumentError,
     DifferenceError,
     DivergedError,
+    FileError,
     HostError,
     PreemptedError,
     UserError,
     as_host_error,
+    one_line,
 )
 
 USER_ERROR = 2
 _STATUS = {
+    FileError: USER_ERROR,
     DifferenceError: 1,
     DivergedError: 1,
     UserError: USER_ERROR,
     HostError: 3,
     PreemptedError: PREEMPTED,
+}
+# The line for an argument that cannot be used, by what the functions below config/ call it.
+_LINES = {
+    "name": "config.data.name={value!r}: {reason}",
+    "directory": "config.data.dir={value!r}: {reason}",
+    "train_split": "config.data.train_split={value!r}: {reason}",
+    "eval_split": "config.data.eval_split={value!r}: {reason}",
+    "held_out": "config.data.held_out={value!r}: {reason}, or name data.eval_split",
+    "on_bad_image": "config.data.on_bad_image={value!r}: {reason}",
+    "labelled": "config.data.name: {reason}; to pretrain on images without labels set "
+    "data.num_classes=0",
+    "source": "config.data.dir: {reason}",
+    "workdir": "--workdir={value}: {reason}",
+    "to": "--to={value}: {reason}",
+    "path": "--from={value}: {reason}",
+    "format": "--format={value}: {reason}",
+    "process_id": "--process_id={value}: {reason}",
 }
 _OTHER_KIND = (IsADirectoryError, NotADirectoryError, FileExistsError)  # than what belongs there
 
@@ -61,7 +82,7 @@ def run(
     values = flags.FlagValues()
     define(values)
     if joins:
-        processes.define(values)
+        _define_processes(values)
     if "--help" in argv or "-h" in argv:
         print(doc, _help(values, takes_config), sep="\n")
         return 0
@@ -70,17 +91,65 @@ def run(
         _parse(values, rest if takes_config else [*about_config, *rest])
         arguments = [configs.load(about_config)] if takes_config else []
         if joins:
-            processes.join(values)
+            _check_processes(values.coordinator, values.num_processes, values.process_id)
+            processes.join(values.coordinator, values.num_processes, values.process_id)
         main(values, *arguments)
         return 0
     except Exception as error:
         return _status_of(_explained(error), joined=joins)
 
 
+def _define_processes(values: flags.FlagValues) -> None:
+    """Defines --coordinator, --num_processes and --process_id."""
+    flags.DEFINE_string(
+        "coordinator",
+        os.environ.get("JAX_COORDINATOR_ADDRESS"),
+        "HOST:PORT of process 0, for a run of several processes; TPU slices, Slurm and Open MPI "
+        "are found without it",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "num_processes",
+        os.environ.get("JAX_NUM_PROCESSES"),
+        "how many, with --coordinator",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "process_id",
+        os.environ.get("JAX_PROCESS_ID"),
+        "of this one, from 0, with --coordinator",
+        flag_values=values,
+    )
+
+
+def _check_processes(coordinator: str | None, count: int | None, own: int | None) -> None:
+    """Raises UserError unless the three flags go together."""
+    if coordinator is None:
+        for name, value in (("num_processes", count), ("process_id", own)):
+            if value is not None:
+                raise UserError(f"--{name}={value}: needs --coordinator=HOST:PORT as well")
+        return
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise UserError(f"--coordinator={coordinator}: must be HOST:PORT")
+    if count is None or count < 1:
+        raise UserError(f"--num_processes={count}: must be at least 1, with --coordinator")
+    if own is None or not 0 <= own < count:
+        raise UserError(f"--process_id={own}: must be from 0 to {count - 1}, with --coordinator")
+
+
+def named(error: ArgumentError) -> UserError:
+    """The line that names the key or the flag of an argument, its value, and what is allowed."""
+    line = _LINES.get(error.argument, f"{error.argument}={{value!r}}: {{reason}}")
+    return UserError(line.format(value=error.value, reason=error.reason))
+
+
 def _explained(error: Exception) -> Exception:
     """The error, or what it comes from outside our code."""
     if type(error) in _STATUS:
         return error
+    if isinstance(error, ArgumentError):
+        return named(error)
     if isinstance(error, _OTHER_KIND) and error.filename:
         place = error.filename2 or error.filename  # The second one is a rename's target.
         return UserError(f"{place}: {error.strerror}; move it away")
@@ -94,7 +163,7 @@ def _status_of(error: Exception, *, joined: bool) -> int:
     expected = type(error) in _STATUS
     if expected:
         with contextlib.suppress(OSError):  # a terminal that is gone
-            print(_one_line(error), file=sys.stderr)
+            print(one_line(error), file=sys.stderr)
     if joined and processes.several():
         if status == PREEMPTED:  # all of them are: the first to go must not look lost to the last
             with contextlib.suppress(Exception):
@@ -134,7 +203,3 @@ def _help(values: flags.FlagValues, takes_config: bool) -> str:
         flag = values[name]
         lines.append(f"  --{name}  {flag.help} (default: {flag.default})")
     return "\n".join(lines)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -77,7 +77,7 @@ def import_weights(values: flags.FlagValues) -> None:
     origin, to, image_size = str(values["from"].value), str(values.to), values.image_size
     root = epath.Path(to).expanduser()
     root = root if "://" in to else root.resolve()
-    checkpoint.check_path("to", root)
+    checkpoint.check_path(root, argument="to")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         held = "a run" if (root / "config.json").exists() else "something"
         raise UserError(f"--to={to}: holds {held} already; give a new or an empty folder")

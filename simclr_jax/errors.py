@@ -1,6 +1,7 @@
 """What can go wrong outside our code, and the exit status each kind ends a binary with."""
 
 import errno
+from typing import Any
 
 PREEMPTED = 75  # exit status: saved, run the same command again
 
@@ -28,6 +29,26 @@ class UserError(Exception):
     """
 
 
+class FileError(ValueError):
+    """A file or a folder is not what it has to be (exit status 2); the message names it."""
+
+
+class ArgumentError(ValueError):
+    """An argument of a function cannot be used; what is called says why, and knows no keys.
+
+    The command line has a name for most arguments: `cli` makes the line that the user reads.
+
+    Attributes:
+      argument: The name of the argument.
+      value: Its value.
+      reason: Why it cannot be used, and what is allowed.
+    """
+
+    def __init__(self, argument: str, value: Any, reason: str):
+        super().__init__(f"{argument}={value!r}: {reason}")
+        self.argument, self.value, self.reason = argument, value, reason
+
+
 class HostError(Exception):
     """The environment is at fault: a lost process, a full disk (exit status 3)."""
 
@@ -44,6 +65,11 @@ class PreemptedError(Exception):
     """The process was told to stop, and saved (exit status 75)."""
 
 
+def one_line(error: BaseException, limit: int = 10_000) -> str:
+    """The message of an error in one line of at most `limit` characters, or else its type."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 def as_host_error(error: BaseException) -> BaseException:
     """A HostError, where the error or what caused it is a full, failing or lost disk; else it.
 
@@ -51,7 +77,7 @@ def as_host_error(error: BaseException) -> BaseException:
     """
     cause: BaseException | None = error
     while cause is not None:
-        text = " ".join(str(cause).split())
+        text = one_line(cause)
         number = cause.errno if isinstance(cause, OSError) else None
         named = [words for words in _OF_THE_HOST.values() if words in text.lower()]
         if number in _OF_THE_HOST or named:

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from simclr_jax import checkpoint, cli, parts, processes, rules
 from simclr_jax import config as configs
-from simclr_jax.errors import UserError
+from simclr_jax.errors import FileError, UserError
 from simclr_jax.evals import embed, knn, linear, scores
 from simclr_jax.evals.task import Protocol, Task, with_data
 from simclr_jax.network import Network, find_step, open_run
@@ -98,7 +98,7 @@ def unless_pruned(reader: checkpoint.Reader, step: int) -> Network | None:
     """A checkpoint's network; None where the run has pruned it meanwhile."""
     try:
         return Network.trained(reader, step)
-    except UserError:
+    except FileError:
         if step in reader.steps():
             raise
         return None

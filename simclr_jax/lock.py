@@ -20,7 +20,7 @@ from typing import Any
 
 from etils import epath
 
-from simclr_jax.errors import FULL_DISK, UserError, as_host_error
+from simclr_jax.errors import FULL_DISK, ArgumentError, as_host_error
 from simclr_jax.store.files import is_remote
 
 RENEW_SECONDS = 10.0
@@ -36,7 +36,7 @@ def hold(workdir: epath.Path) -> Iterator[None]:
     """Holds WORKDIR/lock.
 
     Raises:
-      UserError: another live trainer holds it, or the workdir cannot be written.
+      ArgumentError: another live trainer holds it, or the workdir cannot be written.
       HostError: the disk is full.
     """
     path = workdir / "lock"
@@ -68,7 +68,7 @@ def _kernel_lock(path: epath.Path) -> int | None:
                 os.write(file, json.dumps(_owner()).encode())
                 os.fsync(file)
                 return file
-        except UserError:
+        except ArgumentError:
             os.close(file)
             raise
         except OSError as error:
@@ -180,12 +180,13 @@ def _named(owner: dict[str, Any]) -> str:
     )
 
 
-def _unwritable(path: epath.Path, error: OSError) -> UserError:
-    return UserError(f"--workdir={path.parent}: cannot be written ({error.strerror})")
+def _unwritable(path: epath.Path, error: OSError) -> ArgumentError:
+    return ArgumentError("workdir", path.parent, f"cannot be written ({error.strerror})")
 
 
-def _in_use(path: epath.Path, text: bytes) -> UserError:
-    return UserError(
-        f"--workdir={path.parent}: in use by {_named(_parsed(text))}; wait for it or end it, or "
-        "use another workdir"
+def _in_use(path: epath.Path, text: bytes) -> ArgumentError:
+    return ArgumentError(
+        "workdir",
+        path.parent,
+        f"in use by {_named(_parsed(text))}; wait for it or end it, or use another workdir",
     )

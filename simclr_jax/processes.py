@@ -17,10 +17,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 from jax.experimental import multihost_utils
 
-from simclr_jax.errors import HostError, UserError
+from simclr_jax.errors import ArgumentError, HostError, one_line
 
 HEARTBEAT_SECONDS = 30  # without a sign of life until a process counts as dead
 JOIN_SECONDS = 300  # for all processes to be there
@@ -30,52 +29,27 @@ _LOST = "another process of the run is lost; start all of them again with the sa
 _SIGNS_OF_LOSS = ("gloo", "connection", "unavailable", "deadline_exceeded", "heartbeat", "socket")
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines --coordinator, --num_processes and --process_id."""
-    flags.DEFINE_string(
-        "coordinator",
-        os.environ.get("JAX_COORDINATOR_ADDRESS"),
-        "HOST:PORT of process 0, for a run of several processes; TPU slices, Slurm and Open MPI "
-        "are found without it",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "num_processes",
-        os.environ.get("JAX_NUM_PROCESSES"),
-        "how many, with --coordinator",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "process_id",
-        os.environ.get("JAX_PROCESS_ID"),
-        "of this one, from 0, with --coordinator",
-        flag_values=values,
-    )
-
-
-def join(values: flags.FlagValues) -> None:
+def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the other processes, if there are any; before anything asks JAX for its devices.
 
+    Args:
+      coordinator: HOST:PORT of process 0; None: a cluster's scheduler says it, or there is one
+        process.
+      num_processes: The number of processes, with a coordinator.
+      process_id: The number of this process, from 0, with a coordinator.
+
     Raises:
-      UserError: the flags do not go together.
-      HostError: the others do not come.
+      HostError: The others do not come.
     """
-    coordinator, count, own = values.coordinator, values.num_processes, values.process_id
-    if coordinator is None:
-        for name, value in (("num_processes", count), ("process_id", own)):
-            if value is not None:
-                raise UserError(f"--{name}={value}: needs --coordinator=HOST:PORT as well")
-        if not _started_by_a_cluster():
-            return
-    else:
-        _check(coordinator, count, own)
+    if coordinator is None and not _started_by_a_cluster():
+        return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    _exit_3_when_aborted(f"--coordinator={coordinator}: not all processes came in {JOIN_SECONDS} s")
+    _exit_3_when_aborted(f"coordinator {coordinator}: not all processes came in {JOIN_SECONDS} s")
     try:
         jax.distributed.initialize(
             coordinator,
-            count,
-            own,
+            num_processes,
+            process_id,
             initialization_timeout=JOIN_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
@@ -83,20 +57,10 @@ def join(values: flags.FlagValues) -> None:
     except ValueError:
         if coordinator is not None:
             raise
-        return  # no cluster after all
+        return  # There is no cluster after all.
     except RuntimeError as error:
-        raise HostError(f"--coordinator={coordinator}: {_first_line(error)}") from error
+        raise HostError(f"coordinator {coordinator}: {one_line(error)}") from error
     _exit_3_when_aborted(_LOST)
-
-
-def _check(coordinator: str, count: int | None, own: int | None) -> None:
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise UserError(f"--coordinator={coordinator}: must be HOST:PORT")
-    if count is None or count < 1:
-        raise UserError(f"--num_processes={count}: must be at least 1, with --coordinator")
-    if own is None or not 0 <= own < count:
-        raise UserError(f"--process_id={own}: must be from 0 to {count - 1}, with --coordinator")
 
 
 def _started_by_a_cluster() -> bool:
@@ -152,7 +116,7 @@ def all_have(flag: bool) -> bool:
 
 
 def check_agree(**values: str | int) -> None:
-    """Raises UserError where a value is not the same in every process."""
+    """Raises ArgumentError where a value is not the same in every process."""
     if not several():
         return
     for name, value in values.items():
@@ -163,9 +127,11 @@ def check_agree(**values: str | int) -> None:
         everyone = multihost_utils.process_allgather(padded).reshape(-1, len(padded))
         for process, theirs in enumerate(everyone):
             if (theirs != everyone[0]).any():
-                raise UserError(
-                    f"--process_id={process}: has another {name} than process 0; start all "
-                    "processes with the same command, workdir and data"
+                raise ArgumentError(
+                    "process_id",
+                    process,
+                    f"has another {name} than process 0; start all processes with the same "
+                    "command, workdir and data",
                 )
 
 
@@ -173,7 +139,7 @@ def as_lost(error: Exception) -> Exception:
     """The error, or, where it says that the others are out of reach, a HostError."""
     text = str(error).lower()
     if isinstance(error, jax.errors.JaxRuntimeError) and any(s in text for s in _SIGNS_OF_LOSS):
-        return HostError(f"{_LOST} ({_first_line(error)[:200]})")
+        return HostError(f"{_LOST} ({one_line(error, 200)})")
     return error
 
 
@@ -186,7 +152,3 @@ def leave(status: int, error: Exception | None) -> None:
     if is_primary():
         time.sleep(LEAVE_SECONDS)
     os._exit(status)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

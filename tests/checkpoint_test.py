@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from simclr_jax import checkpoint
+from simclr_jax import checkpoint, cli
 from simclr_jax import mesh as meshes
-from simclr_jax.errors import HostError, UserError
+from simclr_jax.errors import ArgumentError, FileError, HostError
 from simclr_jax.state import TrainState
 
 
@@ -205,7 +205,7 @@ def test_where_none_is_good_nothing_is_moved_and_the_run_does_not_begin_again(tm
         flip_a_bit(tmp_path / f"checkpoints/{step}/digests/metadata")
     saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")
     for _ in range(2):
-        with pytest.raises(UserError, match="none of its 2 checkpoints is good"):
+        with pytest.raises(ArgumentError, match="none of its 2 checkpoints is good"):
             saved.restore_newest(abstract(mesh1), lambda config: None)
         assert saved.steps() == [1, 2]
     saved.close()
@@ -239,16 +239,18 @@ def test_an_evaluation_says_of_a_pruned_checkpoint_that_it_is_gone(tmp_path, mes
     saved_twice(tmp_path, mesh1)
     reader = checkpoint.Reader(tmp_path)
     shutil.rmtree(tmp_path / "checkpoints/1")
-    with pytest.raises(UserError, match="checkpoints/1: is gone"):
+    with pytest.raises(FileError, match="checkpoints/1: is gone"):
         reader.config(1)
 
 
 @pytest.mark.parametrize("name", ["run[1]", "a*b", "what?", "back\\slash", "\udcff"])
 def test_folders_below_which_orbax_finds_nothing_again_are_refused(name):
-    with pytest.raises(UserError, match=r"--workdir=.*: no checkpoint can be read below") as error:
-        checkpoint.check_path("workdir", f"/runs/{name}/seed 0")
-    assert str(error.value).isascii()
-    checkpoint.check_path("workdir", "/runs/it's {fine} ünï #1")
+    with pytest.raises(ArgumentError, match="no checkpoint can be read below") as error:
+        checkpoint.check_path(f"/runs/{name}/seed 0", argument="workdir")
+    line = str(cli.named(error.value))
+    assert line.startswith("--workdir='/runs/")
+    assert line.isascii()
+    checkpoint.check_path("/runs/it's {fine} ünï #1", argument="workdir")
 
 
 def test_another_networks_checkpoint_is_named_and_stays(tmp_path, mesh1):
@@ -258,7 +260,7 @@ def test_another_networks_checkpoint_is_named_and_stays(tmp_path, mesh1):
     kernel = jax.ShapeDtypeStruct((3, 3), np.float32, sharding=meshes.replicated(mesh1))
     other = shapes.replace(params={"encoder": {"conv": {"kernel": kernel}}})
     with pytest.raises(
-        UserError, match=r"conv/kernel is float32\(2, 3\) there and float32\(3, 3\)"
+        FileError, match=r"conv/kernel is float32\(2, 3\) there and float32\(3, 3\)"
     ):
         saved.restore_newest(other, lambda config: None)
     assert saved.steps() == [1, 2]
@@ -270,6 +272,6 @@ def test_an_evaluation_refuses_a_damaged_checkpoint(tmp_path, mesh1):
     flip_a_bit(tmp_path / "checkpoints/2/digests/metadata")
     expected = abstract(mesh1)
     wanted = {"params": expected.params, "batch_stats": expected.batch_stats}
-    with pytest.raises(UserError, match="checkpoints/2: is damaged"):
+    with pytest.raises(FileError, match="checkpoints/2: is damaged"):
         checkpoint.Reader(tmp_path).model(2, wanted)
     assert checkpoint.Reader(tmp_path).model(1, wanted)

@@ -10,7 +10,7 @@ import pytest
 from simclr_jax import checkpoint, cli
 from simclr_jax import eval as evaluation
 from simclr_jax.data import pipeline
-from simclr_jax.errors import UserError
+from simclr_jax.errors import FileError
 from simclr_jax.evals import features
 from simclr_jax.network import Network, calibrate
 
@@ -112,7 +112,7 @@ def test_a_checkpoint_that_is_pruned_meanwhile_is_passed_over_a_damaged_one_is_n
     assert evaluation.unless_pruned(reader, 4) is None
     assert evaluation.newest(reader, "run").step == 8
     (tmp_path / "run/checkpoints/8/digests/metadata").unlink()
-    with pytest.raises(UserError, match="checkpoints/8: is damaged"):
+    with pytest.raises(FileError, match="checkpoints/8: is damaged"):
         evaluation.unless_pruned(reader, 8)
 
 

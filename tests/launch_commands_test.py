@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from support.gcloud import LAUNCH, NASTY, SUPPORT, git, linux_only, one_line
 
 pytestmark = linux_only

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+
 from support.gcloud import LAUNCH, linux_only, wait_for
 
 pytestmark = linux_only

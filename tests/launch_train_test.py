@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+
 from support.gcloud import NASTY, git, linux_only, one_line, wait_for
 
 pytestmark = linux_only

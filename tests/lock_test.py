@@ -11,12 +11,12 @@ import pytest
 from etils import epath
 
 from simclr_jax import lock
-from simclr_jax.errors import HostError, UserError
+from simclr_jax.errors import ArgumentError, HostError
 
 
 def refused(workdir):
     held = f"in use by process {os.getpid()} on"
-    with pytest.raises(UserError, match=held), lock.hold(epath.Path(workdir)):
+    with pytest.raises(ArgumentError, match=held), lock.hold(epath.Path(workdir)):
         pass
 
 
@@ -44,7 +44,7 @@ def test_a_lock_file_that_was_removed_is_not_mistaken_for_the_one_that_is_there(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with (
-        pytest.raises(UserError, match="in use by process 7 on other"),
+        pytest.raises(ArgumentError, match="in use by process 7 on other"),
         lock.hold(epath.Path(tmp_path)),
     ):
         pass
@@ -109,7 +109,9 @@ def test_a_file_that_nobody_renews_is_taken_over(tmp_path, renewed):
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize(("number", "kind"), [(30, UserError), (13, UserError), (28, HostError)])
+@pytest.mark.parametrize(
+    ("number", "kind"), [(30, ArgumentError), (13, ArgumentError), (28, HostError)]
+)
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path, monkeypatch, number, kind):
     def refuse(*args):
         raise OSError(number, os.strerror(number))

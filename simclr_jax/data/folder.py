@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from simclr_jax.errors import UserError
+from simclr_jax.errors import ArgumentError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 _log = logging.getLogger(__name__)
@@ -27,10 +27,10 @@ class Root:
 
     def __init__(self, directory: str | None):
         if not directory:
-            raise UserError("config.data.dir=None: data.name='folder' needs the folder's path")
+            raise ArgumentError("directory", directory, "a folder of images needs its path")
         path = epath.Path(directory).expanduser()
         if not path.is_dir():
-            raise UserError(f"config.data.dir={directory!r}: no such folder")
+            raise ArgumentError("directory", directory, "no such folder")
         visible = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
         found = [name for name in SPLITS if name in visible and (path / name).is_dir()]
         # A lone train/ among other folders is a class of that name, not a split.
@@ -44,13 +44,12 @@ class Root:
 
     def open(self, split: str) -> "Folder":
         if split not in self._folders:
-            raise ValueError(f"the folder has the splits {', '.join(self.splits)}")
+            reason = f"the folder has the splits {', '.join(self.splits)}"
+            raise ArgumentError("split", split, reason)
         files = self._files[split]
         if not files:
-            raise UserError(
-                f"config.data.dir={str(self._folders[split])!r}: no images in it "
-                f"({', '.join(EXTENSIONS)})"
-            )
+            folder = str(self._folders[split])
+            raise ArgumentError("directory", folder, f"no images in it ({', '.join(EXTENSIONS)})")
         return Folder(self._folders[split], files, self._classes)
 
 

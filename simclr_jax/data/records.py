@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
-from simclr_jax.errors import UserError
+from simclr_jax.errors import ArgumentError, FileError
 from simclr_jax.store import files
 
 # A TFRecord is: length uint64, its CRC uint32, the data, their CRC uint32.
@@ -36,19 +36,24 @@ class Dataset:
             folder = epath.Path(directory or os.environ.get("TFDS_DATA_DIR") or ".") / base
             there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
             if version and there:
-                raise UserError(
-                    f"config.data.name={name!r}: version {version} is not prepared in {where}; "
-                    f"there are {', '.join(there)}"
+                raise ArgumentError(
+                    "name",
+                    name,
+                    f"version {version} is not prepared in {where}; there are {', '.join(there)}",
                 ) from error
-            raise UserError(
-                f"config.data.name={name!r}: not 'folder' or 'digits', no dataset that TFDS "
-                f"knows, and none prepared in {where}"
+            raise ArgumentError(
+                "name",
+                name,
+                "not 'folder' or 'digits', no dataset that TFDS knows, and none prepared in "
+                f"{where}",
             ) from error
         self.splits = tuple(self._builder.info.splits)
         if not self.splits:
-            raise UserError(
-                f"config.data.dir={directory!r}: {name!r} is not prepared in {where}; prepare it "
-                f"with `tfds build {name}`, or name the data_dir that holds it"
+            raise ArgumentError(
+                "directory",
+                directory,
+                f"{name!r} is not prepared in {where}; prepare it with `tfds build {name}`, or "
+                "name the data_dir that holds it",
             )
         self._image_key, self._label_key, self._num_classes = _features(name, self._builder)
 
@@ -56,20 +61,23 @@ class Dataset:
         try:
             info = self._builder.info.splits[split]
         except (KeyError, ValueError) as error:
-            raise ValueError(
+            reason = (
                 f"{self._name} has {', '.join(self.splits)} and slices of them, as 'train[:90%]'"
-            ) from error
+            )
+            raise ArgumentError("split", split, reason) from error
         if info.num_examples == 0:
-            raise ValueError("there are no examples in it")
+            raise ArgumentError("split", split, "there are no examples in it")
         formats = tfds.core.file_adapters.FileFormat
         if self._builder.info.file_format == formats.ARRAY_RECORD:
             reader: Any = self._builder.as_data_source(split=split).data_source
         elif self._builder.info.file_format == formats.TFRECORD:
             reader = TFRecordReader(info.file_instructions, cache_bytes=self._cache_bytes)
         else:
-            raise UserError(
-                f"config.data.name={self._name!r}: prepared as {self._builder.info.file_format}; "
-                "only ArrayRecord and TFRecord are read"
+            raise ArgumentError(
+                "name",
+                self._name,
+                f"prepared as {self._builder.info.file_format}; only ArrayRecord and TFRecord are "
+                "read",
             )
         return Records(
             reader,
@@ -90,7 +98,7 @@ def _features(name: str, builder: Any) -> tuple[str, str | None, int]:
         if isinstance(feature, tfds.features.ClassLabel) and label_key is None:
             label_key, classes = key, feature.num_classes
     if image_key is None:
-        raise UserError(f"config.data.name={name!r}: its features hold no image")
+        raise ArgumentError("name", name, "its features hold no image")
     return image_key, label_key, classes
 
 
@@ -178,7 +186,7 @@ def _taken(instruction: Any, available: int) -> np.ndarray:
     """Rows of a shard that a split's slice asks for."""
     stop = available if instruction.take in (-1, None) else instruction.skip + instruction.take
     if instruction.examples_in_shard != available or stop > available:
-        raise UserError(
+        raise FileError(
             f"{instruction.filename}: {available} records, where the dataset's description has "
             f"{instruction.examples_in_shard}; the file is cut short or of another version"
         )
@@ -233,7 +241,7 @@ def _cached_spans(path: Path, size: int) -> np.ndarray | None:
 
 def _spans(path: str, spans: list[tuple[int, int]], end: int, size: int) -> np.ndarray:
     if end != size:
-        raise UserError(
+        raise FileError(
             f"{path}: its last record ends at byte {end} of {size}; the file is damaged"
         )
     return np.array(spans, np.int64).reshape(-1, 2)

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from simclr_jax.data import folder, records
 from simclr_jax.data.order import permutation
-from simclr_jax.errors import UserError
+from simclr_jax.errors import ArgumentError, one_line
 
 MAX_PIXELS = 2**27  # 134 megapixels: more is a decompression bomb, not a photograph
 EVAL_SPLITS = ("test", "val", "validation")
@@ -71,7 +71,7 @@ class Digits:
         from sklearn.datasets import load_digits
 
         if split not in ("train", "test"):
-            raise ValueError("digits has 'train' and 'test'")
+            raise ArgumentError("split", split, "digits has 'train' and 'test'")
         digits = load_digits()
         order = permutation(len(digits.images), seed=_DIGITS_SEED, stream=0)
         rows = order[:DIGITS_TRAIN] if split == "train" else order[DIGITS_TRAIN:]
@@ -151,7 +151,7 @@ class Readable:
         """Like `Source.load`, with replacements: no image is None.
 
         Raises:
-          UserError: an image is unreadable and on_bad_image is 'error', none is readable, or a
+          ArgumentError: an image is unreadable and on_bad_image is 'error', none is readable, or a
         label is not one of the classes.
         """
         loaded, labels = self._source.load(indices)
@@ -163,10 +163,11 @@ class Readable:
             labels[:] = -1
             return images, labels  # type: ignore[return-value]
         for row in map(int, np.flatnonzero((labels < 0) | (labels >= self.num_classes))):
-            raise UserError(
-                f"config.data.name: {self.describe(int(indices[row]))} has the label "
-                f"{labels[row]}, outside 0 … {self.num_classes - 1}; to pretrain on images "
-                "without labels set data.num_classes=0"
+            raise ArgumentError(
+                "labelled",
+                True,
+                f"{self.describe(int(indices[row]))} has the label {labels[row]}, outside "
+                f"0 … {self.num_classes - 1}",
             )
         return images, labels  # type: ignore[return-value]
 
@@ -186,9 +187,10 @@ class Readable:
     def _report(self, index: int, reason: str) -> None:
         name = self._source.describe(index)
         if self._on_bad_image == "error":
-            raise UserError(
-                f"config.data.on_bad_image='error': {name} is unreadable ({reason}); "
-                "repair or remove it, or set 'replace'"
+            raise ArgumentError(
+                "on_bad_image",
+                "error",
+                f"{name} is unreadable ({reason}); repair or remove it, or set 'replace'",
             )
         with self._lock:
             first = index not in self.bad
@@ -205,7 +207,7 @@ class Readable:
             image = self._prepare(candidate, data)
             if image is not None:
                 return image, int(labels[0])
-        raise UserError(f"config.data.dir: none of the {len(self)} images can be read")
+        raise ArgumentError("source", self, f"none of the {len(self)} images can be read")
 
 
 def check(data: bytes | None) -> bytes:
@@ -216,7 +218,7 @@ def check(data: bytes | None) -> bytes:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
     except Exception as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else _one_line(error)
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else _reason(error)
         raise ValueError(reason) from error
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
@@ -224,7 +226,7 @@ def check(data: bytes | None) -> bytes:
         data = transcode(data)
         tf.io.decode_image(data, channels=3, expand_animations=False)
     except Exception as error:
-        raise ValueError(_one_line(error)) from error
+        raise ValueError(_reason(error)) from error
     return data
 
 
@@ -242,9 +244,9 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _one_line(error: Exception) -> str:
-    line = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error).split("\n")[0]).strip()
-    return line[:200] or type(error).__name__
+def _reason(error: Exception) -> str:
+    """The message without what TensorFlow says of its operations."""
+    return re.sub(r"\{\{.*?\}\}|\[Op:.*", "", one_line(error, 300)).strip()[:200]
 
 
 class Splits:
@@ -258,7 +260,7 @@ class Splits:
       cache_bytes: TFRecord files up to this size together are held in memory.
 
     Raises:
-      UserError: there is no such dataset, directory or split, or there are no images in it.
+      ArgumentError: there is no such dataset, directory or split, or there are no images in it.
     """
 
     def __init__(
@@ -296,11 +298,13 @@ class Splits:
         """The split that is evaluated on, if one is named or found."""
         return None if self._eval is None else self._open("eval_split", self._eval)
 
-    def _open(self, key: str, split: str) -> Source:
+    def _open(self, argument: str, split: str) -> Source:
         try:
             source = self._opener(split)
-        except ValueError as error:
-            raise UserError(f"config.data.{key}={split!r}: {error}") from error
+        except ArgumentError as error:
+            if error.argument != "split":
+                raise
+            raise ArgumentError(argument, split, error.reason) from error
         source.split = split
         return source
 
@@ -312,7 +316,7 @@ def open_split(which: str, splits: Splits, *, seed: int, held_out: float) -> Sou
     `seed`, that training does not see.
 
     Raises:
-      UserError: as `Splits`, or the share is none or all of the images.
+      ArgumentError: as `Splits`, or the share is none or all of the images.
     """
     if which == "eval" and (source := splits.eval()) is not None:
         return source
@@ -322,9 +326,10 @@ def open_split(which: str, splits: Splits, *, seed: int, held_out: float) -> Sou
     order = permutation(len(source), seed=seed, stream=_HELD_OUT_STREAM)
     count = round(len(source) * held_out)
     if not 0 < count < len(source):
-        raise UserError(
-            f"config.data.held_out={held_out}: is {count} of {len(source)} images; must leave "
-            "some on both sides, or name data.eval_split"
+        raise ArgumentError(
+            "held_out",
+            held_out,
+            f"is {count} of {len(source)} images; must leave some on both sides",
         )
     rows, name = {
         "eval": (order[:count], f"{count} held out of {source.split} by seed {seed}"),

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from simclr_jax import mesh as meshes
 from simclr_jax import processes
 from simclr_jax.data.order import Order
-from simclr_jax.errors import DivergedError, PreemptedError
+from simclr_jax.errors import DivergedError, PreemptedError, one_line
 from simclr_jax.health import Health
 from simclr_jax.metrics import Row, Throughput, as_json
 from simclr_jax.parts import Intervals, Step
@@ -157,7 +157,7 @@ class Loop:
             folder.mkdir(exist_ok=True)
             path.write_text(json.dumps(content, indent=1) + "\n")
         except Exception as error:  # A bucket's are of many kinds; the divergence comes first.
-            return f"not listed ({' '.join(str(error).split())[:200]})"
+            return f"not listed ({one_line(error, 200)})"
         return f"listed in {path}"
 
     def _evaluate_again(self, start: int, state: TrainState, rows: list[Row]) -> None:

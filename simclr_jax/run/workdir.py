@@ -10,7 +10,7 @@ from etils import epath
 
 from simclr_jax import checkpoint, lock, processes
 from simclr_jax.checkpoint import Checkpoints
-from simclr_jax.errors import FULL_DISK, HostError, UserError
+from simclr_jax.errors import FULL_DISK, ArgumentError, HostError, UserError
 from simclr_jax.metrics import MetricsLog
 from simclr_jax.state import TrainState
 from simclr_jax.store.files import check_client, is_remote
@@ -46,7 +46,7 @@ def make(workdir: str) -> epath.Path:
       UserError: It cannot be made, or no checkpoint could be read below it.
     """
     check_client(workdir)
-    checkpoint.check_path("workdir", workdir)
+    checkpoint.check_path(workdir, argument="workdir")
     root = epath.Path(workdir).expanduser()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def make(workdir: str) -> epath.Path:
             f"--workdir={workdir}: cannot be made ({error.strerror}); name a folder to write in"
         ) from error
     root = root if is_remote(root) else root.resolve()
-    checkpoint.check_path("workdir", root)
+    checkpoint.check_path(root, argument="workdir")
     return root
 
 
@@ -69,7 +69,7 @@ def locked(root: epath.Path) -> Iterator[None]:
         if processes.is_primary():
             try:
                 stack.enter_context(lock.hold(root))
-            except (UserError, HostError) as error:
+            except (ArgumentError, HostError) as error:
                 failure = error
         if not processes.all_have(failure is None):
             raise failure or UserError(f"--workdir={root}: process 0 cannot lock it")

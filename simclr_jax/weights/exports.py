@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simclr_jax.errors import UserError
+from simclr_jax.errors import ArgumentError
 from simclr_jax.models.heads import count_layers
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights.state_dict import state_dict
@@ -75,9 +75,8 @@ def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: boo
 
         from simclr_jax.weights import simclr_torch
     except ImportError as error:
-        raise UserError(
-            f"--format=torchvision: needs {error.name}; pip install -e '.[torch]'"
-        ) from error
+        reason = f"needs {error.name}; pip install -e '.[torch]'"
+        raise ArgumentError("format", "torchvision", reason) from error
     model = network.model
     config: dict[str, Any] = {
         key: getattr(model, key) for key in ("depth", "width", "stem", "sk_ratio", "se_ratio")
@@ -111,9 +110,11 @@ def stablehlo(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
     """model.stablehlo: a serialised `jax.export.Exported` that holds its weights."""
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(network.variables))
     if size >= MAX_STABLEHLO_BYTES:
-        raise UserError(
-            f"--format=stablehlo: holds weights of less than {MAX_STABLEHLO_BYTES} bytes; these "
-            f"are {size}. --format=savedmodel has no such limit"
+        raise ArgumentError(
+            "format",
+            "stablehlo",
+            f"holds weights of less than {MAX_STABLEHLO_BYTES} bytes; these are {size}. savedmodel "
+            "has no such limit",
         )
     function = partial(outputs, network.variables, model=network.model)
     (batch,) = jax.export.symbolic_shape("batch")

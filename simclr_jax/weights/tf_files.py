@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from simclr_jax.errors import UserError
+from simclr_jax.errors import ArgumentError, one_line
 from simclr_jax.weights.authors import ignored
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -31,7 +31,7 @@ def read(path: str) -> tuple[dict[str, np.ndarray], int]:
         one, or a SavedModel's folder.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      ArgumentError: there is none, or it is damaged.
     """
     prefix = _prefix(path)
     try:
@@ -48,8 +48,8 @@ def read(path: str) -> tuple[dict[str, np.ndarray], int]:
             if not (ignored(key) or ignored(names[key])):
                 variables[names[key]] = array
     except Exception as error:  # of many kinds, by what is wrong with the files
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"--from={path}: cannot be read as a checkpoint: {reason[0]}") from error
+        reason = f"cannot be read as a checkpoint: {one_line(error)}"
+        raise ArgumentError("path", path, reason) from error
     step = int(steps[0]) if steps and np.ndim(steps[0]) == 0 else 0
     return variables, step if 0 <= step < 2**31 else 0
 
@@ -68,10 +68,12 @@ def _prefix(path: str) -> str:
         if latest in found or len(found) == 1:
             return (latest if latest in found else found[0]).removesuffix(".index")
         if found:
-            raise UserError(f"--from={path}: name one of its checkpoints: {', '.join(found)}")
-    raise UserError(
-        f"--from={path}: no checkpoint there; give its prefix (the path without .index), a folder "
-        "that holds one, or a SavedModel's folder"
+            raise ArgumentError("path", path, f"name one of its checkpoints: {', '.join(found)}")
+    raise ArgumentError(
+        "path",
+        path,
+        "no checkpoint there; give its prefix (the path without .index), a folder that holds one, "
+        "or a SavedModel's folder",
     )
 
 

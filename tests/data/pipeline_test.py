@@ -10,7 +10,7 @@ from simclr_jax.data import folder
 from simclr_jax.data.order import Order
 from simclr_jax.data.pipeline import eval_batches, train_batches
 from simclr_jax.data.sources import Digits, Readable
-from simclr_jax.errors import UserError
+from simclr_jax.errors import ArgumentError
 from support.views import ALL
 
 BATCH = 8
@@ -123,7 +123,7 @@ def test_a_source_that_fails_raises_its_own_error(digits):
             return 100
 
         def load(self, indices):
-            raise UserError("config.data.on_bad_image='error': x.jpg is unreadable")
+            raise ArgumentError("on_bad_image", "error", "x.jpg is unreadable")
 
-    with pytest.raises(UserError, match=r"x\.jpg is unreadable"):
+    with pytest.raises(ArgumentError, match=r"x\.jpg is unreadable"):
         batches(Failing(), 1)

@@ -1,5 +1,6 @@
 """Sources: what is read, from where, and what happens to what cannot be."""
 
+import contextlib
 import io
 import os
 
@@ -9,9 +10,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from simclr_jax import cli
 from simclr_jax.data import records, sources
 from simclr_jax.data.sources import Digits, Readable, open_split
-from simclr_jax.errors import UserError
+from simclr_jax.errors import ArgumentError, FileError, UserError
 
 
 def encoded(colour, kind="JPEG", mode="RGB", size=(12, 10), **kwargs):
@@ -23,8 +25,18 @@ def encoded(colour, kind="JPEG", mode="RGB", size=(12, 10), **kwargs):
 def split(name, directory=None, which="train", seed=0, held_out=0.2, **kwargs):
     options = {"train_split": "train", "eval_split": None, "cache_bytes": 2**20, **kwargs}
     directory = None if directory is None else str(directory)
-    splits = sources.Splits(name, directory=directory, **options)
-    return open_split(which, splits, seed=seed, held_out=held_out)
+    with said():
+        splits = sources.Splits(name, directory=directory, **options)
+        return open_split(which, splits, seed=seed, held_out=held_out)
+
+
+@contextlib.contextmanager
+def said():
+    """What is refused inside, as the command line says it."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise cli.named(error) from error
 
 
 def pixel(data):
@@ -148,7 +160,7 @@ def test_unreadable_images_are_replaced_by_the_next_and_counted(damaged, monkeyp
 
 def test_unreadable_images_can_end_the_run(damaged):
     source = readable(damaged, "error", eval_split="train")
-    with pytest.raises(UserError, match=r"on_bad_image='error'.*2\.jpg.*unreadable"):
+    with pytest.raises(UserError, match=r"config.*on_bad_image='error'.*2\.jpg.*unread"), said():
         source.load([0, 1, 2])
 
 
@@ -188,7 +200,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(monkeypatch):
 def test_a_folder_of_nothing_readable_says_so(tmp_path):
     write(tmp_path / "a.jpg", b"x")
     write(tmp_path / "b.jpg", b"y")
-    with pytest.raises(UserError, match="none of the 2 images can be read"):
+    with pytest.raises(UserError, match=r"data\.dir: none of the 2 images can be"), said():
         readable(tmp_path, eval_split="train").load([0])
 
 
@@ -256,7 +268,7 @@ class Labelled:
 
 
 def test_labels_outside_the_classes_are_named_or_unused():
-    with pytest.raises(UserError, match=r"record 1 has the label -1, outside 0 … 2"):
+    with pytest.raises(UserError, match=r"record 1 has the label -1, outside 0 … 2"), said():
         Readable(Labelled(), on_bad_image="replace").load([1])
     unlabelled = Readable(Labelled(), on_bad_image="replace", labelled=False)
     assert unlabelled.num_classes == 0
@@ -355,7 +367,7 @@ def test_a_truncated_tfrecord_is_named(prepared, monkeypatch, tmp_path, cache_by
     whole = files[0].read_bytes()
     try:
         files[0].write_bytes(whole[:-7])
-        with pytest.raises(UserError, match=r"train\.tfrecord.*damaged"):
+        with pytest.raises(FileError, match=r"train\.tfrecord.*damaged"):
             split("tiny", prepared, cache_bytes=cache_bytes)
     finally:
         files[0].write_bytes(whole)

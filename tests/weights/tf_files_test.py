@@ -8,7 +8,7 @@ import tensorflow as tf
 from authors_names import named
 
 from simclr_jax.convert import from_reference
-from simclr_jax.errors import UserError
+from simclr_jax.errors import ArgumentError
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights import tf_files
 
@@ -111,7 +111,7 @@ def test_a_folder_of_several_asks_which(tmp_path, variables):
     for step in (1, 2):
         write_tf1(tmp_path / f"model.ckpt-{step}", variables)
     (tmp_path / "checkpoint").unlink()
-    with pytest.raises(UserError, match=r"name one of its checkpoints: .*ckpt-1\.index"):
+    with pytest.raises(ArgumentError, match=r"name one of its checkpoints: .*ckpt-1\.index"):
         tf_files.read(str(tmp_path))
 
 
@@ -131,9 +131,9 @@ def test_damaged_and_missing_files_are_one_line(tmp_path, variables):
         data.write_bytes(whole)
         index.write_bytes(whole_index)
         damage()
-        with pytest.raises(UserError, match=r"^--from=\S+: cannot be read as a checkpoint: .+"):
+        with pytest.raises(ArgumentError, match=r"^path=\S+: cannot be read as a checkpoint: .+"):
             tf_files.read(str(tmp_path / "model.ckpt-1"))
-    with pytest.raises(UserError, match="no checkpoint there"):
+    with pytest.raises(ArgumentError, match="no checkpoint there"):
         tf_files.read(str(tmp_path / "nowhere"))
 
 
@@ -144,7 +144,7 @@ def test_a_folder_that_was_copied_is_read_and_not_what_it_was_copied_from(tmp_pa
     shutil.rmtree(tmp_path / "first")
     assert_same(tf_files.read(str(tmp_path / "copy"))[0], variables)
     (tmp_path / "copy/model.ckpt-2.data-00000-of-00001").write_bytes(b"")
-    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
+    with pytest.raises(ArgumentError, match="cannot be read as a checkpoint"):
         tf_files.read(str(tmp_path / "copy"))
 
 
@@ -156,5 +156,5 @@ def test_a_flipped_bit_is_noticed(tmp_path, variables, place):
     content = bytearray(data.read_bytes())
     content[int(len(content) * place)] ^= 1
     data.write_bytes(content)
-    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
+    with pytest.raises(ArgumentError, match="cannot be read as a checkpoint"):
         tf_files.read(str(tmp_path / "model.ckpt-1"))
