@@ -12,7 +12,7 @@ Result:   not measured yet (published: about 0.91 linear top-1 for ResNet-18). C
 
 from ml_collections import ConfigDict
 
-from simclr_jax.configs import default
+from simclr_jax.config import default
 
 
 def get_config(arguments: str | None = None) -> ConfigDict:

@@ -8,7 +8,7 @@ Result:   10 labels a class, 5 draws: 0.954 ± 0.006 linear top-1 (raw pixels 0.
 
 from ml_collections import ConfigDict
 
-from simclr_jax.configs import default
+from simclr_jax.config import default
 
 
 def get_config() -> ConfigDict:

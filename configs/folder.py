@@ -10,7 +10,7 @@ Result:   depends on the images. Watch the held-out contrastive loss (eval loss)
 
 from ml_collections import ConfigDict
 
-from simclr_jax.configs import default
+from simclr_jax.config import default
 
 
 def get_config() -> ConfigDict:

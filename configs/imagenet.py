@@ -12,7 +12,7 @@ Batches below 4096 do better with --config.optim.lr_scaling=sqrt --config.optim.
 
 from ml_collections import ConfigDict
 
-from simclr_jax.configs import default
+from simclr_jax.config import default
 
 
 def get_config(arguments: str | None = None) -> ConfigDict:

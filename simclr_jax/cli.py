@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from simclr_jax import config as configs
 from simclr_jax import processes
+from simclr_jax.config import overrides
 from simclr_jax.errors import (
     PREEMPTED,
     ArgumentError,
@@ -89,7 +89,7 @@ def run(
     try:
         about_config, rest = _divide(argv)
         _parse(values, rest if takes_config else [*about_config, *rest])
-        arguments = [configs.load(about_config)] if takes_config else []
+        arguments = [overrides.load(about_config)] if takes_config else []
         if joins:
             _check_processes(values.coordinator, values.num_processes, values.process_id)
             processes.join(values.coordinator, values.num_processes, values.process_id)

@@ -22,12 +22,11 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from simclr_jax import checkpoint, cli
-from simclr_jax import config as configs
-from simclr_jax.configs import default
+from simclr_jax import cli
+from simclr_jax.config import default, record
 from simclr_jax.errors import DifferenceError, UserError
-from simclr_jax.network import Network, find_step, open_run
-from simclr_jax.store import files
+from simclr_jax.run.network import Network, find_step, open_run
+from simclr_jax.store import checkpoint, files
 from simclr_jax.weights import exports, tf_files
 from simclr_jax.weights.authors import from_reference
 
@@ -93,7 +92,7 @@ def import_weights(values: flags.FlagValues) -> None:
         params["classifier"]["dense"]["kernel"].shape[-1] if "classifier" in params else 0
     )
     config.data.image_size = image_size or (32 if model.stem == "small" else 224)
-    described = configs.describe(
+    described = record.describe(
         config, device=jax.devices()[0].device_kind, devices=jax.device_count()
     )
     described["imported_from"] = str(origin)
@@ -102,7 +101,7 @@ def import_weights(values: flags.FlagValues) -> None:
         with files.replacing(root) as (folder,):
             folder.mkdir(parents=True)
             checkpoint.save_model(folder, step, variables, described)
-            configs.write(folder, described)
+            record.write(folder, described)
     except OSError as error:
         raise UserError(f"--to={to}: cannot be written ({error.strerror})") from error
     print(

@@ -16,13 +16,13 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from simclr_jax import checkpoint, cli, parts, processes, rules
-from simclr_jax import config as configs
+from simclr_jax import cli, processes
+from simclr_jax.config import parts, record, rules
 from simclr_jax.errors import FileError, UserError
 from simclr_jax.evals import embed, knn, linear, scores
 from simclr_jax.evals.task import Protocol, Task, with_data
-from simclr_jax.network import Network, find_step, open_run
-from simclr_jax.store import files
+from simclr_jax.run.network import Network, find_step, open_run
+from simclr_jax.store import checkpoint, files
 
 POLL_SECONDS = 5.0
 
@@ -71,7 +71,7 @@ def evaluate(
     reader = checkpoint.Reader(root)
 
     if untrained:
-        run_config = configs.from_json(configs.read(root))
+        run_config = record.from_json(record.read(root))
         # Calibrated on the images it is evaluated on, unless those are of another dataset.
         same = run_config.data.name is None or not config.data.name
         images = with_data(run_config, config.data) if same else run_config
@@ -111,7 +111,7 @@ def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
         new = [step for step in reader.steps() if step not in seen]
         seen.update(new)
         yield from new
-        run_config = configs.from_json(configs.read(root))
+        run_config = record.from_json(record.read(root))
         imported = run_config.data.num_examples is None
         if imported or parts.schedule(run_config).total_steps in seen:
             return

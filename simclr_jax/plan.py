@@ -23,12 +23,12 @@ from absl import flags
 from etils import epath
 from ml_collections import FrozenConfigDict
 
-from simclr_jax import cli, parts, rules
-from simclr_jax import config as configs
-from simclr_jax.chips import CHIPS
-from simclr_jax.data.sources import Readable
+from simclr_jax import cli
+from simclr_jax.config import overrides, parts, rules
+from simclr_jax.data.source import Readable
 from simclr_jax.data.synthetic import Photos
 from simclr_jax.errors import HostError, UserError
+from simclr_jax.tpu.chips import CHIPS
 
 MEASURED_SECONDS = 4.0  # of the input pipeline on this machine
 UNEXPLAINED = 1.02  # times the analytic arithmetic that needs no word
@@ -82,7 +82,7 @@ def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
             f"--topology={topology}: must be CHIP:SHAPE such as v5e:4x8, with one of the chips "
             f"{', '.join(CHIPS)}"
         )
-    config = configs.changed(config, {"data.name": config.data.name or "synthetic"})
+    config = overrides.changed(config, {"data.name": config.data.name or "synthetic"})
     if config.data.num_examples is None or config.data.num_classes is None:
         raise UserError(
             "config.data.num_examples, config.data.num_classes=None: must be given, for plan opens "
@@ -98,7 +98,7 @@ def compile_step(config: FrozenConfigDict, topology: str) -> dict[str, Any]:
     """What `compiled.measure` returns, from a process of its own."""
     asked = {"config": json.loads(config.to_json()), "topology": topology}
     child = subprocess.run(
-        [sys.executable, "-m", "simclr_jax.compiled"],
+        [sys.executable, "-m", "simclr_jax.tpu.compiled"],
         input=json.dumps(asked),
         capture_output=True,
         text=True,
@@ -134,7 +134,7 @@ def find_batch(config: FrozenConfigDict, topology: str) -> tuple[FrozenConfigDic
     best: tuple[FrozenConfigDict, dict[str, Any]] | None = None
     batch = max(1, config.train.batch_size // unit)
     while too_large - fitting > max(1, fitting // 16):
-        config = configs.changed(config, {"train.batch_size": batch * unit})
+        config = overrides.changed(config, {"train.batch_size": batch * unit})
         measured = compile_step(config, topology)
         needs = measured.get("needs") or measured["memory"]["total"]
         verdict = ", too much" if "needs" in measured else ""

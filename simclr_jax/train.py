@@ -14,18 +14,21 @@ import jax
 from absl import flags
 from ml_collections import FrozenConfigDict
 
-from simclr_jax import checkpoint, cli, metrics, parts, processes, rules
-from simclr_jax import config as configs
+from simclr_jax import cli, processes
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
+from simclr_jax.config import parts, record, rules
 from simclr_jax.errors import UserError
-from simclr_jax.evals.online import open_evaluation
-from simclr_jax.health import Health
-from simclr_jax.preemption import Preemption
+from simclr_jax.run import progress
 from simclr_jax.run import workdir as workdirs
+from simclr_jax.run.health import Health
 from simclr_jax.run.loop import Loop
+from simclr_jax.run.online import open_evaluation
+from simclr_jax.run.preemption import Preemption
 from simclr_jax.run.resume import resume
 from simclr_jax.run.workdir import Workdir
+from simclr_jax.store import checkpoint
+from simclr_jax.store.rows import Row, read_rows
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ def train(
         stack.enter_context(workdirs.locked(root))
         built = parts.build(config, meshes.make())
         warn_of_the_warmup(built.schedule)
-        rows = metrics.read_rows(root / "metrics.jsonl")
+        rows = read_rows(root / "metrics.jsonl")
         checkpoints = checkpoint.Checkpoints(
             root,
             keep=config.checkpoint.keep,
@@ -88,13 +91,13 @@ def train(
         step, state, rows = resume(
             config, built, root, checkpoints, rows, allow_config_change=allow_config_change
         )
-        record = configs.describe(
+        described = record.describe(
             config, device=jax.devices()[0].device_kind, devices=jax.device_count()
         )
         if processes.is_primary():
-            configs.write(root, record)
+            record.write(root, described)
             announce(config, state, built.schedule.total_steps)
-        log = metrics.MetricsLog(
+        log = progress.MetricsLog(
             root if processes.is_primary() else None,
             last_step=step,
             total_steps=built.schedule.total_steps,
@@ -117,7 +120,7 @@ def train(
             intervals=built.intervals,
             order=parts.order(config, len(source)),
             name_of=source.name,
-            workdir=Workdir(root, record, checkpoints, log),
+            workdir=Workdir(root, described, checkpoints, log),
             health=Health.of_run(config, built.schedule.warmup_steps, rows),
             preemption=preemption,
         )
@@ -148,7 +151,7 @@ def announce(config: FrozenConfigDict, state: states.TrainState, total_steps: in
     )
 
 
-def summary(row: metrics.Row, total_steps: int, workdir: str) -> str:
+def summary(row: Row, total_steps: int, workdir: str) -> str:
     """What the run reached, and what to do with it."""
     if not row:
         return f"done: {workdir} had reached step {total_steps} already"

@@ -24,10 +24,10 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from simclr_jax import cli, losses, optim, parts, processes, rules
-from simclr_jax import config as configs
+from simclr_jax import cli, losses, optim, processes
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
+from simclr_jax.config import overrides, parts, rules
 from simclr_jax.errors import DifferenceError, UserError
 from simclr_jax.objectives.contrastive import Contrastive
 
@@ -85,7 +85,7 @@ def verify(
         raise UserError(f"--images_per_device={images_per_device}: must be at least 2")
     whole, one = open_meshes(devices)
     batch_size = whole.size * config.train.microbatches * images_per_device
-    config = configs.changed(
+    config = overrides.changed(
         config,
         {
             "data.name": config.data.name or "synthetic",

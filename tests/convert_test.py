@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from authors_names import named
 
 from simclr_jax import cli, convert
 from simclr_jax import eval as evaluation
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights import exports
+from support.authors_names import named
 
 CONFIGS = "configs/eval"
 

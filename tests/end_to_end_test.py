@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_jax import metrics
+from simclr_jax.store.rows import read_rows
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def finish(process):
 
 
 def rows(workdir):
-    found = metrics.read_rows(workdir / "metrics.jsonl")
+    found = read_rows(workdir / "metrics.jsonl")
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in found]
 
 
@@ -81,7 +81,7 @@ def test_the_main_command_reaches_what_the_readme_says(tmp_path):
         )  # fmt: skip
         return result(workdir, "linear", name)["top1"]
 
-    step = metrics.read_rows(workdir / "metrics.jsonl")[-1]["step"]
+    step = read_rows(workdir / "metrics.jsonl")[-1]["step"]
     assert top1(name=step) >= 0.93
     assert top1("--config.features.layer=pixels", name=step) == pytest.approx(0.9, abs=0.02)
     assert 0.1 < top1("--untrained", name="untrained") < 0.5

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simclr_jax import checkpoint, cli
+from simclr_jax import cli
 from simclr_jax import eval as evaluation
 from simclr_jax.data import pipeline
 from simclr_jax.errors import FileError
 from simclr_jax.evals import features
-from simclr_jax.network import Network, calibrate
+from simclr_jax.run.network import Network, calibrate
+from simclr_jax.store import checkpoint
 
 ROOT = Path(__file__).parents[1]
 LINEAR, KNN = f"--config={ROOT}/configs/eval/linear.py", f"--config={ROOT}/configs/eval/knn.py"
@@ -152,7 +153,9 @@ def test_padded_features_are_the_unpadded_ones(finished):
 
 
 def opened(workdir):
-    from simclr_jax import checkpoint, mesh, parts
+    from simclr_jax import mesh
+    from simclr_jax.config import parts
+    from simclr_jax.store import checkpoint
 
     network = Network.trained(checkpoint.Reader(workdir), 8)
     return network, parts.open_split(network.config, "eval"), mesh.make()

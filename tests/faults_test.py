@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_jax import metrics
+from simclr_jax.store.rows import read_rows
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -55,7 +55,7 @@ def trainer(cache, steps):
     running = []
 
     def start(workdir, *overrides, prefix=()):
-        command = [*prefix, sys.executable, str(ROOT / "tests/faults_worker.py"), *TINY]
+        command = [*prefix, sys.executable, str(ROOT / "tests/support/faults_worker.py"), *TINY]
         command += [f"--config.train.steps={steps}", *overrides, f"--workdir={workdir}"]
         one_device = "--xla_backend_optimization_level=0"  # small programs, as in conftest.py
         process = subprocess.Popen(
@@ -97,7 +97,7 @@ def ended(process, timeout=120):
 
 
 def rows(workdir):
-    found = metrics.read_rows(workdir / "metrics.jsonl")
+    found = read_rows(workdir / "metrics.jsonl")
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in found]
 
 

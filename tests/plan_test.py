@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from simclr_jax import config as configs
 from simclr_jax import plan
+from simclr_jax.config import overrides
 
 IMAGENET = "--config=configs/imagenet.py"
 MEASURED = {
@@ -126,5 +126,5 @@ def test_a_crash_of_the_compiler_is_a_line(monkeypatch, capsys, tmp_path):
 
 def test_this_machines_views_are_counted(monkeypatch):
     monkeypatch.setattr(plan, "MEASURED_SECONDS", 0.1)
-    config = configs.load([IMAGENET, "--config.data.image_size=32"])
+    config = overrides.load([IMAGENET, "--config.data.image_size=32"])
     assert plan.measure_views(config) > 0

@@ -36,6 +36,7 @@ def start(count, command, output=subprocess.DEVNULL):
     flags = [f"--xla_force_host_platform_device_count={DEVICES // count}"]
     flags.append("--xla_backend_optimization_level=0")
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     place = f"--coordinator=127.0.0.1:{free_port()}"
     several = count > 1
     return [
@@ -55,7 +56,7 @@ def finish(processes, timeout=240):
 
 
 def worker(count, folder):
-    command = [sys.executable, str(TESTS / "processes_worker.py"), f"--folder={folder}"]
+    command = [sys.executable, str(TESTS / "support/processes_worker.py"), f"--folder={folder}"]
     ends = finish(start(count, command))
     assert [status for status, _ in ends] == [0] * count, ends
     return dict(np.load(folder / f"reached{count}.npz"))

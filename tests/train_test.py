@@ -13,8 +13,12 @@ import jax
 import numpy as np
 import pytest
 
-from simclr_jax import checkpoint, cli, metrics, parts, train
-from simclr_jax.evals.online import OnlineEvaluation
+from simclr_jax import cli, train
+from simclr_jax.config import parts
+from simclr_jax.run import progress
+from simclr_jax.run.online import OnlineEvaluation
+from simclr_jax.store import checkpoint
+from simclr_jax.store.rows import read_rows
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -43,7 +47,7 @@ def run(workdir, *overrides, steps=8):
 
 def rows(workdir):
     """metrics.jsonl without what depends on the clock."""
-    found = metrics.read_rows(workdir / "metrics.jsonl")
+    found = read_rows(workdir / "metrics.jsonl")
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in found]
 
 
@@ -56,7 +60,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_writes_a_row_a_step_with_the_documented_keys(finished):
-    found = metrics.read_rows(finished / "metrics.jsonl")
+    found = read_rows(finished / "metrics.jsonl")
     assert [row["step"] for row in found] == list(range(1, 9))
     always = {
         "step", "epoch", "loss", "contrastive_loss", "contrastive_accuracy", "contrastive_entropy",
@@ -144,14 +148,14 @@ class KilledError(Exception):
 
 def test_an_interrupted_run_goes_on_exactly(finished, tmp_path, monkeypatch, capsys):
     """Stopped after step 5; the last checkpoint is at 3."""
-    real = metrics.MetricsLog.write
+    real = progress.MetricsLog.write
 
     def stop(self, row):
         real(self, row)
         if row["step"] == 5:
             raise KilledError
 
-    monkeypatch.setattr(metrics.MetricsLog, "write", stop)
+    monkeypatch.setattr(progress.MetricsLog, "write", stop)
     with pytest.raises(KilledError):
         train.main([*TINY, "--config.train.steps=8", f"--workdir={tmp_path}"])
     monkeypatch.undo()

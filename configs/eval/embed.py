@@ -9,11 +9,11 @@ Result:   RUN/eval/embed/STEP/features.npz and features.parquet, a row an image.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from simclr_jax.configs.eval import common
+from simclr_jax.config import default_eval
 
 
 def get_config() -> ConfigDict:
-    c = common.get_config("embed")
+    c = default_eval.get_config("embed")
     c.embed = embed = ConfigDict()
     embed.split = "all"  # train | eval | all (of both, nothing held out)
     embed.dir = placeholder(str)  # where the files are written; None: beside the result

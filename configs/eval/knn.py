@@ -7,11 +7,11 @@ Result:   the README has that of CIFAR-10; ImageNet: not measured yet.
 
 from ml_collections import ConfigDict
 
-from simclr_jax.configs.eval import common
+from simclr_jax.config import default_eval
 
 
 def get_config() -> ConfigDict:
-    c = common.get_config("knn")
+    c = default_eval.get_config("knn")
     c.knn = knn = ConfigDict()
     knn.k = 200  # neighbours
     knn.temperature = 0.1  # of their votes' weights

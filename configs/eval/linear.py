@@ -9,11 +9,11 @@ Result:   the README has those of digits and CIFAR-10; ImageNet: not measured ye
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from simclr_jax.configs.eval import common
+from simclr_jax.config import default_eval
 
 
 def get_config() -> ConfigDict:
-    c = common.get_config("linear")
+    c = default_eval.get_config("linear")
     c.linear = linear = ConfigDict()
     linear.lr = 0.1  # peak = lr · batch_size / 256
     linear.batch_size = 512

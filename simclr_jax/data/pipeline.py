@@ -9,7 +9,7 @@ import tensorflow as tf
 from simclr_jax.augment import draws, host
 from simclr_jax.augment.draws import Views
 from simclr_jax.data.order import Order
-from simclr_jax.data.sources import Readable
+from simclr_jax.data.source import Readable
 
 Batch = dict[str, np.ndarray]
 Batches = Generator[Batch, None, None]  # closing it ends its threads

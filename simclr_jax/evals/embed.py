@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from simclr_jax import parts, processes
-from simclr_jax.data.sources import Readable
+from simclr_jax import processes
+from simclr_jax.config import parts
+from simclr_jax.config.rules import anything, one_of
+from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals.features import Extractor
 from simclr_jax.evals.task import Task
-from simclr_jax.metrics import Count
-from simclr_jax.rules import anything, one_of
+from simclr_jax.run.progress import Count
 from simclr_jax.store import files
 
 RULES = {

@@ -19,7 +19,7 @@ from simclr_jax.augment.device import to_float
 from simclr_jax.augment.draws import CROP_AREA, Views
 from simclr_jax.data import pipeline
 from simclr_jax.data.order import Order
-from simclr_jax.data.sources import Readable
+from simclr_jax.data.source import Readable
 from simclr_jax.models.heads import count_layers
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.store import files

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simclr_jax.config.rules import above, at_least
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.scores import accuracies
 from simclr_jax.evals.task import Task
 from simclr_jax.losses import l2_normalize
-from simclr_jax.rules import above, at_least
 
 RULES = {"knn.k": at_least(1), "knn.temperature": above(0)}
 

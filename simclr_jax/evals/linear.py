@@ -12,14 +12,15 @@ import optax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from simclr_jax import optim, rules
+from simclr_jax import optim
+from simclr_jax.config import rules
+from simclr_jax.config.rules import above, anything, at_least
 from simclr_jax.data.order import Order, permutation
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.scores import accuracies, mean_and_deviation
 from simclr_jax.evals.task import Task
 from simclr_jax.losses import cross_entropy
 from simclr_jax.models.heads import Classifier
-from simclr_jax.rules import above, anything, at_least
 
 RULES = {
     "linear.lr": above(0),

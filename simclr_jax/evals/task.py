@@ -8,14 +8,13 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from simclr_jax import config as configs
 from simclr_jax import mesh as meshes
-from simclr_jax import parts
-from simclr_jax.data.sources import Readable
+from simclr_jax.config import overrides, parts
+from simclr_jax.config.rules import Rule
+from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features
-from simclr_jax.network import ROWS_PER_DEVICE, Network
-from simclr_jax.rules import Rule
+from simclr_jax.run.network import ROWS_PER_DEVICE, Network
 
 
 class Protocol(NamedTuple):
@@ -38,7 +37,7 @@ def with_data(run_config: FrozenConfigDict, data: ConfigDict) -> FrozenConfigDic
     if data.name is not None:
         values = {"dir": None, "train_split": "train", "eval_split": None, "num_classes": None}
     values |= {key: data[key] for key in data if data[key] is not None}
-    return configs.changed(run_config, {f"data.{key}": value for key, value in values.items()})
+    return overrides.changed(run_config, {f"data.{key}": value for key, value in values.items()})
 
 
 class Task:

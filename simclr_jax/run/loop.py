@@ -12,14 +12,15 @@ from jax.sharding import Mesh
 
 from simclr_jax import mesh as meshes
 from simclr_jax import processes
+from simclr_jax.config.parts import Intervals, Step
 from simclr_jax.data.order import Order
 from simclr_jax.errors import DivergedError, PreemptedError, one_line
-from simclr_jax.health import Health
-from simclr_jax.metrics import Row, Throughput, as_json
-from simclr_jax.parts import Intervals, Step
-from simclr_jax.preemption import Preemption
+from simclr_jax.run.health import Health
+from simclr_jax.run.preemption import Preemption
+from simclr_jax.run.progress import Throughput
 from simclr_jax.run.workdir import Workdir
 from simclr_jax.state import TrainState
+from simclr_jax.store.rows import Row, as_json
 
 Scores = dict[str, float]
 Evaluate = Callable[[TrainState, Callable[[], bool]], Scores | None]

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import FrozenConfigDict
 
-from simclr_jax import config as configs
-from simclr_jax import parts, processes, rules
+from simclr_jax import processes
 from simclr_jax import state as states
-from simclr_jax.checkpoint import Checkpoints
+from simclr_jax.config import parts, record, rules
+from simclr_jax.config.parts import Parts
 from simclr_jax.errors import UserError
-from simclr_jax.metrics import Row
-from simclr_jax.parts import Parts
 from simclr_jax.state import TrainState
+from simclr_jax.store.checkpoint import Checkpoints
+from simclr_jax.store.rows import Row
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def resume(
 
     def check(stored: dict[str, Any]) -> None:
         changed = rules.check_same_run(
-            config, configs.from_json(stored), str(root), allow_change=allow_config_change
+            config, record.from_json(stored), str(root), allow_change=allow_config_change
         )
         if changed:
             processes.say(f"changed since: {', '.join(f'config.{key}' for key in changed)}")
@@ -72,9 +72,9 @@ def resume(
         return Resumed(step, state, kept)
     save_steps = [built.intervals.save]
     if rows and (root / "config.json").exists():
-        stored = configs.read(root)
+        stored = record.read(root)
         check(stored)
-        save_steps.append(parts.intervals(configs.from_json(stored)).save)
+        save_steps.append(parts.intervals(record.from_json(stored)).save)
     _check_none_is_missing(root, rows, save_steps)
     if rows:
         processes.say(f"no checkpoint in {root}: its {len(rows)} steps are trained again")

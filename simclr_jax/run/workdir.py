@@ -8,11 +8,12 @@ from typing import Any
 
 from etils import epath
 
-from simclr_jax import checkpoint, lock, processes
-from simclr_jax.checkpoint import Checkpoints
+from simclr_jax import processes
 from simclr_jax.errors import FULL_DISK, ArgumentError, HostError, UserError
-from simclr_jax.metrics import MetricsLog
+from simclr_jax.run.progress import MetricsLog
 from simclr_jax.state import TrainState
+from simclr_jax.store import checkpoint, lock
+from simclr_jax.store.checkpoint import Checkpoints
 from simclr_jax.store.files import check_client, is_remote
 
 

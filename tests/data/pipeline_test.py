@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from simclr_jax.data import folder
+from simclr_jax.data.digits import Digits
 from simclr_jax.data.order import Order
 from simclr_jax.data.pipeline import eval_batches, train_batches
-from simclr_jax.data.sources import Digits, Readable
+from simclr_jax.data.source import Readable
 from simclr_jax.errors import ArgumentError
 from support.views import ALL
 

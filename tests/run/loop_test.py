@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from simclr_jax.config.parts import Intervals
 from simclr_jax.data.order import Order
 from simclr_jax.errors import DivergedError, PreemptedError
-from simclr_jax.health import Health
-from simclr_jax.parts import Intervals
+from simclr_jax.run.health import Health
 from simclr_jax.run.loop import Loop
 from simclr_jax.run.workdir import Workdir
 

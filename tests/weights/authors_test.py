@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from authors_names import named
 
 from simclr_jax.convert import from_reference
 from simclr_jax.models.simclr import SimCLR
+from support.authors_names import named
 
 NETWORKS = {
     "18": {"depth": 18, "width": 0.25, "stem": "small", "classes": 3},

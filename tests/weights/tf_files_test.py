@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from authors_names import named
 
 from simclr_jax.convert import from_reference
 from simclr_jax.errors import ArgumentError
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights import tf_files
+from support.authors_names import named
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,340 @@
+"""A config's parts: the one place that turns keys into the model, optimizer and data they name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from simclr_jax import losses, optim
+from simclr_jax import mesh as meshes
+from simclr_jax import state as states
+from simclr_jax.augment.draws import Views, blur_taps
+from simclr_jax.config import overrides, rules
+from simclr_jax.data import pipeline, splits
+from simclr_jax.data.order import Order
+from simclr_jax.data.source import Readable, Source
+from simclr_jax.models.resnet import stem_for
+from simclr_jax.models.simclr import SimCLR
+from simclr_jax.objectives import Metrics
+from simclr_jax.objectives.contrastive import Contrastive, Loss
+from simclr_jax.objectives.microbatches import TwoPasses
+from simclr_jax.state import TrainState
+from simclr_jax.step import train_step
+
+Step = Callable[..., tuple[TrainState, Metrics]]
+
+BLOCK_BYTES = 2**27  # of a block of float32 logits that nobody sized, on a device
+
+
+def open_split(config: ConfigDict, which: str) -> Readable:
+    """Opens what the config trains on ('train') or evaluates on ('eval')."""
+    source = splits.open_split(
+        which, _splits(config), seed=config.seed, held_out=config.data.held_out
+    )
+    return _readable(config, source)
+
+
+def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
+    """Opens what the config trains on, and what it evaluates on.
+
+    Raises:
+      UserError: There are fewer images than a batch has, or the splits have other classes.
+    """
+    train = open_split(config, "train")
+    if len(train) < config.train.batch_size:
+        raise rules.wrong(
+            "train.batch_size",
+            config.train.batch_size,
+            f"at most the {len(train)} images of {config.data.train_split!r}",
+        )
+    evaluation = open_split(config, "eval")
+    if train.num_classes != evaluation.num_classes:
+        raise rules.wrong(
+            "data.eval_split",
+            config.data.eval_split,
+            f"a split with the training split's {train.num_classes} classes",
+        )
+    return train, evaluation
+
+
+def with_counts(config: FrozenConfigDict, train: Readable) -> FrozenConfigDict:
+    """The config with what only the data know: the numbers of images and of classes.
+
+    Raises:
+      UserError: The run would have too many steps.
+    """
+    counts = {"data.num_examples": len(train), "data.num_classes": train.num_classes}
+    config = overrides.changed(config, counts)
+    if schedule(config).total_steps >= 2**31:
+        raise rules.wrong("train.epochs", config.train.epochs, "fewer than 2**31 steps")
+    return config
+
+
+def open_all(config: ConfigDict) -> dict[str, Readable]:
+    """Opens both splits, nothing held out: 'train', and 'eval' where there is such a split."""
+    dataset = _splits(config)
+    opened = {"train": dataset.train(), "eval": dataset.eval()}
+    return {
+        name: _readable(config, source) for name, source in opened.items() if source is not None
+    }
+
+
+def _splits(config: ConfigDict) -> splits.Splits:
+    data = config.data
+    return splits.Splits(
+        data.name,
+        directory=data.dir,
+        train_split=data.train_split,
+        eval_split=data.eval_split,
+        cache_bytes=data.cache_bytes,
+    )
+
+
+def _readable(config: ConfigDict, source: Source) -> Readable:
+    labelled = config.data.num_classes != 0  # 0 asks for unlabelled training
+    return Readable(source, on_bad_image=config.data.on_bad_image, labelled=labelled)
+
+
+def model(config: ConfigDict) -> SimCLR:
+    """The network; data.num_classes must be known."""
+    m = config.model
+    return SimCLR(
+        depth=m.depth,
+        width=m.width,
+        stem=stem_for(m.stem, config.data.image_size),
+        sk_ratio=m.sk_ratio,
+        se_ratio=m.se_ratio,
+        head=m.head,
+        head_layers=m.head_layers,
+        head_dim=m.head_dim,
+        classes=config.data.num_classes,
+        dtype=jnp.dtype(m.dtype),
+        running_norm=config.train.microbatch_norm == "running",
+        remat=m.remat,
+    )
+
+
+def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
+    """The contrastive loss of two views' embeddings.
+
+    Args:
+      config: of the run.
+      images: to be compared.
+      mesh: on which rows are split, each device comparing its own with all; None: on one device.
+    """
+    devices = 1 if mesh is None else mesh.size
+    own = images // devices
+    block_rows = config.loss.block_rows or BLOCK_BYTES // (4 * 2 * images)
+    return partial(
+        losses.LOSSES[config.loss.name],
+        temperature=config.loss.temperature,
+        normalize=config.loss.normalize,
+        block_rows=2 * images // losses.count_blocks(own, max(2, block_rows)),
+        gather=losses.identity if mesh is None else partial(meshes.replicate, mesh=mesh),
+    )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Durations in steps, and the learning rate by step."""
+
+    warmup_steps: int
+    total_steps: int
+    learning_rate: optax.Schedule
+
+
+def schedule(config: ConfigDict) -> Schedule:
+    """The run's schedule; data.num_examples must be known."""
+    batch_size = config.train.batch_size
+    warmup, total = optim.step_counts(
+        num_examples=config.data.num_examples,
+        batch_size=batch_size,
+        epochs=config.train.epochs,
+        warmup_epochs=config.optim.warmup_epochs,
+        steps=config.train.steps,
+    )
+    peak = optim.peak_learning_rate(config.optim.lr, batch_size, config.optim.lr_scaling)
+    return Schedule(warmup, total, optim.warmup_cosine(peak, warmup, total))
+
+
+def optimizer(config: ConfigDict, learning_rate: optax.Schedule) -> optim.Optimizer:
+    """The optimizer over that learning rate."""
+    return optim.optimizer(config.optim.name, learning_rate, weight_decay=config.optim.weight_decay)
+
+
+def blur_radius(config: ConfigDict) -> int:
+    """Pixels of the blur that the step has to apply; 0 where it has none."""
+    here = "blur" in config.augment.ops and config.augment.blur_on == "device"
+    return blur_taps(config.data.image_size) // 2 if here else 0
+
+
+def objective(config: ConfigDict, mesh: Mesh) -> Contrastive:
+    """What the run minimises over a global batch on the mesh."""
+    images = config.train.batch_size
+    return Contrastive(model(config), loss(config, images, mesh), blur_radius(config))
+
+
+def step(config: ConfigDict, objective: Contrastive, optimizer: optim.Optimizer) -> Step:
+    """`train_step`, in as many microbatches as the config says."""
+    count = config.train.microbatches
+    return partial(
+        train_step,
+        objective=objective if count == 1 else TwoPasses(objective, count),
+        optimizer=optimizer,
+        skip_nonfinite=config.train.on_nonfinite == "skip",
+    )
+
+
+def jitted(step: Step, mesh: Mesh) -> jax.stages.Wrapped:
+    """A step to be compiled for the mesh on its first call; donates the state."""
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=meshes.replicated(mesh),
+        compiler_options=meshes.compiler_options(mesh),
+    )
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """When a run evaluates, saves, logs and ends, in steps.
+
+    Attributes:
+      total: The last step.
+      evaluate: The steps between two evaluations; None: only at the end.
+      save: The steps between two checkpoints; None: only at the end.
+      log: The steps between two rows.
+    """
+
+    total: int
+    evaluate: int | None
+    save: int | None
+    log: int
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the state after update `step` is to be evaluated."""
+        return self._is_due(step, self.evaluate)
+
+    def saves(self, step: int) -> bool:
+        """Whether the state after update `step` is to be saved."""
+        return self._is_due(step, self.save)
+
+    def logs(self, step: int) -> bool:
+        """Whether update `step` has a row even if it is not evaluated."""
+        return step % self.log == 0
+
+    def _is_due(self, step: int, every: int | None) -> bool:
+        return step == self.total or (every is not None and step % every == 0)
+
+
+def intervals(config: ConfigDict) -> Intervals:
+    """The run's intervals; data.num_examples must be known."""
+
+    def steps(section: ConfigDict) -> int | None:
+        if section.every_steps is not None:
+            return section.every_steps
+        if section.every_epochs is None:
+            return None
+        steps_per_epoch = config.data.num_examples / config.train.batch_size
+        return max(1, round(section.every_epochs * steps_per_epoch))
+
+    return Intervals(
+        total=schedule(config).total_steps,
+        evaluate=steps(config.eval),
+        save=steps(config.checkpoint),
+        log=config.log.every_steps,
+    )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a config names, each built once.
+
+    Attributes:
+      mesh: The devices.
+      schedule: The durations in steps, and the learning rate.
+      intervals: When to evaluate, save, log and end.
+      objective: What a step minimises, with the network.
+      optimizer: The optimizer over the schedule.
+      step: The train step, compiled on its first call; it consumes the state that it is given.
+      initial: The state before the first update, as a function without arguments.
+    """
+
+    mesh: Mesh
+    schedule: Schedule
+    intervals: Intervals
+    objective: Contrastive
+    optimizer: optim.Optimizer
+    step: jax.stages.Wrapped
+    initial: Callable[[], TrainState]
+
+
+def build(config: ConfigDict, mesh: Mesh) -> Parts:
+    """Builds the parts of a training run.
+
+    Args:
+      config: The config of the run; data.num_examples and data.num_classes must be known.
+      mesh: The devices that it runs on.
+    """
+    durations, minimised = schedule(config), objective(config, mesh)
+    tuned = optimizer(config, durations.learning_rate)
+    initial = partial(
+        states.initialize,
+        minimised.model,
+        tuned.tx,
+        seed=config.seed,
+        image_size=config.data.image_size,
+    )
+    compiled = jitted(step(config, minimised, tuned), mesh)
+    return Parts(mesh, durations, intervals(config), minimised, tuned, compiled, initial)
+
+
+def order(config: ConfigDict, examples: int, batch_size: int | None = None) -> Order:
+    """Which of `examples` comes when, in batches of batch_size (None: train.batch_size)."""
+    return Order(
+        examples,
+        batch_size or config.train.batch_size,
+        seed=config.seed,
+        block=config.data.shuffle_block,
+        window=config.data.shuffle_window,
+    )
+
+
+def views(config: ConfigDict) -> Views:
+    """How the two views of an image are made."""
+    return Views(
+        size=config.data.image_size,
+        count=2,
+        ops=tuple(config.augment.ops),
+        strength=config.augment.strength,
+        brightness=config.augment.brightness,
+        crop_area=tuple(config.augment.crop_area),
+        blur_on=config.augment.blur_on,
+    )
+
+
+def train_batches(
+    config: ConfigDict,
+    source: Readable,
+    *,
+    rows: np.ndarray,
+    start_step: int,
+    stop_step: int,
+    batch_size: int | None = None,
+) -> pipeline.Batches:
+    """Two views of each image, as `pipeline.train_batches`, by the config's keys."""
+    return pipeline.train_batches(
+        source,
+        order(config, len(source), batch_size),
+        views(config),
+        rows=rows,
+        start_step=start_step,
+        stop_step=stop_step,
+        transfer_dtype=config.data.transfer_dtype,
+    )

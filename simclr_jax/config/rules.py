@@ -1,0 +1,259 @@
+"""What every config key may be: one row a key, and the keys that constrain each other.
+
+Every error names the key, its value and what is allowed, before anything expensive starts.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from simclr_jax.augment.draws import BRIGHTNESS, OPS
+from simclr_jax.config.overrides import get, keys
+from simclr_jax.errors import UserError
+from simclr_jax.losses import LOSSES
+from simclr_jax.models.heads import HEADS
+from simclr_jax.models.resnet import BLOCKS, REMAT, STEMS, stem_for
+from simclr_jax.optim import OPTIMIZERS
+
+FREE, FIXED, ASK = "free", "fixed", "ask"  # What a continued run may do with a key.
+
+
+class Rule(NamedTuple):
+    """The row of a key.
+
+    Attributes:
+      holds: Whether a value is allowed; None is not asked about.
+      allowed: What is allowed, to follow "must be".
+      on_resume: What a continued run may do with the key. FREE: take another value, which changes
+        nothing that is computed. FIXED: nothing, for the network, what the optimizer keeps, or
+        which image comes when depends on it. ASK: take another value if the user says so.
+    """
+
+    holds: Callable[[Any], bool]
+    allowed: str
+    on_resume: str = FREE
+
+
+def one_of(*allowed: Any, on_resume: str = FREE) -> Rule:
+    """Any of these values."""
+    text = f"one of {', '.join(map(str, allowed))}"
+    return Rule(lambda value: value in allowed, text, on_resume)
+
+
+def number(
+    low: float, high: float = math.inf, *, above: bool = False, on_resume: str = FREE
+) -> Rule:
+    """A finite number from `low` (or, with `above`, above it) to `high`."""
+    text = f"{'above' if above else 'at least'} {low}"
+    if high < math.inf:
+        text = f"{text} and at most {high}"
+
+    def holds(value: Any) -> bool:
+        return math.isfinite(value) and (value > low if above else value >= low) and value <= high
+
+    return Rule(holds, text, on_resume)
+
+
+def anything(allowed: str, on_resume: str = FREE) -> Rule:
+    """Any value of the key's type; what is not there is found when it is opened."""
+    return Rule(lambda value: True, allowed, on_resume)
+
+
+def above(low: float, on_resume: str = FREE) -> Rule:
+    """A finite number above `low`."""
+    return number(low, above=True, on_resume=on_resume)
+
+
+def at_least(low: float, on_resume: str = FREE) -> Rule:
+    """A finite number from `low` on."""
+    return number(low, on_resume=on_resume)
+
+
+def _is_area(value: Any) -> bool:
+    return len(value) == 2 and 0 < value[0] <= value[1] <= 1
+
+
+# The keys of a training run, in the order of the defaults.
+RUN: dict[str, Rule] = {
+    "seed": number(0, 2**31 - 1, on_resume=FIXED),
+    "data.name": Rule(bool, "a TFDS name, 'folder' or 'digits'", FIXED),
+    "data.dir": anything("a folder"),
+    "data.train_split": anything("a split of the dataset", FIXED),
+    "data.eval_split": anything("a split of the dataset", ASK),
+    "data.held_out": Rule(lambda value: 0 < value < 1, "a fraction between 0 and 1", FIXED),
+    "data.image_size": number(8, 4096, on_resume=FIXED),
+    "data.num_examples": at_least(1, FIXED),
+    "data.num_classes": at_least(0, FIXED),
+    "data.cache_bytes": at_least(0),
+    "data.shuffle_block": number(1, 2**20, on_resume=FIXED),
+    "data.shuffle_window": number(1, 2**20, on_resume=FIXED),
+    "data.transfer_dtype": one_of("uint8", "float32", on_resume=ASK),
+    "data.on_bad_image": one_of("replace", "error"),
+    "augment.ops": Rule(
+        lambda value: set(value) <= set(OPS) and len(set(value)) == len(value),
+        f"a tuple of {', '.join(OPS)}, each at most once",
+        ASK,
+    ),
+    "augment.strength": number(0, 5, on_resume=ASK),
+    "augment.brightness": one_of(*BRIGHTNESS, on_resume=ASK),
+    "augment.crop_area": Rule(
+        _is_area, "two fractions of the image, 0 < smallest <= largest <= 1", ASK
+    ),
+    "augment.blur_on": one_of("device", "host", on_resume=ASK),
+    "model.depth": one_of(*BLOCKS, on_resume=FIXED),
+    "model.width": number(1 / 16, 16, on_resume=FIXED),
+    "model.sk_ratio": number(0, 1, on_resume=FIXED),
+    "model.se_ratio": number(0, 1, on_resume=FIXED),
+    "model.stem": one_of(*STEMS, on_resume=FIXED),
+    "model.dtype": one_of("float32", "bfloat16", on_resume=ASK),
+    "model.remat": one_of(*REMAT),
+    "model.head": one_of(*HEADS, on_resume=FIXED),
+    "model.head_layers": number(2, 16, on_resume=FIXED),
+    "model.head_dim": at_least(1, FIXED),
+    "loss.name": one_of(*LOSSES, on_resume=ASK),
+    "loss.temperature": above(0, ASK),
+    "loss.normalize": anything("true or false", ASK),
+    "loss.block_rows": at_least(2),
+    "optim.name": one_of(*OPTIMIZERS, on_resume=FIXED),
+    "optim.lr": at_least(0, ASK),
+    "optim.lr_scaling": one_of("linear", "sqrt", "none", on_resume=ASK),
+    "optim.weight_decay": at_least(0, ASK),
+    "optim.warmup_epochs": number(0, 1e6, on_resume=ASK),
+    "train.batch_size": number(2, 2**20, on_resume=FIXED),
+    "train.epochs": number(0, 1e6, above=True, on_resume=ASK),
+    "train.steps": number(1, 2**31 - 1, on_resume=ASK),
+    "train.microbatches": at_least(1, ASK),
+    "train.on_nonfinite": one_of("stop", "skip"),
+    "train.max_skipped_updates": at_least(1),
+    "train.microbatch_norm": one_of("per_microbatch", "running", on_resume=ASK),
+    "eval.every_epochs": above(0),
+    "eval.every_steps": at_least(1),
+    "eval.batch_size": at_least(1),
+    "checkpoint.every_epochs": above(0),
+    "checkpoint.every_steps": at_least(1),
+    "checkpoint.keep": at_least(1),
+    "log.every_steps": at_least(1),
+    "log.tensorboard": anything("true or false"),
+}
+
+# The keys that every evaluation has; a protocol's file has those of its section.
+EVALUATION: dict[str, Rule] = {
+    "protocol": anything("the name of a protocol"),
+    "seed": RUN["seed"],
+    "data.name": RUN["data.name"],
+    "data.dir": RUN["data.dir"],
+    "data.train_split": RUN["data.train_split"],
+    "data.eval_split": RUN["data.eval_split"],
+    "data.image_size": RUN["data.image_size"],
+    "features.layer": Rule(
+        lambda value: re.fullmatch(r"pixels|h|z|head[1-9]\d*", value) is not None,
+        "pixels, h, headK (after hidden layer K of the head) or z",
+    ),
+    "features.batch_size": at_least(1),
+}
+
+
+def wrong(key: str, value: Any, allowed: str) -> UserError:
+    """The error for a value: names the key, the value, and what is allowed."""
+    return UserError(f"config.{key}={value!r}: must be {allowed}")
+
+
+def check(config: ConfigDict, rules: Mapping[str, Rule], *, devices: int) -> None:
+    """Checks every key by itself.
+
+    Args:
+      config: The config of a training run or an evaluation.
+      rules: The rows of its keys.
+      devices: The number of devices that batches are split over.
+
+    Raises:
+      UserError: A value is not allowed; the line names the key, the value and what is.
+    """
+    for key in keys(config):
+        value = get(config, key)
+        if value is not None and key in rules and not _holds(rules[key], value):
+            raise wrong(key, value, rules[key].allowed)
+    split = ["train.batch_size", "eval.batch_size", "features.batch_size"]
+    if get(config, "linear.augment"):
+        split.append("linear.batch_size")
+    for key in split:
+        value = get(config, key)
+        if value is not None and value % devices:
+            raise wrong(key, value, f"a multiple of the {devices} devices")
+
+
+def _holds(rule: Rule, value: Any) -> bool:
+    try:
+        return bool(rule.holds(value))
+    except (TypeError, ValueError, OverflowError):  # A tuple of something else, a huge integer.
+        return False
+
+
+def check_run(config: ConfigDict, *, devices: int) -> None:
+    """`check`, then the keys of a training run that constrain each other."""
+    missing = RUN.keys() - keys(config).keys()
+    if missing:
+        raise UserError(
+            f"--config: lacks {', '.join(sorted(missing))}; is it a training run's? "
+            "Begin it with simclr_jax.config.default.get_config()"
+        )
+    check(config, RUN, devices=devices)
+    if config.data.name is None:
+        raise wrong("data.name", None, RUN["data.name"].allowed)
+    batch_size, microbatches = config.train.batch_size, config.train.microbatches
+    if batch_size % (devices * microbatches):
+        raise wrong(
+            "train.microbatches",
+            microbatches,
+            f"a divisor of the {batch_size // devices} images of a device's share of the batch",
+        )
+    model, size = config.model, config.data.image_size
+    if stem_for(model.stem, size) == "imagenet" and size < 32:
+        raise wrong("data.image_size", size, "at least 32 for the imagenet stem")
+
+
+def check_same_run(
+    config: ConfigDict, stored: ConfigDict, workdir: str, *, allow_change: bool = False
+) -> list[str]:
+    """The keys in which `config` differs from the run that `stored` describes.
+
+    Args:
+      config: The config to go on with.
+      stored: The config of the run so far.
+      workdir: The folder of the run.
+      allow_change: Whether keys that may change if the user says so have another value.
+
+    Raises:
+      UserError: It would not continue that run.
+    """
+    changed = [
+        key
+        for key in sorted({*keys(config), *keys(stored)})
+        if get(config, key) != get(stored, key) and _on_resume(key) != FREE
+    ]
+
+    def listed(names: list[str]) -> str:
+        return "; ".join(
+            f"config.{key}={get(config, key)!r} (the run has {get(stored, key)!r})" for key in names
+        )
+
+    fixed = [key for key in changed if _on_resume(key) == FIXED]
+    if fixed:
+        raise UserError(
+            f"--workdir={workdir}: holds a run of another model or data order; use another "
+            f"workdir, or set back {listed(fixed)}"
+        )
+    if changed and not allow_change:
+        raise UserError(
+            f"--workdir={workdir}: holds a run of another config; use another workdir, add "
+            f"--allow_config_change to go on with the new values, or set back {listed(changed)}"
+        )
+    return changed
+
+
+def _on_resume(key: str) -> str:
+    """What a continued run may do with a key; with one that the user added, what they say."""
+    return RUN[key].on_resume if key in RUN else ASK

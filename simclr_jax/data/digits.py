@@ -1,0 +1,48 @@
+"""scikit-learn's digits: a source that needs no download."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from simclr_jax.data.images import as_png
+from simclr_jax.data.order import permutation
+from simclr_jax.data.source import Images
+from simclr_jax.errors import ArgumentError
+
+DIGITS_TRAIN = 1437
+_DIGITS_SEED = 0
+
+
+class Digits:
+    """scikit-learn's 8x8 digits, shuffled once: 1,437 for training and 360 for testing."""
+
+    num_classes = 10
+
+    def __init__(self, split: str):
+        from sklearn.datasets import load_digits
+
+        if split not in ("train", "test"):
+            raise ArgumentError("split", split, "digits has 'train' and 'test'")
+        digits = load_digits()
+        order = permutation(len(digits.images), seed=_DIGITS_SEED, stream=0)
+        rows = order[:DIGITS_TRAIN] if split == "train" else order[DIGITS_TRAIN:]
+        grey = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)
+        self._images = [as_png(Image.fromarray(image)) for image in grey]
+        self._labels = digits.target[rows].astype(np.int32)
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def name(self, index: int) -> str:
+        return f"{self.split}/{index}"
+
+    def describe(self, index: int) -> str:
+        return f"digit {index}"
+
+    def fingerprint(self) -> str:
+        return f"digits {self.split}"
+
+    def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
+        return [self._images[i] for i in indices], self._labels[np.asarray(indices)]

@@ -1,0 +1,132 @@
+"""TFDS datasets by random access: ArrayRecord as it is, TFRecord through an index of offsets."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from etils import epath
+
+from simclr_jax.data.tfrecord import TFRecordReader
+from simclr_jax.errors import ArgumentError
+
+
+class Dataset:
+    """A prepared TFDS dataset; its features must include one image, and may include one label."""
+
+    def __init__(self, name: str, directory: str | None, *, cache_bytes: int):
+        self._name = name
+        self._cache_bytes = cache_bytes
+        where = directory or os.environ.get("TFDS_DATA_DIR") or "TFDS's default data_dir"
+        directory = directory and os.path.expanduser(directory)
+        try:
+            self._builder = tfds.builder(name, data_dir=directory)
+        except Exception as error:  # of many kinds, by what TFDS makes of the name
+            base, _, version = name.partition(":")
+            folder = epath.Path(directory or os.environ.get("TFDS_DATA_DIR") or ".") / base
+            there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+            if version and there:
+                raise ArgumentError(
+                    "name",
+                    name,
+                    f"version {version} is not prepared in {where}; there are {', '.join(there)}",
+                ) from error
+            raise ArgumentError(
+                "name",
+                name,
+                "not 'folder' or 'digits', no dataset that TFDS knows, and none prepared in "
+                f"{where}",
+            ) from error
+        self.splits = tuple(self._builder.info.splits)
+        if not self.splits:
+            raise ArgumentError(
+                "directory",
+                directory,
+                f"{name!r} is not prepared in {where}; prepare it with `tfds build {name}`, or "
+                "name the data_dir that holds it",
+            )
+        self._image_key, self._label_key, self._num_classes = _features(name, self._builder)
+
+    def open(self, split: str) -> "Records":
+        try:
+            info = self._builder.info.splits[split]
+        except (KeyError, ValueError) as error:
+            reason = (
+                f"{self._name} has {', '.join(self.splits)} and slices of them, as 'train[:90%]'"
+            )
+            raise ArgumentError("split", split, reason) from error
+        if info.num_examples == 0:
+            raise ArgumentError("split", split, "there are no examples in it")
+        formats = tfds.core.file_adapters.FileFormat
+        if self._builder.info.file_format == formats.ARRAY_RECORD:
+            reader: Any = self._builder.as_data_source(split=split).data_source
+        elif self._builder.info.file_format == formats.TFRECORD:
+            reader = TFRecordReader(info.file_instructions, cache_bytes=self._cache_bytes)
+        else:
+            raise ArgumentError(
+                "name",
+                self._name,
+                f"prepared as {self._builder.info.file_format}; only ArrayRecord and TFRecord are "
+                "read",
+            )
+        return Records(
+            reader,
+            image_key=self._image_key,
+            label_key=self._label_key,
+            num_classes=self._num_classes,
+            name=f"{self._name}/{self._builder.version}/{split}",
+        )
+
+
+def _features(name: str, builder: Any) -> tuple[str, str | None, int]:
+    """(image key, label key, classes) of a dataset's features; the label may be absent."""
+    image_key = label_key = None
+    classes = 0
+    for key, feature in builder.info.features.items():
+        if isinstance(feature, tfds.features.Image) and image_key is None:
+            image_key = key
+        if isinstance(feature, tfds.features.ClassLabel) and label_key is None:
+            label_key, classes = key, feature.num_classes
+    if image_key is None:
+        raise ArgumentError("name", name, "its features hold no image")
+    return image_key, label_key, classes
+
+
+class Records:
+    """One split: serialised examples from `reader`, parsed a batch at a time."""
+
+    split = ""
+
+    def __init__(
+        self, reader: Any, *, image_key: str, label_key: str | None, num_classes: int, name: str
+    ):
+        self._reader = reader
+        self._image_key = image_key
+        self._label_key = label_key
+        self.num_classes = num_classes
+        self._name = name
+        self._parse = {image_key: tf.io.FixedLenFeature([], tf.string)}
+        if label_key:
+            self._parse[label_key] = tf.io.FixedLenFeature([], tf.int64)
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def name(self, index: int) -> str:
+        return f"{self.split}/{index}"
+
+    def describe(self, index: int) -> str:
+        return f"record {index} of {self._name}"
+
+    def fingerprint(self) -> str:
+        return f"tfds {self._name} {len(self)}"
+
+    def load(self, indices: Sequence[int]) -> tuple[list[bytes | None], np.ndarray]:
+        raw = self._reader.__getitems__([int(index) for index in indices])
+        parsed = tf.io.parse_example(tf.constant(raw, tf.string), self._parse)
+        images = list(parsed[self._image_key].numpy())
+        if self._label_key is None:
+            return images, np.full(len(images), -1, np.int32)
+        return images, parsed[self._label_key].numpy().astype(np.int32)

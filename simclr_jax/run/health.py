@@ -1,0 +1,132 @@
+"""The health of a run, read from its rows: numbers that are not finite, a loss that does not move,
+embeddings that have become one.
+"""
+
+import logging
+import math
+from collections import deque
+
+from ml_collections import FrozenConfigDict
+
+from simclr_jax.errors import DivergedError
+from simclr_jax.store.rows import Row
+
+MIN_PATIENCE = 100  # The fewest steps before the loss and the embeddings are judged.
+WINDOW = 20  # rows over which a loss or an embedding must look ill
+STUCK = 0.97  # of the loss at the start
+COLLAPSED_SIMILARITY = 0.99
+COLLAPSED_RANK = 1.5
+
+_log = logging.getLogger(__name__)
+
+
+class Health:
+    """What looks at the row of every step.
+
+    Args:
+      start_loss: The contrastive loss of embeddings that know nothing, 2·log(2B - 1).
+      patience: The number of steps before a loss that has not moved, or collapsed embeddings, are
+        reported.
+      allowed: The number of updates that may be skipped because they are not finite; 0: the first
+        one ends the run.
+      skipped: The number of updates that the run has skipped so far.
+    """
+
+    def __init__(self, *, start_loss: float, patience: int, allowed: int, skipped: int):
+        self._start_loss, self._patience = start_loss, patience
+        self._allowed, self.skipped = allowed, skipped
+        self._recent: deque[Row] = deque(maxlen=WINDOW)
+        self._warned: set[str] = set()
+
+    @classmethod
+    def of_run(cls, config: FrozenConfigDict, warmup_steps: int, rows: list[Row]) -> "Health":
+        """The health of a run that goes on after its rows so far."""
+        skips = config.train.on_nonfinite == "skip"
+        return cls(
+            start_loss=2 * math.log(2 * config.train.batch_size - 1),
+            patience=max(MIN_PATIENCE, warmup_steps),
+            allowed=config.train.max_skipped_updates if skips else 0,
+            skipped=max((row.get("skipped_updates", 0) for row in rows), default=0),
+        )
+
+    @property
+    def may_skip(self) -> bool:
+        """Whether an update that is not finite may be skipped at all."""
+        return self._allowed > 0
+
+    @property
+    def last(self) -> Row:
+        """The last row that was finite; empty before the first one."""
+        return self._recent[-1] if self._recent else {}
+
+    def check(self, row: Row, *, finite: bool) -> bool:
+        """Looks at a step's row.
+
+        Args:
+          row: The row of the step, unrounded.
+          finite: Whether its loss, its gradients, and the state after it are finite.
+
+        Returns:
+          Whether the row is finite; if not, the update was skipped, and is counted.
+
+        Raises:
+          DivergedError: The row is not finite, and its update may not be skipped.
+        """
+        if finite and math.isfinite(row.get("eval_loss", 0.0)):
+            self._recent.append(row)
+            if row["step"] >= self._patience and len(self._recent) == WINDOW:
+                self._look()
+            return True
+        keys = [k for k in ("loss", "grad_norm", "eval_loss") if not math.isfinite(row.get(k, 0.0))]
+        what = (
+            f"{keys[0]} is {row[keys[0]]}" if keys else "the state after the update is not finite"
+        )
+        at = f"step {row['step']}: {what} at learning rate {row['learning_rate']:.4g}"
+        if finite or self.skipped == self._allowed:
+            raise DivergedError(f"{at}{self._history()}")
+        self.skipped += 1
+        _log.warning("%s; update skipped (%d of %d)", at, self.skipped, self._allowed)
+        return False
+
+    def _history(self) -> str:
+        """What came before a row that is not finite, to end a sentence with."""
+        after = f" after {self.skipped} skipped updates" if self.may_skip else ""
+        if not self.last:
+            return f"{after}; no step of this process before it"
+        return (
+            f"{after}; step {self.last['step']} had loss {self.last['loss']:.4g}, "
+            f"grad_norm {self.last['grad_norm']:.4g}"
+        )
+
+    def _look(self) -> None:
+        step = self._recent[-1]["step"]
+        loss = self._mean("contrastive_loss")
+        if self._mean("mean_similarity") > COLLAPSED_SIMILARITY:
+            self._warn(
+                "collapse",
+                f"step {step}: all embeddings have become the same (mean similarity "
+                f"{self._mean('mean_similarity'):.3f}); likely optim.lr is too high, or the images "
+                "are all alike",
+            )
+        elif self._mean("effective_rank") < COLLAPSED_RANK:
+            self._warn(
+                "collapse",
+                f"step {step}: the embeddings have collapsed to a line (effective rank "
+                f"{self._mean('effective_rank'):.2f}); likely optim.lr is too high, or the images "
+                "are all alike",
+            )
+        if loss > STUCK * self._start_loss:
+            self._warn(
+                "stuck",
+                f"step {step}: the contrastive loss is {loss:.2f}, still that of embeddings that "
+                f"know nothing, 2·log(2B - 1) = {self._start_loss:.2f}; likely optim.lr is too low "
+                "or too high, or the augmentations leave nothing that two views share",
+            )
+
+    def _mean(self, key: str) -> float:
+        return sum(row[key] for row in self._recent) / len(self._recent)
+
+    def _warn(self, kind: str, line: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _log.warning("%s", line)

@@ -1,0 +1,106 @@
+"""metrics.jsonl: a row a logged step."""
+
+import json
+import logging
+import math
+import os
+from typing import IO, Any
+
+from etils import epath
+
+from simclr_jax.errors import HostError
+from simclr_jax.store import files
+from simclr_jax.store.files import GrowingObject, is_remote
+
+Row = dict[str, Any]
+
+_log = logging.getLogger(__name__)
+
+
+def as_json(row: Row) -> Row:
+    """JSON has no NaN and no infinity: those become null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
+
+
+class MetricsFile:
+    """WORKDIR/metrics.jsonl: one JSON object a logged step, flushed as it is written.
+
+    Opening it drops the rows beyond `last_step` (a run killed after its last checkpoint will write
+    them again) and a line that was cut short.
+    """
+
+    def __init__(self, path: epath.PathLike, *, last_step: int):
+        self._path = epath.Path(path)
+        self._open([row for row in read_rows(self._path) if row["step"] <= last_step])
+
+    def _open(self, rows: list[Row]) -> None:
+        """Makes `rows` the file's, at no moment leaving it without any, and opens it for more."""
+        kept = "".join(json.dumps(as_json(row)) + "\n" for row in rows).encode()
+        self._file: IO[bytes] | GrowingObject
+        if is_remote(self._path):
+            self._file = GrowingObject(self._path, kept)
+        else:
+            files.write(self._path, kept)
+            self._file = self._path.open("ab")
+
+    def write(self, row: Row) -> None:
+        self._file.write((json.dumps(as_json(row)) + "\n").encode())
+        if not isinstance(self._file, GrowingObject):
+            self._file.flush()
+
+    def replace_last(self, row: Row) -> None:
+        """Writes a row in place of the last one, of the same step."""
+        self.close()
+        self._open([*read_rows(self._path)[:-1], row])
+
+    def flush(self) -> None:
+        """Returns when all rows are on disk, or in the bucket.
+
+        Raises:
+          HostError: somebody has removed the file meanwhile.
+        """
+        if isinstance(self._file, GrowingObject):
+            self._file.flush()
+            return
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        try:
+            there = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise HostError(f"{self._path}: was removed or replaced while the run wrote it")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_rows(path: epath.PathLike) -> list[Row]:
+    """The whole rows of a metrics.jsonl; none where there is no file.
+
+    A line that is no row is left out: with a warning, unless it is the last one, cut short.
+    """
+    path = epath.Path(path)
+    rows: list[Row] = []
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if _is_row(row):
+            rows.append(row)
+        elif number < len(lines) or content.endswith(b"\n"):
+            _log.warning("%s: line %d is no row of metrics; left out", path, number)
+    return rows
+
+
+def _is_row(value: Any) -> bool:
+    """Whether it has a step, and numbers."""
+    if not isinstance(value, dict) or not isinstance(value.get("step"), int):
+        return False
+    return all(number is None or isinstance(number, int | float) for number in value.values())

@@ -1,0 +1,60 @@
+"""How many floating-point operations a train step needs, counted from the network's definition.
+
+Convolutions and matrix products alone, a multiplication and an addition each; every one is done
+three times in a step: forward, and backward for its input and for its weights. The first
+convolution needs no gradient of its input.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from simclr_jax import state
+from simclr_jax.config import parts
+
+
+def of_step(config: ConfigDict) -> float:
+    """Of a whole batch's update, on all devices together."""
+    forward = of_network(config)
+    views = 2 * config.train.batch_size
+    return views * (3 * sum(forward) - forward[0]) + of_loss(config)
+
+
+def of_loss(config: ConfigDict) -> float:
+    """Of the 2B x 2B logits and their gradients."""
+    views = 2 * config.train.batch_size
+    dim = config.model.head_dim
+    return 3 * 2.0 * views**2 * dim
+
+
+def of_network(config: ConfigDict) -> list[float]:
+    """Of each layer of the network, in order, for one view, forward."""
+    model, size = parts.model(config), config.data.image_size
+    variables = jax.eval_shape(
+        lambda: state.initialize_model(model, seed=config.seed, image_size=size)
+    )
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, image)
+    return list(_products(traced.jaxpr))
+
+
+def _products(jaxpr: Any) -> Any:
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            spec = equation.params["dimension_numbers"].rhs_spec
+            per_output = math.prod(kernel) // kernel[spec[0]]
+            yield 2.0 * per_output * equation.outvars[0].aval.size
+        elif name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            per_output = math.prod(shape[axis] for axis in contracted)
+            yield 2.0 * per_output * equation.outvars[0].aval.size
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _products(inner)

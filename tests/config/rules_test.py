@@ -1,0 +1,183 @@
+"""Configs: every shipped one is valid, and every mistake is one line that names it."""
+
+from pathlib import Path
+
+import pytest
+
+from simclr_jax.config import default, overrides, record, rules
+from simclr_jax.errors import UserError
+from simclr_jax.eval import PROTOCOLS
+
+ROOT = Path(__file__).parents[2]
+DIGITS = f"--config={ROOT}/configs/digits.py"
+SHIPPED = ["digits.py", "cifar10.py", "cifar10.py:recipe=small_batch", "imagenet.py", "folder.py",
+           "imagenet.py:depth=152,width=3,sk_ratio=0.0625", "eval/linear.py",
+           "eval/knn.py", "eval/embed.py"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configs_are_valid_on_8_devices(name):
+    config = overrides.load([f"--config={ROOT}/configs/{name}"])
+    if name.startswith("eval/"):
+        protocol = PROTOCOLS[config.protocol]
+        rows = {**rules.EVALUATION, **protocol.rules}
+        rules.check(config, rows, devices=8)
+        assert set(overrides.keys(config)) == set(rows)
+    else:
+        rules.check_run(config, devices=8)
+
+
+def test_overrides_and_arguments():
+    config = overrides.load(
+        [
+            f"--config={ROOT}/configs/imagenet.py:depth=101,width=2",
+            "--config.train.batch_size=512",
+            "--config.augment.ops=('crop','flip')",
+            "--config.train.steps=7",
+            "--config.loss.normalize=false",
+            "--config.optim.lr=1e-3",
+        ]
+    )
+    assert (config.model.depth, config.model.width) == (101, 2.0)
+    assert config.train.batch_size == 512
+    assert config.augment.ops == ("crop", "flip")
+    assert config.train.steps == 7
+    assert config.loss.normalize is False
+    assert config.optim.lr == 1e-3
+
+
+LOADING = [
+    ([], "--config: required"),
+    (["--config=nowhere.py"], "--config=nowhere.py: no such file 'nowhere.py'"),
+    ([DIGITS, "--config.train.batchsize=4"], "config.train.batchsize=4: unknown key "
+     "config.train.batchsize; did you mean config.train.batch_size?"),
+    ([DIGITS, "--config.nothing=4"], "config.nothing=4: unknown key config.nothing"),
+    ([DIGITS, "--config.train.batch_size=many"], "config.train.batch_size=many: not a int"),
+    ([DIGITS, "--config.train.steps=1.5"], "config.train.steps=1.5: not a int"),
+    ([DIGITS, "--config.optim.lr=fast"], "config.optim.lr=fast: not a float"),
+    ([DIGITS, "--config.loss.normalize=perhaps"], "config.loss.normalize=perhaps: not a bool"),
+    ([DIGITS, "--config.optim=3"], "config.optim=3: unknown key config.optim"),
+    ([DIGITS, "--config.train.steps=3", "--config.data.cache_byte=3"], "did you mean"),
+    ([f"{DIGITS}:depth=3"], "digits.py:depth=3: TypeError"),
+    ([f"--config={ROOT}/configs/imagenet.py:height=3"], "'height=3': known arguments are depth"),
+    ([f"--config={ROOT}/configs/imagenet.py:depth=x"], "'depth=x': depth takes int"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "line"), LOADING)
+def test_what_cannot_be_loaded_is_named(argv, line):
+    with pytest.raises(UserError) as error:
+        overrides.load(argv)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+CHECKING = [
+    ("train.batch_size", 100, "config.train.batch_size=100: must be a multiple of the 8 devices"),
+    ("train.batch_size", -8, "config.train.batch_size=-8: must be at least 2"),
+    ("train.epochs", 0.0, "config.train.epochs=0.0: must be above 0"),
+    ("train.steps", 0, "config.train.steps=0: must be at least 1"),
+    ("seed", -1, "config.seed=-1: must be at least 0 and at most 2147483647"),
+    ("data.image_size", 4, "config.data.image_size=4: must be at least 8"),
+    ("data.transfer_dtype", "float16", "config.data.transfer_dtype='float16': must be one of"),
+    ("data.on_bad_image", "ignore", "config.data.on_bad_image='ignore': must be one of replace"),
+    ("augment.ops", ("crop", "mixup"), "config.augment.ops=('crop', 'mixup'): must be a tuple of"),
+    ("augment.ops", ("crop", "crop"), "each at most once"),
+    ("augment.crop_area", ("a", "b"), "config.augment.crop_area=('a', 'b'): must be two"),
+    ("train.steps", 10**400, "must be at least 1 and at most 2147483647"),
+    ("augment.crop_area", (0.5, 0.1), "config.augment.crop_area=(0.5, 0.1): must be two fractions"),
+    ("augment.blur_on", "tpu", "config.augment.blur_on='tpu': must be one of device, host"),
+    ("model.depth", 19, "config.model.depth=19: must be one of 18, 34, 50, 101, 152, 200"),
+    ("model.width", 0.01, "config.model.width=0.01: must be at least 0.0625"),
+    ("model.sk_ratio", -1.0, "config.model.sk_ratio=-1.0: must be at least 0"),
+    ("model.stem", "imagenet", "config.data.image_size=8: must be at least 32 for the imagenet"),
+    ("model.dtype", "float16", "config.model.dtype='float16': must be one of float32, bfloat16"),
+    ("model.head", "mlp", "config.model.head='mlp': must be one of none, linear, nonlinear"),
+    ("loss.name", "hinge", "config.loss.name='hinge': must be one of nt_xent"),
+    ("loss.temperature", 0.0, "config.loss.temperature=0.0: must be above 0"),
+    ("loss.temperature", float("nan"), "config.loss.temperature=nan: must be above 0"),
+    ("optim.name", "sgd", "config.optim.name='sgd': must be one of lars, momentum, adam, adamw"),
+    ("optim.lr", float("inf"), "config.optim.lr=inf: must be at least 0"),
+    ("optim.lr_scaling", "cubic", "config.optim.lr_scaling='cubic': must be one of linear"),
+    ("checkpoint.keep", 0, "config.checkpoint.keep=0: must be at least 1"),
+    ("data.name", None, "config.data.name=None: must be a TFDS name"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value", "line"), CHECKING)
+def test_bad_values_are_named_with_what_is_allowed(key, value, line):
+    config = overrides.load([DIGITS, "--config.data.image_size=8"])
+    config = overrides.changed(config, {key: value})
+    with pytest.raises(UserError) as error:
+        rules.check_run(config, devices=8)
+    assert line in str(error.value)
+
+
+def test_an_evaluations_config_does_not_train():
+    with pytest.raises(UserError, match=r"--config: lacks augment\.blur_on, .*is it a training"):
+        rules.check_run(overrides.load([f"--config={ROOT}/configs/eval/knn.py"]), devices=8)
+
+
+def test_a_file_that_fails_is_named(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from simclr_jax.config import default\n\n"
+                    "def get_config():\n    c = default.get_config()\n    c.train.batch = 3\n"
+                    "    c.lock()\n    return c\n")  # fmt: skip
+    assert "train" in overrides.load([f"--config={path}"])
+    path.write_text("def get_config():\n    return missing\n")
+    with pytest.raises(UserError, match=r"mine\.py: NameError: name 'missing'"):
+        overrides.load([f"--config={path}"])
+    path.write_text("def get_config():\n    return 3\n")
+    with pytest.raises(UserError, match=r"mine\.py: TypeError: get_config returned int"):
+        overrides.load([f"--config={path}"])
+
+
+def test_a_description_gives_the_config_back():
+    config = overrides.load([DIGITS])
+    described = record.describe(config, device="cpu", devices=8)
+    again = record.from_json(described)
+    assert again.to_dict() == config.to_dict()
+    assert described["versions"]["jax"]
+
+
+def test_another_config_does_not_continue_a_run():
+    config = overrides.load([DIGITS])
+    same = overrides.load([DIGITS, "--config.log.every_steps=3", "--config.checkpoint.keep=9"])
+    rules.check_same_run(same, config, "RUN")
+    other = overrides.load([DIGITS, "--config.model.head_dim=7", "--config.seed=1"])
+    with pytest.raises(UserError) as error:
+        rules.check_same_run(other, config, "RUN")
+    assert "config.model.head_dim=7 (the run has 64)" in str(error.value)
+    assert "config.seed=1 (the run has 0)" in str(error.value)
+
+
+def test_every_default_key_has_a_row_and_every_row_a_key():
+    assert sorted(rules.RUN) == sorted(overrides.keys(default.get_config()))
+    default_values = overrides.changed(default.get_config(), {"data.name": "digits"})
+    rules.check(default_values, rules.RUN, devices=8)
+
+
+@pytest.mark.parametrize(
+    ("key", "on_resume"),
+    [
+        ("log.every_steps", "free"), ("eval.batch_size", "free"), ("checkpoint.keep", "free"),
+        ("data.dir", "free"), ("data.cache_bytes", "free"), ("data.on_bad_image", "free"),
+        ("model.remat", "free"), ("loss.block_rows", "free"), ("train.on_nonfinite", "free"),
+        ("seed", "fixed"), ("model.depth", "fixed"), ("model.head_dim", "fixed"),
+        ("optim.name", "fixed"), ("train.batch_size", "fixed"), ("data.name", "fixed"),
+        ("data.train_split", "fixed"), ("data.num_classes", "fixed"), ("data.held_out", "fixed"),
+        ("data.shuffle_block", "fixed"), ("data.image_size", "fixed"),
+        ("model.dtype", "ask"), ("optim.lr", "ask"), ("augment.ops", "ask"), ("loss.name", "ask"),
+        ("train.epochs", "ask"), ("data.eval_split", "ask"), ("train.microbatches", "ask"),
+    ],
+)  # fmt: skip
+def test_what_a_continued_run_may_do_with_a_key(key, on_resume):
+    assert rules.RUN[key].on_resume == on_resume
+
+
+def test_a_key_that_the_user_added_may_change_if_they_say_so():
+    config = overrides.changed(overrides.load([DIGITS]), {"train.note": "a"})
+    other = overrides.changed(config, {"train.note": "b"})
+    with pytest.raises(UserError, match="--allow_config_change"):
+        rules.check_same_run(other, config, "RUN")
+    assert rules.check_same_run(other, config, "RUN", allow_change=True) == ["train.note"]

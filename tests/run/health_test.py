@@ -1,0 +1,85 @@
+"""What a run's rows give away."""
+
+import logging
+import math
+
+import pytest
+
+from simclr_jax.errors import DivergedError
+from simclr_jax.run.health import WINDOW, Health
+from simclr_jax.store.rows import as_json
+
+
+def row(step, loss=5.0, similarity=0.1, rank=20.0, **more):
+    return {
+        "step": step, "loss": loss, "contrastive_loss": loss, "grad_norm": 1.0,
+        "learning_rate": 0.3, "mean_similarity": similarity, "effective_rank": rank, **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def warnings(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("simclr_jax"), "propagate", True)
+    caplog.set_level(logging.WARNING)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def health(**changes):
+    options = {"start_loss": 10.0, "patience": 50, "allowed": 0, "skipped": 0}
+    return Health(**{**options, **changes})
+
+
+@pytest.mark.parametrize(
+    ("ill", "expected"),
+    [
+        ({"loss": 9.9}, "still that of embeddings that know nothing"),
+        ({"similarity": 0.999}, "all embeddings have become the same"),
+        ({"rank": 1.1}, "collapsed to a line"),
+    ],
+)
+def test_an_ill_run_is_told_once_and_not_before_its_patience_ends(warnings, ill, expected):
+    watch = health()
+    for step in range(1, 50):
+        watch.check(row(step, **ill), finite=True)
+    assert not warnings()
+    for step in range(50, 200):
+        watch.check(row(step, **ill), finite=True)
+    assert len(warnings()) == 1
+    assert expected in warnings()[0]
+    assert "step 50:" in warnings()[0]
+
+
+def test_a_healthy_run_is_left_alone(warnings):
+    watch = health()
+    for step in range(1, 60 + WINDOW):
+        watch.check(row(step), finite=True)
+    assert not warnings()
+
+
+def test_the_first_number_that_is_not_finite_ends_the_run():
+    watch = health()
+    watch.check(row(6, loss=7.5), finite=True)
+    with pytest.raises(DivergedError) as error:
+        watch.check(row(7, loss=math.nan), finite=False)
+    line = str(error.value)
+    assert line.startswith("step 7: loss is nan at learning rate 0.3; step 6 had loss 7.5, grad_")
+    assert watch.last["step"] == 6
+
+
+def test_some_updates_may_be_skipped_and_then_no_more(warnings):
+    watch = health(allowed=3, skipped=1)
+    for step in (5, 6):
+        assert not watch.check(row(step, loss=math.inf), finite=False)
+    assert watch.skipped == 3
+    assert warnings()[-1].endswith("update skipped (3 of 3)")
+    with pytest.raises(DivergedError, match="after 3 skipped updates"):
+        watch.check(row(7), finite=False)
+
+
+def test_an_evaluation_that_is_not_finite_cannot_be_skipped():
+    with pytest.raises(DivergedError, match="eval_loss is nan"):
+        health(allowed=3).check(row(5, eval_loss=math.nan), finite=True)
+
+
+def test_json_has_no_nan():
+    assert as_json({"loss": math.nan, "step": 3, "x": 1.5}) == {"loss": None, "step": 3, "x": 1.5}

@@ -1,0 +1,99 @@
+"""A small network's train step, its batches, and the comparison of two runs of it."""
+
+import zlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from simclr_jax import losses, optim
+from simclr_jax import mesh as meshes
+from simclr_jax import state as states
+from simclr_jax.models.simclr import SimCLR
+from simclr_jax.objectives.contrastive import Contrastive
+from simclr_jax.objectives.microbatches import TwoPasses
+from simclr_jax.step import train_step
+from simclr_jax.verify import recorder
+
+BATCH, SIZE, CLASSES, STEPS = 24, 8, 3, 3  # 24 rows: three a device, and no power of two
+
+
+def nt_xent(z_a, z_b, **kwargs):
+    return losses.nt_xent(z_a, z_b, temperature=0.2, **kwargs)
+
+
+def rate(step):
+    return jnp.asarray([0.5, 0.3, 0.2], jnp.float32)[step]
+
+
+def build(dtype, *, mesh=None, loss=None, tx=None, classes=CLASSES, microbatches=1, **model):
+    """(state, step) of a small network.
+
+    Every parameter is drawn at random: batch-norm scales that start at 0 would hide most of the
+    network from the tests.
+    """
+    model = SimCLR(
+        depth=10, width=1 / 16, stem="small", head_dim=6, classes=classes, dtype=dtype, **model
+    )
+    if loss is None:
+        gather = partial(meshes.replicate, mesh=mesh) if mesh else losses.identity
+        loss = partial(nt_xent, block_rows=BATCH, gather=gather)
+    optimizer = optim.optimizer("lars", rate, weight_decay=1e-2)
+    tx = optax.chain(recorder(), tx or optimizer.tx)
+    shapes = jax.eval_shape(partial(states.initialize, model, tx, seed=0, image_size=SIZE))
+
+    def draw(path, leaf):
+        name = "/".join(key.key for key in path)
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        low, high = (0.5, 1.5) if path[-1].key in ("scale", "var") else (-0.5, 0.5)
+        return jnp.asarray(rng.uniform(low, high, leaf.shape), dtype)
+
+    params = jax.tree_util.tree_map_with_path(draw, shapes.params)
+    batch_stats = jax.tree_util.tree_map_with_path(draw, shapes.batch_stats)
+    state = states.TrainState(jnp.zeros([], jnp.int32), params, batch_stats, tx.init(params))
+    objective = Contrastive(model, loss)
+    if microbatches > 1:
+        objective = TwoPasses(objective, microbatches)
+    step = partial(train_step, objective=objective, optimizer=optimizer._replace(tx=tx))
+    return state, step
+
+
+def batches(dtype=np.float64):
+    rng = np.random.default_rng(3)
+    for _ in range(STEPS):
+        yield {
+            "image": rng.uniform(size=(BATCH, 2, SIZE, SIZE, 3)).astype(dtype),
+            "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
+            "blur_sigma": np.zeros((BATCH, 2), np.float32),
+        }
+
+
+def run(mesh, dtype=jnp.float64, order=None, **kwargs):
+    """States and metrics after each of three steps on a mesh."""
+    state, step = build(dtype, mesh=mesh, **kwargs)
+    state = jax.device_put(state, meshes.replicated(mesh))
+    jitted = jax.jit(step, out_shardings=meshes.replicated(mesh))
+    history = []
+    for batch in batches(np.dtype(dtype)):
+        if order is not None:
+            batch = {key: value[order] for key, value in batch.items()}
+        state, metrics = jitted(state, meshes.put(batch, mesh))
+        history.append(jax.tree.map(np.asarray, (state, metrics)))
+    assert jitted._cache_size() == 1
+    return history
+
+
+def worst(history, other):
+    """The largest difference of any array, relative to that array's largest value."""
+    difference = 0.0
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(history), jax.tree.leaves(other), strict=True
+    ):
+        scale = np.abs(a).max()
+        if scale > 0:
+            relative = np.abs(a.astype(np.float64) - b).max() / scale
+            assert np.isfinite(relative), path
+            difference = max(difference, relative)
+    return difference

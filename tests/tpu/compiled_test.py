@@ -1,0 +1,75 @@
+"""What is read from a compiled program, on programs whose content is known."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from simclr_jax import mesh as meshes
+from simclr_jax import plan
+from simclr_jax.config import overrides
+from simclr_jax.tpu import compiled
+
+
+def test_collectives_are_counted_with_their_bytes_and_through_loops(mesh8):
+    def program(x):
+        def body(total, row):
+            return total + jax.lax.with_sharding_constraint(
+                row, meshes.replicated(mesh8)
+            ).sum() * jnp.ones(4), None
+
+        total, _ = jax.lax.scan(body, jnp.zeros(4), jnp.moveaxis(x.reshape(8, 3, 4), 1, 0))
+        return total
+
+    x = jax.ShapeDtypeStruct((24, 4), jnp.float32, sharding=meshes.sharded(mesh8))
+    jitted = jax.jit(program, out_shardings=meshes.replicated(mesh8))
+    text = jitted.lower(x).compile().as_text()
+    found = compiled.collectives(text)
+    assert sum(kind["count"] for kind in found) == 3, text
+
+
+def test_an_asynchronous_collective_counts_its_result_once():
+    text = """
+HloModule m
+ENTRY %main (a: f32[4,2]) -> f32[32,2] {
+  %s = (f32[4,2], f32[32,2]) all-gather-start(f32[4,2] %a), dimensions={0}
+  %d = f32[32,2] all-gather-done(%s)
+  %r = (bf16[8], f32[]) all-reduce(%x, %y), to_apply=%add
+}
+"""
+    assert compiled.collectives(text) == [
+        {"kind": "all-gather", "count": 1, "bytes": 256},
+        {"kind": "all-reduce", "count": 1, "bytes": 20},
+    ]
+
+
+def test_the_compilers_refusal_says_what_the_program_needs():
+    for refusal, needed in (
+        ("Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm.", 17.5),
+        ("memory required for HLO temporaries (38.25G) exceeds available HBM (15.75G).", 38.25),
+    ):
+        assert compiled.used_memory(f"RESOURCE_EXHAUSTED: {refusal}") == needed * 2**30
+    assert compiled.used_memory("INTERNAL: something else") is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler")
+def test_the_step_compiles_for_a_slice_with_a_gather_a_pass():
+    """On v5e:2x4: embeddings forward, row statistics backward; else gradients and batch norm."""
+    config = overrides.load(["--config=configs/cifar10.py", "--config.train.batch_size=64"])
+    counts = {"data.num_examples": 50000, "data.num_classes": 10, "model.width": 0.25}
+    config = overrides.changed(config, counts)
+    measured = plan.compile_step(config, "v5e:2x4")
+    assert (measured["chips"], measured["hosts"]) == (8, 2)
+    moved = {each["kind"]: each for each in measured["collectives"]}
+    assert set(moved) <= {"all-gather", "all-reduce"}
+    gathered = 4 * 2 * 64 * (config.model.head_dim + 2)
+    parameters = measured["memory"]["params"]
+    assert sum(each["bytes"] for each in moved.values()) < 1.3 * parameters + gathered
+    if "all-gather" in moved:  # small ones may become sums
+        assert moved["all-gather"]["bytes"] == gathered
+    assert 0.9 < measured["flops"] / measured["analytic_flops"] < 1.3
+    total = measured["memory"]["total"]
+    config = overrides.changed(config, {"train.microbatches": 4})
+    assert plan.compile_step(config, "v5e:2x4")["memory"]["total"] < 0.7 * total

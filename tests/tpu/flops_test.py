@@ -1,0 +1,33 @@
+"""The analytic count against what XLA counts, and against the published figure."""
+
+import jax
+import pytest
+
+from simclr_jax.config import default, parts
+from simclr_jax.tpu import flops
+
+
+def test_resnet50_takes_the_published_multiplications():
+    """4.1 G multiply-adds at 224 px (He et al. 2015 have 3.8, their stride on the 1x1)."""
+    config = default.get_config()
+    config.update({"data": {"num_classes": 0, "num_examples": 1}})
+    assert sum(flops.of_network(config)) / 2 == pytest.approx(4.09e9, rel=0.005)
+
+
+@pytest.mark.parametrize("sk_ratio", [0.0, 0.25])
+def test_the_count_is_xlas_but_for_element_wise_work(sk_ratio):
+    config = default.get_config()
+    config.data.update(num_classes=10, num_examples=100, image_size=32)
+    config.model.update(depth=14, width=0.5, sk_ratio=sk_ratio, stem="imagenet")
+    model = parts.model(config)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    lowered = jax.jit(lambda v, x: model.apply(v, x, train=False)).lower(variables, images)
+    counted = lowered.cost_analysis()["flops"]
+    assert 0.85 < sum(flops.of_network(config)) / counted < 1.15
+
+
+def test_the_loss_is_three_products_of_all_views_with_all():
+    config = default.get_config()
+    config.train.batch_size, config.model.head_dim = 10, 7
+    assert flops.of_loss(config) == 3 * 2 * 20 * 20 * 7
