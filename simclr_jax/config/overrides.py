@@ -8,6 +8,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
+from simclr_jax.config import shipped
 from simclr_jax.errors import UserError
 
 
@@ -24,10 +25,14 @@ def load(argv: Sequence[str]) -> FrozenConfigDict:
     given = [value for flag, value in map(_split, argv) if flag == "config"]
     if not given or not given[-1]:
         raise UserError("--config: required, a file such as configs/digits.py")
-    path = given[-1].split(":", 1)[0]
-    if not Path(path).is_file():
-        raise UserError(f"--config={given[-1]}: no such file {path!r}")
-    flag = f"--config={given[-1]}"
+    path, colon, arguments = given[-1].partition(":")
+    file = Path(path) if Path(path).is_file() else shipped.find(path)
+    if file is None:
+        raise UserError(
+            f"--config={given[-1]}: no such file {path!r}, nor a record of that name "
+            f"({', '.join(shipped.records())})"
+        )
+    flag = f"--config={file}{colon}{arguments}"
     overrides = [arg for arg in argv if _split(arg)[0].startswith("config.")]
     try:
         config = _parse([flag])

@@ -1,101 +1,103 @@
-"""Any override at all: the run can start, or the status is 2 and one line names the key."""
+"""Loading a config: overrides, names of records, and one line for every mistake."""
 
-import re
-from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from simclr_jax import cli
-from simclr_jax import mesh as meshes
-from simclr_jax.config import default, overrides, parts, rules
-from simclr_jax.data import splits
+from simclr_jax.config import overrides, shipped
+from simclr_jax.errors import UserError
 
-CONFIG = f"--config={Path(__file__).parents[2]}/configs/digits.py"
-KEYS = sorted(overrides.keys(default.get_config()))
-ALLOWED = {
-    "data.name": ["digits", "folder", "nowhere"],
-    "data.transfer_dtype": ["uint8", "float32"],
-    "augment.ops": ["('crop',)", "()", "('crop', 'crop')", "('warp',)"],
-    "augment.crop_area": ["(0.1, 0.5)", "(0.5, 0.1)", "(0.1,)"],
-    "model.depth": ["18", "34", "19"],
-    "model.stem": ["small", "imagenet", "auto"],
-    "model.dtype": ["float32", "bfloat16", "float16"],
-    "model.head": ["none", "linear", "nonlinear"],
-    "model.remat": ["none", "block", "stage"],
-    "optim.name": ["lars", "momentum", "adam", "adamw", "sgd"],
-    "optim.lr_scaling": ["linear", "sqrt", "none"],
-    "train.on_nonfinite": ["stop", "skip"],
-    "train.microbatch_norm": ["per_microbatch", "running"],
-}
-ANY = st.one_of(
-    st.integers(-3, 300).map(str),
-    st.sampled_from(["8", "16", "64", "1", "2", "0.25", "0.5", "1.5"]),
-    st.integers().map(str),
-    st.floats().map(str),
-    st.sampled_from(["", "None", "True", "nan", "inf", "()", "[1]", "{}", "1e400", "a=b", "--x"]),
-    st.text(st.characters(codec="ascii"), max_size=8),
-)
+ROOT = Path(__file__).parents[2]
+DIGITS = f"--config={ROOT}/configs/digits.py"
 
 
-@st.composite
-def overrides(draw):
-    found = []
-    for key in draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True)):
-        values = st.sampled_from(ALLOWED[key]) | ANY if key in ALLOWED else ANY
-        found.append(f"--config.{key}={draw(values)}")
-    return found
-
-
-def start(values, config):
-    """All that a run does before it makes its workdir, and the shapes of its first step."""
-    del values
-    rules.check_run(config, devices=jax.device_count())
-    source, _ = parts.open_splits(config)
-    config = parts.with_counts(config, source)
-    trace(config, parts.build(config, meshes.make()))
-    STARTED.append(1)
-
-
-def trace(config, built):
-    if config.model.depth > 18 or config.data.image_size > 64 or len(STARTED) >= 40:
-        return
-    size, n = config.data.image_size, config.train.batch_size
-    state = jax.eval_shape(built.initial)
-    batch = {
-        "image": jax.ShapeDtypeStruct((n, 2, size, size, 3), config.data.transfer_dtype),
-        "label": jax.ShapeDtypeStruct((n,), np.int32),
-        "blur_sigma": jax.ShapeDtypeStruct((n, 2), np.float32),
-    }
-    after, _ = jax.eval_shape(built.step, state, batch)
-    assert jax.tree.structure(after) == jax.tree.structure(state)
-
-
-STARTED: list[int] = []
-
-
-@pytest.mark.slow
-def test_any_override_starts_a_run_or_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(splits, "Digits", lru_cache(splits.Digits))
-
-    @settings(
-        max_examples=500, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck]
+def test_overrides_and_arguments():
+    config = overrides.load(
+        [
+            f"--config={ROOT}/configs/imagenet.py:depth=101,width=2",
+            "--config.train.batch_size=512",
+            "--config.augment.ops=('crop','flip')",
+            "--config.train.steps=7",
+            "--config.loss.normalize=false",
+            "--config.optim.lr=1e-3",
+        ]
     )
-    @given(flags=overrides())
-    def check(flags):
-        status = cli.run(start, doc="", define=lambda values: None, argv=[CONFIG, *flags])
-        err = capsys.readouterr().err.strip().splitlines()
-        if status == 0:
-            return
-        assert status == cli.USER_ERROR, (flags, err)
-        assert "Traceback" not in "".join(err)
-        lines = [line for line in err if "warning" not in line.lower()]
-        named = re.findall(r"config\.(\w+(?:\.\w+)*)", lines[-1])
-        assert {*named} & {*KEYS}, (flags, err)
+    assert (config.model.depth, config.model.width) == (101, 2.0)
+    assert config.train.batch_size == 512
+    assert config.augment.ops == ("crop", "flip")
+    assert config.train.steps == 7
+    assert config.loss.normalize is False
+    assert config.optim.lr == 1e-3
 
-    check()
-    assert len(STARTED) > 40
+
+LOADING = [
+    ([], "--config: required"),
+    (["--config=nowhere.py"], "--config=nowhere.py: no such file 'nowhere.py'"),
+    ([DIGITS, "--config.train.batchsize=4"], "config.train.batchsize=4: unknown key "
+     "config.train.batchsize; did you mean config.train.batch_size?"),
+    ([DIGITS, "--config.nothing=4"], "config.nothing=4: unknown key config.nothing"),
+    ([DIGITS, "--config.train.batch_size=many"], "config.train.batch_size=many: not a int"),
+    ([DIGITS, "--config.train.steps=1.5"], "config.train.steps=1.5: not a int"),
+    ([DIGITS, "--config.optim.lr=fast"], "config.optim.lr=fast: not a float"),
+    ([DIGITS, "--config.loss.normalize=perhaps"], "config.loss.normalize=perhaps: not a bool"),
+    ([DIGITS, "--config.optim=3"], "config.optim=3: unknown key config.optim"),
+    ([DIGITS, "--config.train.steps=3", "--config.data.cache_byte=3"], "did you mean"),
+    ([f"{DIGITS}:depth=3"], "digits.py:depth=3: TypeError"),
+    ([f"--config={ROOT}/configs/imagenet.py:height=3"], "'height=3': known arguments are depth"),
+    ([f"--config={ROOT}/configs/imagenet.py:depth=x"], "'depth=x': depth takes int"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "line"), LOADING)
+def test_what_cannot_be_loaded_is_named(argv, line):
+    with pytest.raises(UserError) as error:
+        overrides.load(argv)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_fails_is_named(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from simclr_jax.config import default\n\n"
+                    "def get_config():\n    c = default.get_config()\n    c.train.batch = 3\n"
+                    "    c.lock()\n    return c\n")  # fmt: skip
+    assert "train" in overrides.load([f"--config={path}"])
+    path.write_text("def get_config():\n    return missing\n")
+    with pytest.raises(UserError, match=r"mine\.py: NameError: name 'missing'"):
+        overrides.load([f"--config={path}"])
+    path.write_text("def get_config():\n    return 3\n")
+    with pytest.raises(UserError, match=r"mine\.py: TypeError: get_config returned int"):
+        overrides.load([f"--config={path}"])
+
+
+@pytest.mark.parametrize("name", ["digits", "configs/digits.py", "eval/linear"])
+def test_a_record_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    config = overrides.load([f"--config={name}", "--config.seed=3"])
+    assert config.seed == 3
+
+
+def test_a_file_here_comes_before_a_record_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").write_text(
+        "import ml_collections\n\n"
+        "def get_config():\n    return ml_collections.ConfigDict({'x': 1})\n"
+    )
+    assert overrides.load(["--config=digits"]).to_dict() == {"x": 1}
+
+
+def test_a_name_takes_arguments_and_an_unknown_one_is_answered_with_those_there_are():
+    config = overrides.load(["--config=imagenet:depth=101"])
+    assert config.model.depth == 101
+    with pytest.raises(UserError, match=r"nowhere'.*\(cifar10, digits, eval/embed, .*imagenet"):
+        overrides.load(["--config=nowhere"])
+
+
+def test_an_installed_package_finds_its_records(monkeypatch):
+    """Where there is no checkout, the distribution lists the files beside it."""
+    monkeypatch.setattr(shipped, "_CHECKOUT", Path("/nowhere"))
+    file = metadata.PackagePath("../../../share/simclr_jax/configs/eval/knn.py")
+    file.dist = metadata.Distribution.at("/opt/env/lib/python3/site-packages/simclr_jax.dist-info")
+    monkeypatch.setattr(shipped.metadata, "files", lambda name: [file])
+    assert shipped.records() == {"eval/knn": Path("/opt/env/share/simclr_jax/configs/eval/knn.py")}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from simclr_jax.config import default, overrides, record, rules
+from simclr_jax.config import default, overrides, rules
 from simclr_jax.errors import UserError
 from simclr_jax.eval import PROTOCOLS
 
@@ -25,51 +25,6 @@ def test_shipped_configs_are_valid_on_8_devices(name):
         assert set(overrides.keys(config)) == set(rows)
     else:
         rules.check_run(config, devices=8)
-
-
-def test_overrides_and_arguments():
-    config = overrides.load(
-        [
-            f"--config={ROOT}/configs/imagenet.py:depth=101,width=2",
-            "--config.train.batch_size=512",
-            "--config.augment.ops=('crop','flip')",
-            "--config.train.steps=7",
-            "--config.loss.normalize=false",
-            "--config.optim.lr=1e-3",
-        ]
-    )
-    assert (config.model.depth, config.model.width) == (101, 2.0)
-    assert config.train.batch_size == 512
-    assert config.augment.ops == ("crop", "flip")
-    assert config.train.steps == 7
-    assert config.loss.normalize is False
-    assert config.optim.lr == 1e-3
-
-
-LOADING = [
-    ([], "--config: required"),
-    (["--config=nowhere.py"], "--config=nowhere.py: no such file 'nowhere.py'"),
-    ([DIGITS, "--config.train.batchsize=4"], "config.train.batchsize=4: unknown key "
-     "config.train.batchsize; did you mean config.train.batch_size?"),
-    ([DIGITS, "--config.nothing=4"], "config.nothing=4: unknown key config.nothing"),
-    ([DIGITS, "--config.train.batch_size=many"], "config.train.batch_size=many: not a int"),
-    ([DIGITS, "--config.train.steps=1.5"], "config.train.steps=1.5: not a int"),
-    ([DIGITS, "--config.optim.lr=fast"], "config.optim.lr=fast: not a float"),
-    ([DIGITS, "--config.loss.normalize=perhaps"], "config.loss.normalize=perhaps: not a bool"),
-    ([DIGITS, "--config.optim=3"], "config.optim=3: unknown key config.optim"),
-    ([DIGITS, "--config.train.steps=3", "--config.data.cache_byte=3"], "did you mean"),
-    ([f"{DIGITS}:depth=3"], "digits.py:depth=3: TypeError"),
-    ([f"--config={ROOT}/configs/imagenet.py:height=3"], "'height=3': known arguments are depth"),
-    ([f"--config={ROOT}/configs/imagenet.py:depth=x"], "'depth=x': depth takes int"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("argv", "line"), LOADING)
-def test_what_cannot_be_loaded_is_named(argv, line):
-    with pytest.raises(UserError) as error:
-        overrides.load(argv)
-    assert line in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 CHECKING = [
@@ -116,28 +71,6 @@ def test_bad_values_are_named_with_what_is_allowed(key, value, line):
 def test_an_evaluations_config_does_not_train():
     with pytest.raises(UserError, match=r"--config: lacks augment\.blur_on, .*is it a training"):
         rules.check_run(overrides.load([f"--config={ROOT}/configs/eval/knn.py"]), devices=8)
-
-
-def test_a_file_that_fails_is_named(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text("from simclr_jax.config import default\n\n"
-                    "def get_config():\n    c = default.get_config()\n    c.train.batch = 3\n"
-                    "    c.lock()\n    return c\n")  # fmt: skip
-    assert "train" in overrides.load([f"--config={path}"])
-    path.write_text("def get_config():\n    return missing\n")
-    with pytest.raises(UserError, match=r"mine\.py: NameError: name 'missing'"):
-        overrides.load([f"--config={path}"])
-    path.write_text("def get_config():\n    return 3\n")
-    with pytest.raises(UserError, match=r"mine\.py: TypeError: get_config returned int"):
-        overrides.load([f"--config={path}"])
-
-
-def test_a_description_gives_the_config_back():
-    config = overrides.load([DIGITS])
-    described = record.describe(config, device="cpu", devices=8)
-    again = record.from_json(described)
-    assert again.to_dict() == config.to_dict()
-    assert described["versions"]["jax"]
 
 
 def test_another_config_does_not_continue_a_run():

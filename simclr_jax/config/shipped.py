@@ -1,0 +1,34 @@
+"""The experiment records that come with the package, by name: 'digits', 'eval/linear', …"""
+
+from importlib import metadata
+from pathlib import Path
+
+_CHECKOUT = Path(__file__).parents[2]
+_INSTALLED = "share/simclr_jax/configs"
+
+
+def find(name: str) -> Path | None:
+    """The file of a record.
+
+    Args:
+      name: 'digits', 'eval/linear', or as a path in the repository: 'configs/digits.py'.
+
+    Returns:
+      Its path, in the checkout or where the package was installed; None: there is no such record.
+    """
+    return records().get(name.removeprefix("configs/").removesuffix(".py"))
+
+
+def records() -> dict[str, Path]:
+    """Every record's file by its name."""
+    if (_CHECKOUT / "pyproject.toml").is_file():
+        folder = _CHECKOUT / "configs"
+        found = {path.relative_to(folder): path for path in folder.rglob("*.py")}
+    else:
+        installed = [file for file in metadata.files("simclr_jax") or () if file.suffix == ".py"]
+        found = {
+            Path(str(file).rpartition(f"{_INSTALLED}/")[2]): Path(str(file.locate()))
+            for file in installed
+            if _INSTALLED in str(file)
+        }
+    return {str(path.with_suffix("")): file.resolve() for path, file in sorted(found.items())}
