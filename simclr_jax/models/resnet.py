@@ -200,7 +200,7 @@ class ResNet(nn.Module):
     remat: str = "none"
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Encodes images.
 
         Args:
@@ -208,8 +208,7 @@ class ResNet(nn.Module):
           train: normalise by this batch's statistics and update the moving averages.
 
         Returns:
-          h (N, features) in at least float32, and the output of the stem and of every block by
-          name ('stem', 'group1_block1', ...), each (N, H', W', C).
+          The representations h (N, features), in at least float32.
         """
         conv = partial(conv_layer, dtype=self.dtype)
         norm = partial(batch_norm, train=train, running=self.running_norm, dtype=self.dtype)
@@ -232,21 +231,17 @@ class ResNet(nn.Module):
             )
 
         def layers(places: list[Place]) -> Module:
-            def run(module: "ResNet", x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-                outputs: dict[str, jax.Array] = {}
+            def run(module: "ResNet", x: jax.Array) -> jax.Array:
                 for place in places:
-                    x = outputs[place[0]] = layer(module, *place)(x)
-                return x, outputs
+                    x = layer(module, *place)(x)
+                return x
 
             return run if self.remat == "none" else nn.remat(run)
 
         x = x.astype(self.dtype)
-        outputs: dict[str, jax.Array] = {}
         for places in _recomputed_together(self.remat, sizes):
-            x, some = layers(places)(self, x)
-            outputs |= some
-        h = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
-        return h, outputs
+            x = layers(places)(self, x)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
 
     def _stem(self, x: jax.Array, *, filters: int, conv: Module, norm: Module) -> jax.Array:
         if self.stem == "small":

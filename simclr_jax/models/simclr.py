@@ -48,7 +48,7 @@ class SimCLR(nn.Module):
         The classifier sees stop_gradient(h): labels never reach the encoder.
         """
         head_dtype = jnp.promote_types(self.dtype, jnp.float32)
-        h, _ = ResNet(
+        h = ResNet(
             depth=self.depth,
             width=self.width,
             stem=self.stem,

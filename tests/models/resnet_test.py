@@ -61,11 +61,31 @@ def test_first_block_of_every_group_projects_its_shortcut():
         assert "shortcut_conv" not in params[f"group{group}_block2"]
 
 
+def stages(module, method):
+    """Captures the outputs of the stem and of every block."""
+    return isinstance(module, resnet.Block) or method == "_stem"
+
+
+def blocks_of(captured):
+    """The outputs of the stem and of every block, by name."""
+    found = dict(captured["intermediates"])
+    (stem,) = found.pop("_stem")
+    return {"stem": stem, **{name: found[name]["__call__"][0] for name in found}}
+
+
 def test_block_outputs_come_by_name_and_h_is_the_mean_of_the_last():
     model = ResNet(depth=10, width=1 / 16, stem="small")
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
-    init = jax.jit(lambda: model.init_with_output(jax.random.key(0), images, train=False)[0])
-    h, outputs = init()
+
+    @jax.jit
+    def init():
+        variables = model.init(jax.random.key(0), images, train=False)
+        return model.apply(
+            variables, images, train=False, mutable=["intermediates"], capture_intermediates=stages
+        )
+
+    h, captured = init()
+    outputs = blocks_of(captured)
     assert set(outputs) == {"stem", *(f"group{g}_block1" for g in range(1, 5))}
     assert [outputs[f"group{g}_block1"].shape for g in range(1, 5)] == [
         (2, 16, 16, 4), (2, 8, 8, 8), (2, 4, 4, 16), (2, 2, 2, 32)
@@ -159,7 +179,7 @@ def test_odd_sizes_have_shapes(kwargs, size):
     shape = jax.eval_shape(
         lambda: model.init_with_output(
             jax.random.key(0), jnp.zeros((2, size, size, 3)), train=False
-        )[0][0]
+        )[0]
     )
     assert shape.shape == (2, 2048)
 
@@ -167,9 +187,13 @@ def test_odd_sizes_have_shapes(kwargs, size):
 def test_bfloat16_convolutions_keep_float32_parameters_and_features():
     model = ResNet(depth=18, width=1 / 16, stem="small", dtype=jnp.bfloat16)
     images = jnp.zeros((1, 8, 8, 3))
-    (h, outputs), variables = jax.eval_shape(
-        lambda: model.init_with_output(jax.random.key(0), images, train=True)
+    h, variables = jax.eval_shape(
+        lambda: model.init_with_output(
+            jax.random.key(0), images, train=True, capture_intermediates=stages
+        )
     )
     assert h.dtype == jnp.float32
-    assert outputs["stem"].dtype == jnp.bfloat16
+    assert (
+        blocks_of({"intermediates": variables.pop("intermediates")})["stem"].dtype == jnp.bfloat16
+    )
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
