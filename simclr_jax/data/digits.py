@@ -18,6 +18,7 @@ class Digits:
     """scikit-learn's 8x8 digits, shuffled once: 1,437 for training and 360 for testing."""
 
     num_classes = 10
+    place = "digits"
 
     def __init__(self, split: str):
         from sklearn.datasets import load_digits
@@ -37,9 +38,6 @@ class Digits:
 
     def name(self, index: int) -> str:
         return f"{self.split}/{index}"
-
-    def describe(self, index: int) -> str:
-        return f"digit {index}"
 
     def fingerprint(self) -> str:
         return f"digits {self.split}"

@@ -60,6 +60,7 @@ class Folder:
 
     def __init__(self, folder: epath.Path, files: list[str], classes: list[str]):
         self._folder = folder
+        self.place = str(folder)
         self._files = files
         self.num_classes = len(classes)
         number = {name: label for label, name in enumerate(classes)}
@@ -73,9 +74,6 @@ class Folder:
 
     def name(self, index: int) -> str:
         return self._files[index]
-
-    def describe(self, index: int) -> str:
-        return repr(str(self._folder / self._files[index]))
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()

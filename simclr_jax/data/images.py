@@ -11,7 +11,7 @@ from simclr_jax.errors import one_line
 MAX_PIXELS = 2**27  # 134 megapixels: more is a decompression bomb, not a photograph
 
 
-def check(data: bytes | None) -> bytes:
+def decodable(data: bytes | None) -> bytes:
     """Decodes `data` once; returns it as `transcode` does. Raises ValueError with the reason."""
     if not data:
         raise ValueError("missing" if data is None else "empty file")

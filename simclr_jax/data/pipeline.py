@@ -58,7 +58,7 @@ def train_batches(
         }
 
     steps = tf.data.Dataset.range(start_step, stop_step)
-    return _run(source, steps, examples, augmented, len(rows))
+    return _stream(source, steps, examples, augmented, len(rows))
 
 
 def eval_batches(
@@ -89,7 +89,7 @@ def eval_batches(
         return {"image": to_transfer(image, transfer_dtype), "label": label, "mask": real > 0}
 
     steps = tf.data.Dataset.range(-(-total // batch_size))
-    return _run(source, steps, examples, view, len(rows))
+    return _stream(source, steps, examples, view, len(rows))
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
@@ -104,18 +104,18 @@ def to_transfer(image: tf.Tensor, dtype: str) -> tf.Tensor:
     return image if dtype == "float32" else tf.cast(tf.round(image * 255.0), tf.uint8)
 
 
-def _run(source: Readable, steps: Any, examples: Any, example_fn: Any, n: int) -> Batches:
+def _stream(source: Readable, steps: Any, examples: Any, example_fn: Any, n: int) -> Batches:
     """Index stream → load (a call a batch) → decode and augment in parallel → batch → prefetch."""
     failure: list[BaseException] = []
 
     def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
         try:
-            index, second = examples(step)
+            index, extra = examples(step)
             images, labels = source.load(index)
         except BaseException as error:
             failure.append(error)  # TensorFlow would turn it into text
             raise
-        return np.array(images, object), labels, index, second
+        return np.array(images, object), labels, index, extra
 
     def load_in_graph(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         types = (tf.string, tf.int32, tf.int64, tf.int64)

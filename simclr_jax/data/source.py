@@ -26,10 +26,12 @@ class Source(Protocol):
     Attributes:
       num_classes: 0 for unlabelled data, whose labels are all -1.
       split: the split's name, once `splits.open_split` has opened it.
+      place: Where the images are, to be named in messages before an image's name.
     """
 
     num_classes: int
     split: str
+    place: str
 
     def __len__(self) -> int: ...
 
@@ -39,10 +41,6 @@ class Source(Protocol):
 
     def name(self, index: int) -> str:
         """Names image `index` within the dataset: its file, or its place in it."""
-        ...
-
-    def describe(self, index: int) -> str:
-        """Names image `index` for messages."""
         ...
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
@@ -70,7 +68,6 @@ class Readable:
         self.num_classes = source.num_classes if labelled else 0
         self.split = source.split
         self.fingerprint = source.fingerprint
-        self.describe = source.describe
         self.name = source.name
 
     def __len__(self) -> int:
@@ -95,10 +92,14 @@ class Readable:
             raise ArgumentError(
                 "labelled",
                 True,
-                f"{self.describe(int(indices[row]))} has the label {labels[row]}, outside "
+                f"{self.in_words(int(indices[row]))} has the label {labels[row]}, outside "
                 f"0 … {self.num_classes - 1}",
             )
         return images, labels  # type: ignore[return-value]
+
+    def in_words(self, index: int) -> str:
+        """The place and the name of image `index`, quoted so that they cannot forge a line."""
+        return repr(f"{self._source.place}/{self.name(index)}")
 
     def _prepare(self, index: int, data: bytes | None) -> bytes | None:
         """The image as JPEG or PNG bytes that TensorFlow decodes, or None."""
@@ -106,7 +107,7 @@ class Readable:
         if data is not None and crc == self._good[index] != 0:
             return encoded.transcode(data)
         try:
-            data = encoded.check(data)
+            data = encoded.decodable(data)
         except ValueError as error:
             self._report(int(index), str(error))
             return None
@@ -114,7 +115,7 @@ class Readable:
         return data
 
     def _report(self, index: int, reason: str) -> None:
-        name = self._source.describe(index)
+        name = self.in_words(index)
         if self._on_bad_image == "error":
             raise ArgumentError(
                 "on_bad_image",

@@ -111,15 +111,13 @@ class Subset:
         self._indices = indices
         self.num_classes = source.num_classes
         self.split = name
+        self.place = source.place
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def name(self, index: int) -> str:
         return self._source.name(int(self._indices[index]))
-
-    def describe(self, index: int) -> str:
-        return self._source.describe(int(self._indices[index]))
 
     def fingerprint(self) -> str:
         return f"{self._source.fingerprint()} {self.split}"

@@ -17,6 +17,7 @@ class Photos:
 
     num_classes = 1
     split = "synthetic"
+    place = "synthetic photographs"
 
     def __init__(self, length: int, *, width: int = 500, height: int = 375):
         self._length = length
@@ -31,9 +32,6 @@ class Photos:
 
     def name(self, index: int) -> str:
         return str(index)
-
-    def describe(self, index: int) -> str:
-        return f"synthetic photo {index}"
 
     def load(self, indices: Sequence[int]) -> tuple[list[bytes | None], np.ndarray]:
         images: list[bytes | None] = [self._images[index % DISTINCT] for index in indices]

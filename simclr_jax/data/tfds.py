@@ -76,7 +76,8 @@ class Dataset:
             image_key=self._image_key,
             label_key=self._label_key,
             num_classes=self._num_classes,
-            name=f"{self._name}/{self._builder.version}/{split}",
+            place=f"{self._name}/{self._builder.version}",
+            split=split,
         )
 
 
@@ -97,16 +98,21 @@ def _features(name: str, builder: Any) -> tuple[str, str | None, int]:
 class Records:
     """One split: serialised examples from `reader`, parsed a batch at a time."""
 
-    split = ""
-
     def __init__(
-        self, reader: Any, *, image_key: str, label_key: str | None, num_classes: int, name: str
+        self,
+        reader: Any,
+        *,
+        image_key: str,
+        label_key: str | None,
+        num_classes: int,
+        place: str,
+        split: str,
     ):
         self._reader = reader
         self._image_key = image_key
         self._label_key = label_key
         self.num_classes = num_classes
-        self._name = name
+        self.place, self.split = place, split
         self._parse = {image_key: tf.io.FixedLenFeature([], tf.string)}
         if label_key:
             self._parse[label_key] = tf.io.FixedLenFeature([], tf.int64)
@@ -117,11 +123,8 @@ class Records:
     def name(self, index: int) -> str:
         return f"{self.split}/{index}"
 
-    def describe(self, index: int) -> str:
-        return f"record {index} of {self._name}"
-
     def fingerprint(self) -> str:
-        return f"tfds {self._name} {len(self)}"
+        return f"tfds {self.place}/{self.split} {len(self)}"
 
     def load(self, indices: Sequence[int]) -> tuple[list[bytes | None], np.ndarray]:
         raw = self._reader.__getitems__([int(index) for index in indices])

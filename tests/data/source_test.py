@@ -81,11 +81,11 @@ def test_flat_folders_are_unlabelled_and_hold_a_share_out(tmp_path):
         write(tmp_path / f"{k:02}.jpg", encoded((k, 0, 0)))
     train, test = split("folder", tmp_path), split("folder", tmp_path, "eval")
     assert (len(train), len(test), train.num_classes) == (16, 4, 0)
-    names = [{s.describe(i) for i in range(len(s))} for s in (train, test)]
+    names = [{s.name(i) for i in range(len(s))} for s in (train, test)]
     assert not names[0] & names[1]
     assert train.load([0])[1].tolist() == [-1]
     other = split("folder", tmp_path, "eval", seed=1)
-    assert {other.describe(i) for i in range(4)} != names[1]
+    assert {other.name(i) for i in range(4)} != names[1]
 
 
 def test_one_folder_alone_is_no_label(tmp_path):
@@ -130,7 +130,7 @@ def test_every_format_becomes_rgb(tmp_path):
     assert len(images) == len(FORMATS) + 1
     assert not source.bad
     for index, data in enumerate(images):
-        np.testing.assert_allclose(pixel(data), 255, atol=1, err_msg=source.describe(index))
+        np.testing.assert_allclose(pixel(data), 255, atol=1, err_msg=source.in_words(index))
 
 
 def readable(directory, on_bad_image="replace", **kwargs):
@@ -181,7 +181,7 @@ def test_a_file_that_vanishes_or_rots_after_it_was_read_is_replaced(damaged, har
     harm(damaged / "0.jpg")
     images, _ = source.load([0])
     assert round(pixel(images[0])[0] / 20) == 1
-    assert "0.jpg" in source.describe(next(iter(source.bad)))
+    assert "0.jpg" in source.in_words(next(iter(source.bad)))
 
 
 def test_names_cannot_forge_lines_of_the_log(tmp_path, monkeypatch):
@@ -198,7 +198,7 @@ def test_names_cannot_forge_lines_of_the_log(tmp_path, monkeypatch):
 def test_a_decompression_bomb_is_refused_by_its_header(monkeypatch):
     monkeypatch.setattr(images_of, "MAX_PIXELS", 100)
     with pytest.raises(ValueError, match="12x10 pixels are more than 100"):
-        images_of.check(encoded("red"))
+        images_of.decodable(encoded("red"))
 
 
 def test_a_folder_of_nothing_readable_says_so(tmp_path):
@@ -254,14 +254,12 @@ class Labelled:
 
     num_classes = 3
     split = "unlabelled"
+    place = "set"
 
     def __len__(self):
         return 2
 
     def name(self, index):
-        return str(index)
-
-    def describe(self, index):
         return f"record {index}"
 
     def fingerprint(self):
@@ -272,7 +270,7 @@ class Labelled:
 
 
 def test_labels_outside_the_classes_are_named_or_unused():
-    with pytest.raises(UserError, match=r"record 1 has the label -1, outside 0 … 2"), said():
+    with pytest.raises(UserError, match=r"'set/record 1' has the label -1, outside 0 … 2"), said():
         Readable(Labelled(), on_bad_image="replace").load([1])
     unlabelled = Readable(Labelled(), on_bad_image="replace", labelled=False)
     assert unlabelled.num_classes == 0
