@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from simclr_jax.errors import ArgumentError, one_line
-from simclr_jax.weights.authors import ignored
+from simclr_jax.weights.author_names import ignored
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _ROOTS = ("initial_conv_relu_max_pool", "block_groups", "_projection_head", "supervised_head")
