@@ -4,6 +4,7 @@ Global batch norm and the global-batch loss need no collective here: the arrays 
 `jit` splits the work by where the arguments lie.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -35,8 +36,15 @@ def train_step(
       The state after the update, and its metrics: the objective's own, with the optimizer's penalty
       added to loss; weight_decay_loss (that penalty), learning_rate, grad_norm (over all
       parameters), finite (whether loss, gradients, and the state after the update all are).
+
+    Raises:
+      AssertionError: The arrays of the batch have different numbers of rows, or the objective
+        returns other trees than those of the state.
     """
+    chex.assert_equal_shape_prefix([*batch.values()], 1)
     gradients, batch_stats, metrics = objective(state.params, state.batch_stats, batch)
+    chex.assert_trees_all_equal_structs(gradients, state.params)
+    chex.assert_trees_all_equal_structs(batch_stats, state.batch_stats)
     penalty, penalty_gradients = jax.value_and_grad(optimizer.penalty)(state.params)
     gradients = jax.tree.map(jnp.add, gradients, penalty_gradients)
     updates, opt_state = optimizer.tx.update(gradients, state.opt_state, state.params)

@@ -6,6 +6,7 @@ Reference: Wu et al. 2018, section 3.4 (arXiv 1805.01978).
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +55,8 @@ def scores(
       temperature: > 0.
       test_rows, train_rows: compared at a time, which bounds the memory.
     """
+    chex.assert_rank([train.x, train.labels, test.x], [2, 1, 2])
+    chex.assert_equal_shape_suffix([train.x, test.x], 1)
     k = min(k, len(train.x))
     votes = []
     for first in range(0, len(test.x), test_rows):

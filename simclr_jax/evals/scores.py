@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import numpy as np
 
 
@@ -15,6 +16,8 @@ def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     Returns:
       {"top1", "top5"}, fractions.
     """
+    chex.assert_rank([scores, labels], [2, 1])
+    chex.assert_equal_shape_prefix([scores, labels], 1)
     ranked = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     hits = ranked == labels[:, None]
     return {"top1": float(hits[:, 0].mean()), "top5": float(hits.any(axis=1).mean())}

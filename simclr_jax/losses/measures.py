@@ -3,6 +3,7 @@
 Shapes: N images, B images of a block, D projection, C classes.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -37,6 +38,8 @@ def collapse(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
         normalised embeddings: the number of directions they fill, from 1 to D. (The exponential of
         the Rényi entropy of order 2; with Shannon's it is Roy & Vetterli 2007's.)
     """
+    chex.assert_rank([z_a, z_b], 2)
+    chex.assert_equal_shape([z_a, z_b])
     images = len(z_a)
     z_a, z_b = l2_normalize(z_a), l2_normalize(z_b)
     pairs_ND = z_a + z_b
@@ -52,5 +55,7 @@ def collapse(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The mean cross-entropy and the accuracy of logits (N, C) against int labels (N,)."""
+    chex.assert_rank([logits, labels], [2, 1])
+    chex.assert_equal_shape_prefix([logits, labels], 1)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     return loss, (logits.argmax(axis=-1) == labels).astype(jnp.float32).mean()

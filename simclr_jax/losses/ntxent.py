@@ -4,6 +4,7 @@ Shapes: N images of the global batch, V = 2 views, D projection. `z_a[i]` and `z
 of image i.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.lax import Precision
@@ -43,12 +44,13 @@ def nt_xent(
       its own, "contrastive_entropy": of that softmax, in nats}.
 
     Raises:
-      ValueError: the shapes differ or are not (N, D), or temperature or block_rows is not positive.
+      AssertionError: The shapes differ or are not (N, D).
+      ValueError: The temperature or block_rows is not positive.
 
     Reference: Chen et al. 2020, Eq. 1 and Algorithm 1 (arXiv 2002.05709).
     """
-    if z_a.shape != z_b.shape or z_a.ndim != 2:
-        raise ValueError(f"z_a and z_b must both be (N, D), got {z_a.shape} and {z_b.shape}")
+    chex.assert_rank([z_a, z_b], 2)
+    chex.assert_equal_shape([z_a, z_b])
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     dtype = jnp.result_type(z_a, z_b, jnp.float32)
@@ -58,6 +60,13 @@ def nt_xent(
     if block_rows is not None:
         z_VND = jnp.stack([z_a, z_b])
         return in_blocks(z_VND, temperature, count_blocks(len(z_a), block_rows), gather)
+    return _all_at_once(z_a, z_b, temperature, gather)
+
+
+def _all_at_once(
+    z_a: jax.Array, z_b: jax.Array, temperature: float, gather: Gather
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """NT-Xent of z as it is, with all rows of logits in memory."""
     all_a, all_b = gather(z_a), gather(z_b)
 
     def similarity(x_ND: jax.Array, y_ND: jax.Array) -> jax.Array:
