@@ -144,7 +144,7 @@ def export_weights(values: flags.FlagValues) -> None:
     try:
         with files.replacing(target) as (folder,):
             folder.mkdir(parents=True)
-            about = write(network, Path(folder), values.format, partial(writer, **options))
+            about = fill(network, Path(folder), values.format, partial(writer, **options))
     except OSError as error:
         raise UserError(f"--to={target}: cannot be written ({error.strerror})") from error
     print(
@@ -153,7 +153,7 @@ def export_weights(values: flags.FlagValues) -> None:
     )
 
 
-def write(
+def fill(
     network: Network, folder: Path, name: str, writer: Callable[..., exports.Outputs]
 ) -> dict[str, Any]:
     """Fills `folder`, checks it, and writes about.json: what the network takes and returns.

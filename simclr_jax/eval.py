@@ -41,7 +41,7 @@ def define(values: flags.FlagValues) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of simclr-eval."""
 
-    def run(values: flags.FlagValues, config: ConfigDict) -> None:
+    def work(values: flags.FlagValues, config: ConfigDict) -> None:
         evaluate(
             config,
             values.run,
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             watch=values.watch,
         )
 
-    sys.exit(cli.run(run, doc=__doc__, define=define, argv=argv))
+    sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv))
 
 
 def evaluate(

@@ -53,7 +53,7 @@ def define(values: flags.FlagValues) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of simclr-plan."""
 
-    def run(values: flags.FlagValues, config: FrozenConfigDict) -> None:
+    def work(values: flags.FlagValues, config: FrozenConfigDict) -> None:
         config = checked(config, values.topology)
         if values.find_batch:
             config, measured = find_batch(config, values.topology)
@@ -63,13 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise does_not_fit(config, values.topology, measured["needs"])
         planned = plan(config, values.topology, measured)
         views = values.host_views_per_second or measure_views(config)
-        print(describe(config, values.topology, planned, measured))
-        print(describe_input(planned, views, given=bool(values.host_views_per_second)))
+        print(in_words(config, values.topology, planned, measured))
+        print(input_in_words(planned, views, given=bool(values.host_views_per_second)))
         if values.json:
             path = epath.Path(values.json)
             path.write_text(json.dumps(planned, indent=2) + "\n")
 
-    sys.exit(cli.run(run, doc=__doc__, define=define, argv=argv, joins=False))
+    sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv, joins=False))
 
 
 def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
@@ -189,7 +189,7 @@ def _network_bytes(collective: dict[str, Any], chips: int) -> float:
     return passes * collective["bytes"] * (chips - 1) / chips
 
 
-def describe(
+def in_words(
     config: FrozenConfigDict, topology: str, planned: dict[str, Any], measured: dict[str, Any]
 ) -> str:
     """The plan for people."""
@@ -206,7 +206,7 @@ def describe(
         f"{gib(memory['params'])}, optimizer {gib(memory['optimizer'])}, activations "
         f"{gib(memory['activations'])}",
         "arithmetic": f"{planned['flops_per_chip'] / 1e12:.2f} TFLOP a chip and step, "
-        f"{describe_arithmetic(config, planned)}",
+        f"{arithmetic_in_words(config, planned)}",
         "HBM traffic": f"{planned['hbm_bytes_per_chip'] / 1e9:.1f} GB a chip and step",
         "collectives": ", ".join(moved) or "none",
         "step, at best": f"{1e3 * planned['step_seconds']:.1f} ms, bound by {planned['bound_by']} ("
@@ -218,7 +218,7 @@ def describe(
     return "\n".join(f"{key:<14}{value}" for key, value in rows.items())
 
 
-def describe_arithmetic(config: FrozenConfigDict, planned: dict[str, Any]) -> str:
+def arithmetic_in_words(config: FrozenConfigDict, planned: dict[str, Any]) -> str:
     """How far the arithmetic is above the analytic count, and why."""
     ratio = planned["flops_per_chip"] / planned["analytic_flops_per_chip"]
     text = f"{ratio:.3f} of the analytic count"
@@ -234,7 +234,7 @@ def describe_arithmetic(config: FrozenConfigDict, planned: dict[str, Any]) -> st
     return f"{text}: {'; '.join(reasons)}"
 
 
-def describe_input(planned: dict[str, Any], views: float, *, given: bool) -> str:
+def input_in_words(planned: dict[str, Any], views: float, *, given: bool) -> str:
     """Whether the hosts can feed the chips."""
     needed = planned["host_views_per_second_needed"]
     source = "given" if given else f"measured on this machine's {os.cpu_count()} cores"

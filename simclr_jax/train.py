@@ -16,7 +16,6 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax import cli, processes
 from simclr_jax import mesh as meshes
-from simclr_jax import state as states
 from simclr_jax.config import parts, record, rules
 from simclr_jax.errors import UserError
 from simclr_jax.run import progress
@@ -28,7 +27,7 @@ from simclr_jax.run.preemption import Preemption
 from simclr_jax.run.resume import resume
 from simclr_jax.run.workdir import Workdir
 from simclr_jax.store import checkpoint
-from simclr_jax.store.rows import Row, read_rows
+from simclr_jax.store.rows import read_rows
 
 _log = logging.getLogger(__name__)
 
@@ -79,15 +78,9 @@ def train(
         root = workdirs.make(workdir)
         stack.enter_context(workdirs.locked(root))
         built = parts.build(config, meshes.make())
-        warn_of_the_warmup(built.schedule)
+        progress.warn_of_the_warmup(built.schedule)
         rows = read_rows(root / "metrics.jsonl")
-        checkpoints = checkpoint.Checkpoints(
-            root,
-            keep=config.checkpoint.keep,
-            best="eval_top1" if config.data.num_classes else "eval_loss",
-            rows=rows,
-        )
-        stack.enter_context(workdirs.closing(checkpoints))
+        checkpoints = stack.enter_context(workdirs.open_checkpoints(root, config, rows))
         step, state, rows = resume(
             config, built, root, checkpoints, rows, allow_config_change=allow_config_change
         )
@@ -96,14 +89,8 @@ def train(
         )
         if processes.is_primary():
             record.write(root, described)
-            announce(config, state, built.schedule.total_steps)
-        log = progress.MetricsLog(
-            root if processes.is_primary() else None,
-            last_step=step,
-            total_steps=built.schedule.total_steps,
-            tensorboard=config.log.tensorboard,
-        )
-        stack.enter_context(workdirs.closing(log))
+            progress.announce(config, state, built.schedule.total_steps)
+        log = stack.enter_context(workdirs.open_log(root, config, built.intervals, step))
         batches = parts.train_batches(
             config,
             source,
@@ -127,43 +114,7 @@ def train(
         last = loop.train(step, state, rows)
     if source.bad:
         processes.say(f"{len(source.bad)} unreadable images were replaced")
-    processes.say(summary(last, built.schedule.total_steps, workdir))
-
-
-def warn_of_the_warmup(schedule: parts.Schedule) -> None:
-    if schedule.total_steps <= schedule.warmup_steps:
-        _log.warning(
-            "the run ends after %d steps, inside its warm-up of %d; see optim.warmup_epochs",
-            schedule.total_steps,
-            schedule.warmup_steps,
-        )
-
-
-def announce(config: FrozenConfigDict, state: states.TrainState, total_steps: int) -> None:
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
-    devices = jax.devices()
-    processes.say(
-        f"{config.data.name}: {config.data.num_examples} images, "
-        f"{config.data.num_classes or 'no'} classes; ResNet-{config.model.depth} x"
-        f"{config.model.width:g}, "
-        f"{count:,} parameters; {total_steps} steps of {config.train.batch_size} images on "
-        f"{len(devices)} {devices[0].device_kind}"
-    )
-
-
-def summary(row: Row, total_steps: int, workdir: str) -> str:
-    """What the run reached, and what to do with it."""
-    if not row:
-        return f"done: {workdir} had reached step {total_steps} already"
-    reached = [f"contrastive loss {row['contrastive_loss']:.3f}"]
-    if "eval_loss" in row:
-        reached.append(f"eval loss {row['eval_loss']:.3f}")
-    if "eval_top1" in row:
-        reached.append(f"eval top-1 {row['eval_top1']:.1%} (online linear classifier)")
-    done = f"done: step {total_steps}, {', '.join(reached)}"
-    if "eval_top1" not in row:
-        return done
-    return f"{done}\nnext: simclr-eval --config=configs/eval/linear.py --run={workdir}"
+    processes.say(progress.summary(last, built.schedule.total_steps, workdir))
 
 
 if __name__ == "__main__":

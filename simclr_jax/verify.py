@@ -59,7 +59,7 @@ def define(values: flags.FlagValues) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of simclr-verify."""
 
-    def run(values: flags.FlagValues, config: ConfigDict) -> None:
+    def work(values: flags.FlagValues, config: ConfigDict) -> None:
         verify(
             config,
             devices=values.devices,
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sabotage=values.sabotage,
         )
 
-    sys.exit(cli.run(run, doc=__doc__, define=define, argv=argv))
+    sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv))
 
 
 def verify(
@@ -190,9 +190,9 @@ class Update:
         after, before = jax.tree.map(np.asarray, after), self._state
         return {
             "loss": {"loss": np.asarray(metrics["loss"])},
-            "gradients": named(after.opt_state[0].gradient),
-            "update": named(jax.tree.map(np.subtract, after.params, before.params)),
-            "batch-norm statistics": named(
+            "gradients": by_name(after.opt_state[0].gradient),
+            "update": by_name(jax.tree.map(np.subtract, after.params, before.params)),
+            "batch-norm statistics": by_name(
                 jax.tree.map(np.subtract, after.batch_stats, before.batch_stats)
             ),
         }
@@ -218,7 +218,7 @@ def randomize_scales(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(draw, params)
 
 
-def named(tree: Any) -> dict[str, Array]:
+def by_name(tree: Any) -> dict[str, Array]:
     return {
         "/".join(key.key for key in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

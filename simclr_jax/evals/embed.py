@@ -37,7 +37,7 @@ def run(task: Task) -> dict[str, Any]:
     else:
         sources = {keys.split: task.train if keys.split == "train" else task.test}
     folder = epath.Path(keys.dir).expanduser() if keys.dir else task.folder
-    return {"split": keys.split, **write(task.extractor, sources, folder)}
+    return {"split": keys.split, **write_features(task.extractor, sources, folder)}
 
 
 def in_words(result: dict[str, Any]) -> str:
@@ -46,7 +46,7 @@ def in_words(result: dict[str, Any]) -> str:
     return f"{result['num_examples']} images of {result['dataset']}{left_out}"
 
 
-def write(
+def write_features(
     extractor: Extractor, sources: Mapping[str, Readable], folder: epath.Path
 ) -> dict[str, Any]:
     """Writes features.npz and features.parquet, a row an image, in the sources' order.

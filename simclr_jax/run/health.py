@@ -59,7 +59,7 @@ class Health:
         """The last row that was finite; empty before the first one."""
         return self._recent[-1] if self._recent else {}
 
-    def check(self, row: Row, *, finite: bool) -> bool:
+    def judge(self, row: Row, *, finite: bool) -> bool:
         """Looks at a step's row.
 
         Args:

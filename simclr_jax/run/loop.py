@@ -95,7 +95,7 @@ class Loop:
             state, metrics = self.step(state, batch)
             self._log_previous(step, scores, always=to_evaluate)
             self._pending = metrics
-            self.workdir.checkpoints.check()
+            self.workdir.checkpoints.raise_failure()
         return self.last
 
     def _scores(self, state: TrainState) -> Scores | None:
@@ -112,7 +112,7 @@ class Loop:
         row: Row = {"step": step, "epoch": epoch}
         row |= {key: float(value) for key, value in self._pending.items()} | (scores or {})
         self._pending, finite = None, bool(row.pop("finite"))
-        self._check(row, finite=finite)
+        self._judge(row, finite=finite)
         self.preemption.unsaved = True
         self._throughput.step_done()
         if self.health.may_skip:
@@ -122,10 +122,10 @@ class Loop:
             self.workdir.log.write(row)
         self.last = row
 
-    def _check(self, row: Row, *, finite: bool) -> None:
+    def _judge(self, row: Row, *, finite: bool) -> None:
         """Looks at a row; the images of a step that is not finite are written down."""
         try:
-            healthy = self.health.check(row, finite=finite)
+            healthy = self.health.judge(row, finite=finite)
         except DivergedError as error:
             raise DivergedError(
                 f"{error}; the checkpoints before it are kept, and its images are "
@@ -172,7 +172,7 @@ class Loop:
         scores = self._scores(state)
         if scores is not None:
             self.last = row | scores
-            self._check(self.last, finite=True)
+            self._judge(self.last, finite=True)
             self.workdir.checkpoints.remember(start, scores)
             self.workdir.log.complete(self.last)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from simclr_jax.config.parts import Parts
 from simclr_jax.data import pipeline
 from simclr_jax.data.source import Readable
 from simclr_jax.models.simclr import SimCLR
-from simclr_jax.objectives.contrastive import Loss
+from simclr_jax.objectives.contrastive import Contrastive
 from simclr_jax.state import TrainState
 
 HostBatches = Callable[[], Iterator[dict[str, np.ndarray]]]
@@ -28,38 +29,35 @@ class OnlineEvaluation:
     """Evaluates a train state with batch norm in inference mode.
 
     Args:
-      model: a `SimCLR`.
-      loss: the contrastive loss that training minimises.
-      mesh: of the devices.
-      num_examples: in the evaluation split.
-      batch_size: global, of both kinds of batches.
-      views: opens the batches of two augmented views, the same ones each time.
-      images: opens the batches of evaluation views, the last one padded and masked.
-      blur_radius: see `step.train_step`.
+      objective: What training minimises, with the loss of a batch of the evaluation.
+      mesh: The devices.
+      num_examples: The number of images in the evaluation split.
+      batch_size: The number of images of a global batch, of both kinds of batches.
+      views: A function that opens the batches of two augmented views, the same ones each time.
+      images: A function that opens the batches of evaluation views, the last padded and masked.
     """
 
     def __init__(
         self,
         *,
-        model: SimCLR,
-        loss: Loss,
+        objective: Contrastive,
         mesh: Mesh,
         num_examples: int,
         batch_size: int,
         views: HostBatches,
         images: HostBatches,
-        blur_radius: int,
     ):
         self._mesh = mesh
         self._num_examples = num_examples
         self._batch_size = batch_size
         self._views, self._images = views, images
-        self._loss = jax.jit(lambda z_a, z_b: loss(z_a, z_b)[0])
+        self._loss = jax.jit(lambda z_a, z_b: objective.loss(z_a, z_b)[0])
         on_all = partial(
             jax.jit,
             out_shardings=meshes.replicated(mesh),
             compiler_options=meshes.compiler_options(mesh),
         )
+        model, blur_radius = objective.model, objective.blur_radius
         self._embed = on_all(partial(embed, model=model, blur_radius=blur_radius))
         self._correct = on_all(partial(count_correct, model=model))
 
@@ -101,8 +99,7 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
     size = config.eval.batch_size or config.train.batch_size
     rows = meshes.local_rows(built.mesh, size)
     return OnlineEvaluation(
-        model=built.objective.model,
-        loss=parts.loss(config, size),
+        objective=replace(built.objective, loss=parts.loss(config, size)),
         mesh=built.mesh,
         num_examples=len(source),
         batch_size=size,
@@ -121,7 +118,6 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
             image_size=config.data.image_size,
             transfer_dtype=config.data.transfer_dtype,
         ),
-        blur_radius=built.objective.blur_radius,
     )
 
 

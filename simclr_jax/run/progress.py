@@ -1,14 +1,22 @@
 """What a run says while it trains: its rows, everywhere; the line on the terminal; its speed."""
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Iterator
 from typing import TextIO
 
+import jax
 from etils import epath
+from ml_collections import FrozenConfigDict
 
+from simclr_jax import processes
+from simclr_jax.config.parts import Schedule
+from simclr_jax.state import TrainState
 from simclr_jax.store.rows import MetricsFile, Row
+
+_log = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -201,3 +209,41 @@ class Throughput:
         rate = self._steps * batch_size / max(now - self._since - self._paused, 1e-9)
         self._since, self._steps, self._paused = now, 0, 0.0
         return rate
+
+
+def warn_of_the_warmup(schedule: Schedule) -> None:
+    """Warns where a run ends inside its warm-up."""
+    if schedule.total_steps <= schedule.warmup_steps:
+        _log.warning(
+            "the run ends after %d steps, inside its warm-up of %d; see optim.warmup_epochs",
+            schedule.total_steps,
+            schedule.warmup_steps,
+        )
+
+
+def announce(config: FrozenConfigDict, state: TrainState, total_steps: int) -> None:
+    """Says what is trained, on which images and devices."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
+    devices = jax.devices()
+    processes.say(
+        f"{config.data.name}: {config.data.num_examples} images, "
+        f"{config.data.num_classes or 'no'} classes; ResNet-{config.model.depth} x"
+        f"{config.model.width:g}, "
+        f"{count:,} parameters; {total_steps} steps of {config.train.batch_size} images on "
+        f"{len(devices)} {devices[0].device_kind}"
+    )
+
+
+def summary(row: Row, total_steps: int, workdir: str) -> str:
+    """What the run reached, and what to do with it."""
+    if not row:
+        return f"done: {workdir} had reached step {total_steps} already"
+    reached = [f"contrastive loss {row['contrastive_loss']:.3f}"]
+    if "eval_loss" in row:
+        reached.append(f"eval loss {row['eval_loss']:.3f}")
+    if "eval_top1" in row:
+        reached.append(f"eval top-1 {row['eval_top1']:.1%} (online linear classifier)")
+    done = f"done: step {total_steps}, {', '.join(reached)}"
+    if "eval_top1" not in row:
+        return done
+    return f"{done}\nnext: simclr-eval --config=configs/eval/linear.py --run={workdir}"

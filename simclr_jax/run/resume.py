@@ -56,14 +56,14 @@ def resume(
     """
     processes.check_agree(config=str(config), latest_checkpoint=str(checkpoints.steps()[-1:]))
 
-    def check(stored: dict[str, Any]) -> None:
+    def compare(stored: dict[str, Any]) -> None:
         changed = rules.check_same_run(
             config, record.from_json(stored), str(root), allow_change=allow_config_change
         )
         if changed:
             processes.say(f"changed since: {', '.join(f'config.{key}' for key in changed)}")
 
-    found = checkpoints.restore_newest(states.abstract(built.initial, built.mesh), check)
+    found = checkpoints.restore_newest(states.abstract(built.initial, built.mesh), compare)
     if found is not None:
         step, state = found
         processes.say(f"resumed from step {step}")
@@ -73,7 +73,7 @@ def resume(
     save_steps = [built.intervals.save]
     if rows and (root / "config.json").exists():
         stored = record.read(root)
-        check(stored)
+        compare(stored)
         save_steps.append(parts.intervals(record.from_json(stored)).save)
     _check_none_is_missing(root, rows, save_steps)
     if rows:

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
+from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
+from simclr_jax.config.parts import Intervals
 from simclr_jax.errors import FULL_DISK, ArgumentError, HostError, UserError
 from simclr_jax.run.progress import MetricsLog
 from simclr_jax.state import TrainState
 from simclr_jax.store import checkpoint, lock
 from simclr_jax.store.checkpoint import Checkpoints
 from simclr_jax.store.files import check_client, is_remote
+from simclr_jax.store.rows import Row
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,40 @@ def locked(root: epath.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def closing(file: Any) -> Iterator[Any]:
+def open_checkpoints(
+    root: epath.Path, config: FrozenConfigDict, rows: list[Row]
+) -> Iterator[Checkpoints]:
+    """The checkpoints of a run, whose rows so far say which of them is the best."""
+    checkpoints = Checkpoints(
+        root,
+        keep=config.checkpoint.keep,
+        best="eval_top1" if config.data.num_classes else "eval_loss",
+        rows=rows,
+    )
+    with closing(checkpoints):
+        yield checkpoints
+
+
+@contextlib.contextmanager
+def open_log(
+    root: epath.Path, config: FrozenConfigDict, intervals: Intervals, step: int
+) -> Iterator[MetricsLog]:
+    """The log of a run that goes on after update `step`; only process 0 writes files."""
+    log = MetricsLog(
+        root if processes.is_primary() else None,
+        last_step=step,
+        total_steps=intervals.total,
+        tensorboard=config.log.tensorboard,
+    )
+    with closing(log):
+        yield log
+
+
+@contextlib.contextmanager
+def closing(file: Any) -> Iterator[None]:
     """Closes the file at the end; an error of closing never hides the one that ended the block."""
     try:
-        yield file
+        yield
     finally:
         failing = sys.exc_info()[1] is not None
         try:

@@ -87,7 +87,7 @@ class Checkpoints:
             if not self._manager.save(step, args=_to_save(step, arrays, config)):
                 raise RuntimeError(f"checkpoint {step} was not saved: Orbax has a later one")
 
-    def check(self) -> None:
+    def raise_failure(self) -> None:
         """Raises what a save under way has failed with, if it has."""
         with self._writing():
             self._manager.check_for_errors()

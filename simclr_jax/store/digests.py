@@ -38,13 +38,13 @@ def of_checkpoint(step: int, items: dict[str, Any], config: dict[str, Any]) -> D
 def of_arrays(items: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """{item/path/of/leaf: {"shape", "dtype", "sha256"}}; every device holds every array whole."""
 
-    def describe(leaf: Any) -> dict[str, Any]:
+    def digest(leaf: Any) -> dict[str, Any]:
         array = np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
         return {**_kind(array), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
 
     leaves = _leaves(items)
     with ThreadPoolExecutor(8) as pool:
-        return dict(zip(leaves, pool.map(describe, leaves.values()), strict=True))
+        return dict(zip(leaves, pool.map(digest, leaves.values()), strict=True))
 
 
 def of_json(value: Any) -> str:

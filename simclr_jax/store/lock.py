@@ -103,7 +103,7 @@ def _renewed(path: epath.Path) -> Iterator[None]:
     found = _read(path)
     until = time.monotonic() + STALE_SECONDS
     if found is not None:
-        owner = _named(_parsed(found))
+        owner = _in_words(_parsed(found))
         _log.warning("%s: of %s; waiting %d s for a sign of life", path, owner, STALE_SECONDS)
     while found is not None and time.monotonic() < until:
         time.sleep(RENEW_SECONDS / 4)
@@ -128,7 +128,7 @@ def _renewed(path: epath.Path) -> Iterator[None]:
                     write(count)
                     continue
             if current:
-                message = f"{path.parent}: taken over by {_named(current)}; this trainer ends"
+                message = f"{path.parent}: taken over by {_in_words(current)}; this trainer ends"
                 with contextlib.suppress(OSError):
                     os.write(2, f"{message}\n".encode())
                 os._exit(3)
@@ -173,7 +173,7 @@ def _parsed(text: bytes | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _named(owner: dict[str, Any]) -> str:
+def _in_words(owner: dict[str, Any]) -> str:
     return (
         f"process {owner.get('pid', '?')} on {owner.get('host', '?')} "
         f"since {owner.get('since', '?')}"
@@ -188,5 +188,5 @@ def _in_use(path: epath.Path, text: bytes) -> ArgumentError:
     return ArgumentError(
         "workdir",
         path.parent,
-        f"in use by {_named(_parsed(text))}; wait for it or end it, or use another workdir",
+        f"in use by {_in_words(_parsed(text))}; wait for it or end it, or use another workdir",
     )

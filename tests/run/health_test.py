@@ -40,10 +40,10 @@ def health(**changes):
 def test_an_ill_run_is_told_once_and_not_before_its_patience_ends(warnings, ill, expected):
     watch = health()
     for step in range(1, 50):
-        watch.check(row(step, **ill), finite=True)
+        watch.judge(row(step, **ill), finite=True)
     assert not warnings()
     for step in range(50, 200):
-        watch.check(row(step, **ill), finite=True)
+        watch.judge(row(step, **ill), finite=True)
     assert len(warnings()) == 1
     assert expected in warnings()[0]
     assert "step 50:" in warnings()[0]
@@ -52,15 +52,15 @@ def test_an_ill_run_is_told_once_and_not_before_its_patience_ends(warnings, ill,
 def test_a_healthy_run_is_left_alone(warnings):
     watch = health()
     for step in range(1, 60 + WINDOW):
-        watch.check(row(step), finite=True)
+        watch.judge(row(step), finite=True)
     assert not warnings()
 
 
 def test_the_first_number_that_is_not_finite_ends_the_run():
     watch = health()
-    watch.check(row(6, loss=7.5), finite=True)
+    watch.judge(row(6, loss=7.5), finite=True)
     with pytest.raises(DivergedError) as error:
-        watch.check(row(7, loss=math.nan), finite=False)
+        watch.judge(row(7, loss=math.nan), finite=False)
     line = str(error.value)
     assert line.startswith("step 7: loss is nan at learning rate 0.3; step 6 had loss 7.5, grad_")
     assert watch.last["step"] == 6
@@ -69,16 +69,16 @@ def test_the_first_number_that_is_not_finite_ends_the_run():
 def test_some_updates_may_be_skipped_and_then_no_more(warnings):
     watch = health(allowed=3, skipped=1)
     for step in (5, 6):
-        assert not watch.check(row(step, loss=math.inf), finite=False)
+        assert not watch.judge(row(step, loss=math.inf), finite=False)
     assert watch.skipped == 3
     assert warnings()[-1].endswith("update skipped (3 of 3)")
     with pytest.raises(DivergedError, match="after 3 skipped updates"):
-        watch.check(row(7), finite=False)
+        watch.judge(row(7), finite=False)
 
 
 def test_an_evaluation_that_is_not_finite_cannot_be_skipped():
     with pytest.raises(DivergedError, match="eval_loss is nan"):
-        health(allowed=3).check(row(5, eval_loss=math.nan), finite=True)
+        health(allowed=3).judge(row(5, eval_loss=math.nan), finite=True)
 
 
 def test_json_has_no_nan():

@@ -51,7 +51,7 @@ class Recorder:
     def flush(self, *args):
         pass
 
-    check = wait = remember = flush
+    raise_failure = wait = remember = flush
 
 
 def loop(recorder, tmp_path, mesh, *, bad=None, allowed=0):

@@ -9,6 +9,7 @@ import pytest
 
 from simclr_jax import losses
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.objectives.contrastive import Contrastive
 from simclr_jax.run.online import OnlineEvaluation
 from simclr_jax.state import TrainState
 
@@ -41,8 +42,8 @@ def test_evaluation_counts_every_example_once(rng, mesh8):
     labels = rng.integers(0, 5, COUNT).astype(np.int32)
     loss = partial(losses.nt_xent, temperature=0.5)
     evaluate = OnlineEvaluation(
-        model=model, loss=loss, mesh=mesh8, num_examples=COUNT, batch_size=BATCH,
-        views=lambda: pairs(views), images=lambda: padded(images, labels), blur_radius=0,
+        objective=Contrastive(model, loss), mesh=mesh8, num_examples=COUNT, batch_size=BATCH,
+        views=lambda: pairs(views), images=lambda: padded(images, labels),
     )  # fmt: skip
     state = TrainState(jnp.zeros([]), variables["params"], variables["batch_stats"], ())
     found = evaluate(state)

@@ -229,7 +229,7 @@ def test_a_save_whose_folder_is_gone_ends_with_a_line(tmp_path, mesh1, monkeypat
     saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")
     for name in ("save", "check_for_errors", "wait_until_finished"):
         monkeypatch.setattr(saved._manager, name, fail)
-    for write in (lambda: saved.save(1, state_at(1, mesh1), {}), saved.check, saved.wait):
+    for write in (lambda: saved.save(1, state_at(1, mesh1), {}), saved.raise_failure, saved.wait):
         with pytest.raises(HostError, match="checkpoints: cannot be written"):
             write()
     monkeypatch.undo()
