@@ -18,6 +18,8 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "simclr_jax"
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 
