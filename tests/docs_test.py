@@ -1,0 +1,200 @@
+"""The manual: every command in it runs, every module has a place in it, the README is short.
+
+A command runs as it is written, with overrides added that make it short. The commands of a page run
+in their order, since later ones read what earlier ones have made; one that stands on two pages runs
+once.
+"""
+
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from simclr_jax.models.simclr import SimCLR
+from support.authors_names import named
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SETUP = ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+PROGRAMS = dict(
+    line.split(" = ") for line in SETUP["options.entry_points"]["console_scripts"].split("\n")[1:]
+)
+TINY = ["--config.model.depth=10", "--config.model.width=0.0625"]
+SHORT = {
+    "simclr-train": [
+        *TINY, "--config.train.batch_size=32", "--config.train.steps=2",
+        "--config.eval.batch_size=112", "--config.optim.warmup_epochs=0",
+        "--config.data.image_size=8", "--config.log.tensorboard=false",
+    ],
+    "simclr-verify": [*TINY, "--images_per_device=2"],
+    "simclr-plan": [
+        "--config.model.depth=18", "--config.model.width=0.0625", "--config.data.image_size=32",
+        "--host_views_per_second=1000",
+    ],
+    "simclr-convert": [],
+    "simclr-eval": [],
+    "python": ["--images=64", "--block_rows=32"],
+    "pytest": ["--collect-only", "-q", "-p", "no:cacheprovider"],
+}  # fmt: skip
+STATUS = {"--sabotage=local_bn": 1}  # The exit status of commands with such an argument, if not 0.
+
+
+def commands(page):
+    """The commands of a page, one a line, without those that install the package."""
+    found = []
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            found += [part.strip() for part in line.split("&&")]
+    return [command for command in found if command and not command.startswith("pip install")]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of photographs, a class a subfolder."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        path = folder / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (12, 10, 3), np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def authors(tmp_path_factory):
+    """A TF1 checkpoint of the authors' with a small network."""
+    model = SimCLR(depth=10, width=0.0625, stem="small", head_layers=3)
+    variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)), train=False)
+    prefix = str(tmp_path_factory.mktemp("authors") / "model.ckpt-40")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        saved = [
+            tf.compat.v1.get_variable(name, initializer=tf.constant(array))
+            for name, array in named(variables)["tf1"].items()
+        ]
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver(saved).save(session, prefix)
+    return prefix
+
+
+def missing(command):
+    """What this machine lacks for a command; None where nothing is."""
+    if "simclr-plan" in command and importlib.util.find_spec("libtpu") is None:
+        return "libtpu"
+    if "--format=torchvision" in command and importlib.util.find_spec("torch") is None:
+        return "torch"
+    name = re.search(r"(cifar10|imagenette224)", command)
+    data = Path(os.environ.get("TFDS_DATA_DIR", "nowhere"))
+    if name and "simclr-train" in command and not (data / name[1]).exists():
+        return name[1]
+    return None
+
+
+def status_of(words, monkeypatch):
+    """The exit status of a command of ours, run in this process; of others, in their own."""
+    if words[0] in PROGRAMS:
+        module, _, function = PROGRAMS[words[0]].partition(":")
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            getattr(importlib.import_module(module), function)()
+        return ended.value.code
+    settings = {k: v for k, _, v in (word.partition("=") for word in words) if k.isupper()}
+    rest = words[len(settings) :]
+    programs = {"python": [sys.executable], "pytest": [sys.executable, "-m", "pytest"]}
+    rest = [*programs.get(rest[0], rest[:1]), *rest[1:]]
+    return subprocess.run(rest, env={**os.environ, **settings}).returncode
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the commands run, and the commands that have run there."""
+    folder = tmp_path_factory.mktemp("manual")
+    for name in ("benchmarks", "launch", "tests", "setup.cfg"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder, set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_a_page_runs(page, folder, images, authors, monkeypatch):
+    place, done = folder
+    monkeypatch.chdir(place)
+    if importlib.util.find_spec("torch"):
+        simclr_torch = importlib.import_module("simclr_jax.weights.simclr_torch")
+        monkeypatch.setitem(simclr_torch.BLOCKS, 10, (False, (1, 1, 1, 1)))
+    lacking = []
+    for command in commands(page):
+        command = re.sub(r"configs/([\w/]+)\.py", r"\1", command)
+        words = shlex.split(command.replace("IMAGES", str(images)).replace("CHECKPOINT", authors))
+        run = next((word.partition("=")[2] for word in words if word.startswith("--run=")), ".")
+        lack = missing(command) or (not Path(run).exists() and f"the run in {run}")
+        if lack or command in done:
+            lacking += [lack] if lack else []
+            continue
+        program = next(word for word in words if not word.partition("=")[0].isupper())
+        short = SHORT.get(program, [])
+        if program == "launch/local.sh":  # Whose processes do not know the tests' network.
+            short = [flag.replace("depth=10", "depth=18") for flag in SHORT[words[2]]]
+        status = status_of([*words, *short], monkeypatch)
+        assert status == next((STATUS[word] for word in words if word in STATUS), 0), command
+        done.add(command)
+    print(f"{page.name}: not run for want of {', '.join(lacking) or 'nothing'}")
+    if "libtpu" in lacking and page.stem == "plans":
+        pytest.skip("needs the TPU compiler")
+
+
+def test_commands_are_of_this_project():
+    known = {*PROGRAMS, "python", "pytest"}
+    for page in PAGES:
+        for command in commands(page):
+            program = next(w for w in shlex.split(command) if not w.partition("=")[0].isupper())
+            assert program in known or (ROOT / program).is_file(), f"{page.name}: {command}"
+
+
+def test_extras_that_the_manual_names_exist():
+    extras = {*SETUP["options.extras_require"]}
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for names in re.findall(r"\.\[([\w,]+)\]", page.read_text()):
+            assert {*names.split(",")} <= extras, page.name
+
+
+def test_every_module_has_a_place_on_the_api_pages():
+    pages = "".join(page.read_text() for page in (ROOT / "docs/api").glob("*.md"))
+    documented = set(re.findall(r"automodule:: ([\w.]+)", pages))
+    package = ROOT / "simclr_jax"
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in package.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert modules <= documented
+
+
+def test_the_layout_in_the_manual_is_the_one_that_is_there():
+    design = (ROOT / "docs/design.md").read_text()
+    tree = design[design.index("simclr_jax/\n") : design.index("\nconfigs/ ")]
+    for path in (ROOT / "simclr_jax").rglob("*.py"):
+        if path.name != "__init__.py":
+            assert path.name in tree, path
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text()) <= 6000
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([\w./]+\.md)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
