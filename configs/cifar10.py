@@ -4,7 +4,7 @@ Command:  simclr-train --config=configs/cifar10.py --workdir=RUN
           simclr-train --config=configs/cifar10.py:recipe=small_batch --workdir=RUN
 Hardware: one GPU or TPU host for the whole 1000 epochs (time not measured yet). On 2 CPU cores a
           quarter of the width reaches 0.454 kNN top-1 in ten minutes on a fifth of the images;
-          the README has the command.
+          docs/results.md has the command.
 Result:   not measured yet (published: about 0.91 linear top-1 for ResNet-18). CIFAR's published
           numbers use the test split; choose models on a slice of train, such as
           --config.data.train_split='train[:90%]' --config.data.eval_split='train[90%:]'.
@@ -16,6 +16,14 @@ from simclr_jax.config import default
 
 
 def get_config(arguments: str | None = None) -> ConfigDict:
+    """The config of CIFAR-10.
+
+    Args:
+      arguments: 'recipe=authors' or 'recipe=small_batch'; None: that of the authors.
+
+    Raises:
+      ValueError: An argument is unknown.
+    """
     recipe = default.arguments(arguments, recipe="authors")["recipe"]
     if recipe not in ("authors", "small_batch"):
         raise ValueError(f"'recipe={recipe}': must be authors or small_batch")

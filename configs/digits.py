@@ -12,10 +12,11 @@ from simclr_jax.config import default
 
 
 def get_config() -> ConfigDict:
+    """The config of the digits."""
     c = default.get_config()
     c.data.update(name="digits", image_size=8, num_examples=1437, num_classes=10)
-    # Digits have no colour and no mirror images: crops that leave the digit legible, and
-    # intensity jitter, which is what brightness and contrast do to a grey image.
+    # Digits have no colour and no mirror images. These crops leave them legible, and the jitter's
+    # brightness and contrast change the intensity of a grey image.
     c.augment.update(ops=("crop", "jitter"), strength=1.0, crop_area=(0.36, 1.0))
     c.model.update(depth=18, width=0.25, head_layers=3, head_dim=64)
     c.loss.temperature = 0.5

@@ -16,12 +16,20 @@ from simclr_jax.config import default
 
 
 def get_config(arguments: str | None = None) -> ConfigDict:
+    """The config of ImageNet.
+
+    Args:
+      arguments: Some of depth, width, sk_ratio and epochs, such as 'depth=152,width=3'.
+
+    Raises:
+      ValueError: An argument is unknown, or has another type.
+    """
     given = default.arguments(arguments, depth=50, width=1.0, sk_ratio=0.0, epochs=100.0)
     c = default.get_config()
     c.data.update(
         name="imagenet2012", eval_split="validation", num_examples=1281167, num_classes=1000
     )
-    # Convolutions in bfloat16, as a TPU multiplies float32 anyway; half the memory and traffic.
+    # A TPU multiplies float32 in bfloat16 anyway; storing bfloat16 halves memory and traffic.
     c.model.update(
         depth=given["depth"],
         width=given["width"],

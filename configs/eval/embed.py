@@ -3,7 +3,7 @@
 Command:  simclr-eval --config=configs/eval/embed.py --run=RUN
           … --config.data.name=folder --config.data.dir=IMAGES
 Hardware: any; with all devices, at the speed of the encoder's forward pass.
-Result:   RUN/eval/embed/STEP/features.npz and features.parquet, a row an image.
+Result:   RUN/eval/embed/STEP/features.npz and features.parquet, with one row per image.
 """
 
 from ml_collections import ConfigDict
@@ -13,8 +13,9 @@ from simclr_jax.config import default_eval
 
 
 def get_config() -> ConfigDict:
+    """The config of an export of features."""
     c = default_eval.get_config("embed")
     c.embed = embed = ConfigDict()
-    embed.split = "all"  # train | eval | all (of both, nothing held out)
-    embed.dir = placeholder(str)  # where the files are written; None: beside the result
+    embed.split = "all"  # The split: 'train', 'eval', or 'all' (both, with no image held out).
+    embed.dir = placeholder(str)  # The folder of the files; None: that of the result.
     return c

@@ -3,7 +3,7 @@
 Command:  simclr-eval --config=configs/eval/linear.py --run=RUN
           … --config.linear.labels_per_class=10 --config.linear.draws=5    (few labels)
 Hardware: any; the features are computed once, with all devices, then cached in the run.
-Result:   the README has those of digits and CIFAR-10; ImageNet: not measured yet.
+Result:   docs/results.md has those of digits and CIFAR-10; ImageNet: not measured yet.
 """
 
 from ml_collections import ConfigDict
@@ -13,14 +13,19 @@ from simclr_jax.config import default_eval
 
 
 def get_config() -> ConfigDict:
+    """The config of the linear evaluation."""
     c = default_eval.get_config("linear")
     c.linear = linear = ConfigDict()
-    linear.lr = 0.1  # peak = lr · batch_size / 256
-    linear.batch_size = 512
-    linear.epochs = 100.0
-    linear.weight_decay = 0.0  # ImageNet: 1e-6, with batch_size 4096 and 90 epochs
-    linear.augment = False  # True: crop and flip the training images anew each epoch, uncached
-    linear.labels_per_class = placeholder(int)  # fit this many labels instead; None: all
-    linear.draws = 5  # random draws of labels
-    linear.c = 0.1  # inverse regularisation of the logistic regression on few labels
+    linear.lr = 0.1  # The base learning rate, above 0; the peak is lr · batch_size / 256.
+    linear.batch_size = 512  # The number of images of a global batch, at least 1.
+    linear.epochs = 100.0  # The length of the training in epochs, above 0.
+    # The coefficient of the weight decay, at least 0; ImageNet: 1e-6, with batch_size 4096 and 90
+    # epochs.
+    linear.weight_decay = 0.0
+    # Whether the training images are cropped and flipped anew in each epoch, without a cache.
+    linear.augment = False
+    # The number of labels of each class for a logistic regression; None: SGD on all labels.
+    linear.labels_per_class = placeholder(int)
+    linear.draws = 5  # The number of random draws of few labels, at least 1.
+    linear.c = 0.1  # The inverse regularisation of the logistic regression, above 0.
     return c

@@ -1,4 +1,4 @@
-"""Every key with its unit; the other configs start from these and change what they are about."""
+"""Every key of a training run: its default, its unit and what it may be."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ml_collections.config_dict import placeholder
 def get_config() -> ConfigDict:
     """The defaults: the paper's recipe where it has one (arXiv 2002.05709, section 2.2)."""
     c = ConfigDict()
-    c.seed = 0  # of the initialisation, the order and the augmentations; below 2³¹
+    c.seed = 0  # The seed of the initialisation, the order and the augmentations, below 2³¹.
     c.data = _data()
     c.augment = _augment()
     c.model = _model()
@@ -24,106 +24,143 @@ def get_config() -> ConfigDict:
 
 def _data() -> ConfigDict:
     c = ConfigDict()
-    c.name = placeholder(str)  # 'digits', 'folder', or a TFDS name such as 'cifar10'
-    c.dir = placeholder(str)  # the image folder, or TFDS's data_dir (None: TFDS_DATA_DIR)
-    c.train_split = "train"  # a TFDS split or slice; of a folder, a subfolder
-    c.eval_split = placeholder(str)  # None: test, else val or validation, else held_out
-    c.held_out = 0.1  # fraction of the training images held out where there is no such split
-    c.image_size = 224  # pixels, of the square views
-    c.num_examples = placeholder(int)  # in train_split; None: counted when it is opened
-    c.num_classes = placeholder(int)  # 0: unlabelled; None: as the data say
-    c.cache_bytes = 2 * 2**30  # TFRecord files up to this size together are held in memory
-    c.shuffle_block = 1  # neighbouring records kept together, for sequential storage; 1: exact
-    c.shuffle_window = 16  # blocks among whose records one epoch shuffles (shuffle_block > 1)
-    c.transfer_dtype = "uint8"  # uint8 (rounded to 1/255) | float32 (exact, 4x the bytes)
-    c.on_bad_image = "replace"  # replace (by the next readable one) | error
+    c.name = placeholder(str)  # The dataset: 'digits', 'folder', or a TFDS name such as 'cifar10'.
+    c.dir = placeholder(str)  # The image folder, or the data_dir of TFDS; None: TFDS_DATA_DIR.
+    c.train_split = "train"  # The training split: a TFDS split or slice; of a folder, a subfolder.
+    # The evaluation split; None: test, else val or validation, else held-out training images.
+    c.eval_split = placeholder(str)
+    # The fraction of the training images to hold out where there is no evaluation split, 0 to 1.
+    c.held_out = 0.1
+    c.image_size = 224  # The side of the square views in pixels, 8 to 4096.
+    c.num_examples = placeholder(int)  # The number of training images; None: counted at the start.
+    # The number of classes; 0: the images are used without labels; None: the number in the data.
+    c.num_classes = placeholder(int)
+    # The size in bytes up to which all TFRecord files of a split together are kept in memory.
+    c.cache_bytes = 2 * 2**30
+    # The number of neighbouring records that stay near each other in the order of an epoch, for
+    # storage that is fast in sequence, 1 to 2²⁰; 1: an exact shuffle.
+    c.shuffle_block = 1
+    # The number of blocks among whose records an epoch shuffles, 1 to 2²⁰; unused if the blocks
+    # have one record.
+    c.shuffle_window = 16
+    # The dtype in which images go to the devices: 'uint8' (rounded to 1/255) or 'float32' (exact,
+    # four times the bytes).
+    c.transfer_dtype = "uint8"
+    # What an unreadable image does: 'replace' (the next readable one takes its place) or 'error'.
+    c.on_bad_image = "replace"
     return c
 
 
 def _augment() -> ConfigDict:
     c = ConfigDict()
-    c.ops = ("crop", "flip", "jitter", "grey", "blur")  # any of these; applied in this order
-    c.strength = 1.0  # of jitter; 0 turns jitter and grey off
-    c.brightness = "v2"  # v2 (multiplies) | v1 (adds)
-    c.crop_area = (0.08, 1.0)  # smallest and largest fraction of the image
-    c.blur_on = "device"  # device (in the train step) | host (in tf.data)
+    # The augmentations, each at most once; they are applied in the order of this default.
+    c.ops = ("crop", "flip", "jitter", "grey", "blur")
+    c.strength = 1.0  # The strength of the colour jitter, 0 to 5; 0 turns jitter and grey off.
+    c.brightness = "v2"  # How the jitter changes the brightness: 'v2' (multiplies) or 'v1' (adds).
+    # The smallest and the largest area of a crop as fractions of the image's area, above 0 to 1.
+    c.crop_area = (0.08, 1.0)
+    c.blur_on = "device"  # Where views are blurred: 'device' (the train step) or 'host' (tf.data).
     return c
 
 
 def _model() -> ConfigDict:
     c = ConfigDict()
-    c.depth = 50  # 18 | 34 | 50 | 101 | 152 | 200
-    c.width = 1.0  # times 64 filters; fractions make small networks
-    c.sk_ratio = 0.0  # selective kernels, SimCLRv2: 0.0625; 0: none
-    c.se_ratio = 0.0  # squeeze-excite; 0: none
-    c.stem = "auto"  # small (3x3) | imagenet (7x7 and pooling) | auto (small up to 32 px)
-    c.dtype = "float32"  # of the convolutions: float32 | bfloat16
-    c.remat = "none"  # computed again, not kept, for gradients: none | block | stage
-    c.head = "nonlinear"  # none | linear | nonlinear
-    c.head_layers = 2  # of a nonlinear head; SimCLRv2: 3
-    c.head_dim = 128  # width of the projection
+    c.depth = 50  # The number of layers of the ResNet: 18, 34, 50, 101, 152 or 200.
+    c.width = 1.0  # The multiple of the ResNet's usual numbers of filters (64 first), 1/16 to 16.
+    c.sk_ratio = 0.0  # The ratio of selective kernels, 0 to 1; 0: none; SimCLRv2: 0.0625.
+    c.se_ratio = 0.0  # The ratio of squeeze-and-excitation, 0 to 1; 0: none.
+    # The first layers: 'small' (3x3), 'imagenet' (7x7 and pooling), or 'auto' (small up to 32 px).
+    c.stem = "auto"
+    c.dtype = "float32"  # The dtype of the convolutions: 'float32' or 'bfloat16'.
+    # The activations that are computed again for the gradients, to save memory: those of no part
+    # ('none'), of each residual block ('block') or of each stage ('stage').
+    c.remat = "none"
+    c.head = "nonlinear"  # The projection head: 'none', 'linear' or 'nonlinear'.
+    c.head_layers = 2  # The number of layers of a nonlinear projection head, 2 to 16; SimCLRv2: 3.
+    c.head_dim = 128  # The number of dimensions of the embedding, at least 1.
     return c
 
 
 def _loss() -> ConfigDict:
     c = ConfigDict()
-    c.name = "nt_xent"
-    c.temperature = 0.1
-    c.normalize = True  # compare cosine similarities
-    c.block_rows = placeholder(int)  # of 2B, at once on a device; None: what fits in 128 MiB
+    c.name = "nt_xent"  # The contrastive loss: 'nt_xent'.
+    c.temperature = 0.1  # The temperature τ that divides the logits, above 0.
+    c.normalize = True  # Whether embeddings are normalised: logits are cosine similarities over τ.
+    # The number of the 2B rows of logits that a device computes at a time, at least 2; None: as
+    # many as fit in 128 MiB.
+    c.block_rows = placeholder(int)
     return c
 
 
 def _optim() -> ConfigDict:
     c = ConfigDict()
-    c.name = "lars"  # lars | momentum | adam | adamw
-    c.lr = 0.3  # scaled by lr_scaling to the peak
-    c.lr_scaling = "linear"  # linear (lr·B/256) | sqrt (lr·√B) | none
-    c.weight_decay = 1e-6
-    c.warmup_epochs = 10.0
+    c.name = "lars"  # The optimizer: 'lars', 'momentum', 'adam' or 'adamw'.
+    c.lr = 0.3  # The base learning rate, at least 0; lr_scaling makes the peak of it.
+    # The peak learning rate for batch size B: 'linear' (lr·B/256), 'sqrt' (lr·√B) or 'none' (lr).
+    c.lr_scaling = "linear"
+    c.weight_decay = 1e-6  # The coefficient of the weight decay, at least 0.
+    c.warmup_epochs = 10.0  # The length of the linear warm-up in epochs, at least 0.
     return c
 
 
 def _train() -> ConfigDict:
     c = ConfigDict()
-    c.batch_size = 4096  # source images, over all devices
-    c.epochs = 100.0
-    c.steps = placeholder(int)  # overrides epochs; the schedule then ends at this step
-    c.microbatches = 1  # divides the batch to save memory; gradients stay the whole batch's
-    c.on_nonfinite = "stop"  # an update that is not finite: stop | skip
-    c.max_skipped_updates = 10  # before a run that skips stops after all
-    c.microbatch_norm = "per_microbatch"  # by own statistics | running (by moving averages)
+    c.batch_size = 4096  # The number of source images of a global batch, 2 to 2²⁰.
+    c.epochs = 100.0  # The length of the run in epochs, above 0.
+    # The length of the run and of its schedule in steps, in place of epochs; None: by epochs.
+    c.steps = placeholder(int)
+    # The number of microbatches of a batch, to save memory, at least 1; gradients stay those of
+    # the whole batch.
+    c.microbatches = 1
+    c.on_nonfinite = "stop"  # What an update that is not finite does to the run: 'stop' or 'skip'.
+    # The number of skipped updates after which one more ends the run, at least 1 ('skip' only).
+    c.max_skipped_updates = 10
+    # The batch-norm statistics of a microbatch: those of its images ('per_microbatch') or the
+    # moving averages ('running').
+    c.microbatch_norm = "per_microbatch"
     return c
 
 
 def _eval() -> ConfigDict:
     c = ConfigDict()
-    c.every_epochs = placeholder(float)  # None: every_steps, else only at the end
-    c.every_steps = placeholder(int)  # overrides every_epochs
-    c.batch_size = placeholder(int)  # images over all devices; None: train.batch_size
+    # The epochs between two evaluations, above 0; None: by every_steps, else only at the end.
+    c.every_epochs = placeholder(float)
+    c.every_steps = placeholder(int)  # The steps between two evaluations; overrides every_epochs.
+    c.batch_size = placeholder(int)  # The images of a global batch; None: train.batch_size.
     return c
 
 
 def _checkpoint() -> ConfigDict:
     c = ConfigDict()
-    c.every_epochs = FieldReference(1.0)  # None, and no every_steps: only at the end
-    c.every_steps = placeholder(int)  # overrides every_epochs
-    c.keep = 3  # latest ones; the best evaluated one is kept besides
+    # The epochs between two checkpoints, above 0; None: by every_steps, else only at the end.
+    c.every_epochs = FieldReference(1.0)
+    c.every_steps = placeholder(int)  # The steps between two checkpoints; overrides every_epochs.
+    c.keep = 3  # The number of latest checkpoints to keep, at least 1; the best is kept besides.
     return c
 
 
 def _log() -> ConfigDict:
     c = ConfigDict()
-    c.every_steps = 50
-    c.tensorboard = True
+    c.every_steps = 50  # The steps between two rows of metrics.jsonl, at least 1.
+    c.tensorboard = True  # Whether the rows are written for TensorBoard as well.
     return c
 
 
 def arguments(text: str | None, **defaults: Any) -> dict[str, Any]:
-    """Parses a config file's argument string, such as 'depth=50,width=2', by its defaults' types.
+    """Parses the arguments of a config file, by the types of their defaults.
+
+    >>> arguments("depth=101,width=2", depth=50, width=1.0)
+    {'depth': 101, 'width': 2.0}
+
+    Args:
+      text: The arguments, such as 'depth=50,width=2'; None or '': none.
+      **defaults: The value of each argument that the text does not have.
+
+    Returns:
+      The value of every argument by its name.
 
     Raises:
-      ValueError: an unknown name, or a value of another type.
+      ValueError: A name is unknown, or a value has another type.
     """
     values = dict(defaults)
     for part in filter(None, (text or "").split(",")):

@@ -1,23 +1,31 @@
-"""Keys of every evaluation: what to read, and which features."""
+"""The keys of every evaluation: the images to read, and the features to compute."""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
 def get_config(protocol: str) -> ConfigDict:
-    c = ConfigDict()
-    c.protocol = protocol
-    c.seed = 0  # of the classifier's initialisation, its order and the draws of labels
+    """The defaults of an evaluation.
 
-    # None: as in the run. With another data.name, its splits and dir are that dataset's own.
+    Args:
+      protocol: The name of the protocol, such as 'linear'.
+    """
+    c = ConfigDict()
+    c.protocol = protocol  # The protocol: 'linear', 'knn' or 'embed'.
+    # The seed of the classifier's initialisation, its order and the draws of labels, below 2³¹.
+    c.seed = 0
+
+    # With another data.name, a folder or split of None is the default of that dataset.
     c.data = data = ConfigDict()
-    data.name = placeholder(str)
-    data.dir = placeholder(str)
-    data.train_split = placeholder(str)
-    data.eval_split = placeholder(str)
-    data.image_size = placeholder(int)  # pixels
+    data.name = placeholder(str)  # The dataset, as in a training run; None: that of the run.
+    data.dir = placeholder(str)  # The image folder, or the data_dir of TFDS; None: as in the run.
+    data.train_split = placeholder(str)  # The training split; None: that of the run.
+    data.eval_split = placeholder(str)  # The evaluation split; None: that of the run.
+    data.image_size = placeholder(int)  # The side of the images in pixels; None: that of the run.
 
     c.features = features = ConfigDict()
-    features.layer = "h"  # pixels | h | headK (after layer K of the projection head) | z
-    features.batch_size = placeholder(int)  # images over all devices; None: 64 a device
+    # The layer: 'pixels', 'h' (the representation), 'headK' (after layer K of the projection head)
+    # or 'z' (the embedding).
+    features.layer = "h"
+    features.batch_size = placeholder(int)  # The images of a global batch; None: 64 a device.
     return c

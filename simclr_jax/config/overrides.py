@@ -1,4 +1,4 @@
-"""A config from the command line: a file, and the values that are given for some of its keys."""
+"""Loads a config from the command line: a file, and other values of some of its keys."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,9 @@ def load(argv: Sequence[str]) -> FrozenConfigDict:
     Args:
       argv: These flags alone, without the program's name. FILE is a path, or the name of a record
         that comes with the package.
+
+    Returns:
+      The config with the overrides.
 
     Raises:
       UserError: The file is missing or fails, a key is unknown, or a value has the wrong type.
@@ -39,7 +42,7 @@ def load(argv: Sequence[str]) -> FrozenConfigDict:
         config.lock()
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[-1]
-        if not isinstance(error, flags.Error):  # whose last line names the error it wraps
+        if not isinstance(error, flags.Error):  # absl names the error in its last line.
             reason = f"{type(error).__name__}: {reason}"
         raise UserError(f"--config={given[-1]}: {reason}") from error
     known = keys(config)
@@ -50,6 +53,7 @@ def load(argv: Sequence[str]) -> FrozenConfigDict:
 
 
 def _check_override(key: str, value: str, override: str, known: dict[str, Any], flag: str) -> None:
+    """Raises UserError where the key of an override is unknown or its value has another type."""
     name = key.removeprefix("config.")
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
@@ -65,6 +69,7 @@ def _check_override(key: str, value: str, override: str, known: dict[str, Any], 
 
 
 def _parse(argv: list[str]) -> ConfigDict:
+    """The config that ml_collections makes of --config and its overrides."""
     values = flags.FlagValues()
     argv = ["simclr", *argv]
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
@@ -76,12 +81,21 @@ def _parse(argv: list[str]) -> ConfigDict:
 
 
 def _split(arg: str) -> tuple[str, str]:
+    """The name and the value of --name=value."""
     flag, _, value = arg.lstrip("-").partition("=")
     return flag, value
 
 
 def keys(config: ConfigDict, prefix: str = "") -> dict[str, type]:
-    """Every leaf's dotted key and type."""
+    """The type of every value of a config by its dotted key.
+
+    >>> keys(ConfigDict({"seed": 0, "data": {"name": "digits"}}))
+    {'data.name': <class 'str'>, 'seed': <class 'int'>}
+
+    Args:
+      config: The config.
+      prefix: The text that goes before every key.
+    """
     found: dict[str, type] = {}
     for name in config:
         if isinstance(config[name], ConfigDict):
@@ -92,7 +106,11 @@ def keys(config: ConfigDict, prefix: str = "") -> dict[str, type]:
 
 
 def get(config: ConfigDict, key: str) -> Any:
-    """The value of a dotted key; None where the config has no such key."""
+    """The value of a dotted key such as 'data.name'; None where the config has no such key.
+
+    >>> get(ConfigDict({"data": {"name": "digits"}}), "data.name")
+    'digits'
+    """
     value: Any = config
     for part in key.split("."):
         if part not in value:
@@ -104,9 +122,15 @@ def get(config: ConfigDict, key: str) -> Any:
 def changed(config: ConfigDict, values: Mapping[str, Any]) -> FrozenConfigDict:
     """A copy of a config with other values of some keys, of any type.
 
+    >>> changed(ConfigDict({"data": {"num_classes": None}}), {"data.num_classes": 10}).to_dict()
+    {'data': {'num_classes': 10}}
+
     Args:
       config: The config, which stays as it is.
-      values: The values by dotted key, such as {"data.num_classes": 10}.
+      values: The new values by dotted key.
+
+    Returns:
+      The copy.
     """
     copy = ConfigDict(config.to_dict())
     with copy.ignore_type():

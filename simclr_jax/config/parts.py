@@ -1,4 +1,4 @@
-"""A config's parts: the one place that turns keys into the model, optimizer and data they name."""
+"""The parts of a run, made from the keys of its config: the data, the network, the step, …"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ from simclr_jax.step import train_step
 
 Step = Callable[..., tuple[TrainState, Metrics]]
 
-BLOCK_BYTES = 2**27  # of a block of float32 logits that nobody sized, on a device
+BLOCK_BYTES = 2**27  # The bytes of a device's block of logits where loss.block_rows is None.
 
 
 def open_split(config: ConfigDict, which: str) -> Readable:
-    """Opens what the config trains on ('train') or evaluates on ('eval')."""
+    """Opens the split that the config trains on ('train') or evaluates on ('eval')."""
     source = splits.open_split(
         which, _splits(config), seed=config.seed, held_out=config.data.held_out
     )
@@ -41,10 +41,10 @@ def open_split(config: ConfigDict, which: str) -> Readable:
 
 
 def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
-    """Opens what the config trains on, and what it evaluates on.
+    """Opens the split that the config trains on, and the one that it evaluates on.
 
     Raises:
-      UserError: There are fewer images than a batch has, or the splits have other classes.
+      UserError: There are fewer images than in a batch, or the splits differ in their classes.
     """
     train = open_split(config, "train")
     if len(train) < config.train.batch_size:
@@ -64,7 +64,7 @@ def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
 
 
 def with_counts(config: FrozenConfigDict, train: Readable) -> FrozenConfigDict:
-    """The config with what only the data know: the numbers of images and of classes.
+    """The config with the numbers of training images and of classes, counted in the data.
 
     Raises:
       UserError: The run would have too many steps.
@@ -77,7 +77,7 @@ def with_counts(config: FrozenConfigDict, train: Readable) -> FrozenConfigDict:
 
 
 def open_all(config: ConfigDict) -> dict[str, Readable]:
-    """Opens both splits, nothing held out: 'train', and 'eval' where there is such a split."""
+    """Opens 'train', with no image held out, and 'eval' where there is such a split."""
     dataset = _splits(config)
     opened = {"train": dataset.train(), "eval": dataset.eval()}
     return {
@@ -97,12 +97,12 @@ def _splits(config: ConfigDict) -> splits.Splits:
 
 
 def _readable(config: ConfigDict, source: Source) -> Readable:
-    labelled = config.data.num_classes != 0  # 0 asks for unlabelled training
+    labelled = config.data.num_classes != 0  # With 0 the images are used without labels.
     return Readable(source, on_bad_image=config.data.on_bad_image, labelled=labelled)
 
 
 def model(config: ConfigDict) -> SimCLR:
-    """The network; data.num_classes must be known."""
+    """The network of a config, whose data.num_classes must be known."""
     m = config.model
     return SimCLR(
         depth=m.depth,
@@ -124,9 +124,10 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
     """The contrastive loss of two views' embeddings.
 
     Args:
-      config: of the run.
-      images: to be compared.
-      mesh: on which rows are split, each device comparing its own with all; None: on one device.
+      config: The config of the run.
+      images: The number N of images that are compared.
+      mesh: The mesh over which the rows are split; each device compares its rows with all. None:
+        one device.
     """
     devices = 1 if mesh is None else mesh.size
     own = images // devices
@@ -142,7 +143,7 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Durations in steps, and the learning rate by step."""
+    """The number of warm-up steps and of all steps of a run, and the learning rate by step."""
 
     warmup_steps: int
     total_steps: int
@@ -150,7 +151,7 @@ class Schedule:
 
 
 def schedule(config: ConfigDict) -> Schedule:
-    """The run's schedule; data.num_examples must be known."""
+    """The schedule of a config, whose data.num_examples must be known."""
     batch_size = config.train.batch_size
     warmup, total = optim.step_counts(
         num_examples=config.data.num_examples,
@@ -164,24 +165,24 @@ def schedule(config: ConfigDict) -> Schedule:
 
 
 def optimizer(config: ConfigDict, learning_rate: optax.Schedule) -> optim.Optimizer:
-    """The optimizer over that learning rate."""
+    """The optimizer of a config, with a learning rate by step."""
     return optim.optimizer(config.optim.name, learning_rate, weight_decay=config.optim.weight_decay)
 
 
 def blur_radius(config: ConfigDict) -> int:
-    """Pixels of the blur that the step has to apply; 0 where it has none."""
+    """The radius in pixels of the blur that the train step applies; 0: it does not blur."""
     here = "blur" in config.augment.ops and config.augment.blur_on == "device"
     return blur_taps(config.data.image_size) // 2 if here else 0
 
 
 def objective(config: ConfigDict, mesh: Mesh) -> Contrastive:
-    """What the run minimises over a global batch on the mesh."""
+    """The objective that a run minimises, over a global batch on the mesh."""
     images = config.train.batch_size
     return Contrastive(model(config), loss(config, images, mesh), blur_radius(config))
 
 
 def step(config: ConfigDict, objective: Contrastive, optimizer: optim.Optimizer) -> Step:
-    """`train_step`, in as many microbatches as the config says."""
+    """The train step (see `train_step`) in the config's number of microbatches."""
     count = config.train.microbatches
     return partial(
         train_step,
@@ -192,7 +193,7 @@ def step(config: ConfigDict, objective: Contrastive, optimizer: optim.Optimizer)
 
 
 def jitted(step: Step, mesh: Mesh) -> jax.stages.Wrapped:
-    """A step to be compiled for the mesh on its first call; donates the state."""
+    """The train step, compiled for the mesh on its first call; it donates the state."""
     return jax.jit(
         step,
         donate_argnums=0,
@@ -203,7 +204,10 @@ def jitted(step: Step, mesh: Mesh) -> jax.stages.Wrapped:
 
 @dataclass(frozen=True)
 class Intervals:
-    """When a run evaluates, saves, logs and ends, in steps.
+    """The steps at which a run evaluates, saves, logs and ends.
+
+    >>> [step for step in range(8) if Intervals(7, evaluate=None, save=3, log=1).saves(step)]
+    [0, 3, 6, 7]
 
     Attributes:
       total: The last step.
@@ -234,7 +238,7 @@ class Intervals:
 
 
 def intervals(config: ConfigDict) -> Intervals:
-    """The run's intervals; data.num_examples must be known."""
+    """The intervals of a config, whose data.num_examples must be known."""
 
     def steps(section: ConfigDict) -> int | None:
         if section.every_steps is not None:
@@ -254,16 +258,16 @@ def intervals(config: ConfigDict) -> Intervals:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a config names, each built once.
+    """The parts of a training run, each built once.
 
     Attributes:
-      mesh: The devices.
-      schedule: The durations in steps, and the learning rate.
-      intervals: When to evaluate, save, log and end.
-      objective: What a step minimises, with the network.
-      optimizer: The optimizer over the schedule.
-      step: The train step, compiled on its first call; it consumes the state that it is given.
-      initial: The state before the first update, as a function without arguments.
+      mesh: The mesh of the devices.
+      schedule: The numbers of steps, and the learning rate by step.
+      intervals: The steps at which the run evaluates, saves, logs and ends.
+      objective: The objective that a step minimises, with the network.
+      optimizer: The optimizer with the learning rate of the schedule.
+      step: The train step, compiled on its first call; it donates its state.
+      initial: A function without arguments that makes the state before the first update.
     """
 
     mesh: Mesh
@@ -280,7 +284,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Parts:
 
     Args:
       config: The config of the run; data.num_examples and data.num_classes must be known.
-      mesh: The devices that it runs on.
+      mesh: The mesh of the devices that it runs on.
     """
     durations, minimised = schedule(config), objective(config, mesh)
     tuned = optimizer(config, durations.learning_rate)
@@ -296,7 +300,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Parts:
 
 
 def order(config: ConfigDict, examples: int, batch_size: int | None = None) -> Order:
-    """Which of `examples` comes when, in batches of batch_size (None: train.batch_size)."""
+    """The order of `examples` images in batches of batch_size (None: train.batch_size)."""
     return Order(
         examples,
         batch_size or config.train.batch_size,
@@ -307,7 +311,7 @@ def order(config: ConfigDict, examples: int, batch_size: int | None = None) -> O
 
 
 def views(config: ConfigDict) -> Views:
-    """How the two views of an image are made."""
+    """The settings of the two augmented views of an image."""
     return Views(
         size=config.data.image_size,
         count=2,
@@ -328,7 +332,7 @@ def train_batches(
     stop_step: int,
     batch_size: int | None = None,
 ) -> pipeline.Batches:
-    """Two views of each image, as `pipeline.train_batches`, by the config's keys."""
+    """The batches of two views of each image; see `pipeline.train_batches` for the arguments."""
     return pipeline.train_batches(
         source,
         order(config, len(source), batch_size),

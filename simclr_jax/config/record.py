@@ -1,4 +1,4 @@
-"""What a run is made of, as config.json and every checkpoint keep it."""
+"""The description of a run in its config.json and in every checkpoint."""
 
 import json
 import platform
@@ -14,7 +14,16 @@ from simclr_jax.store import files
 
 
 def describe(config: ConfigDict, *, device: str, devices: int) -> dict[str, Any]:
-    """What a run is made of: its config, package versions and hardware, as JSON."""
+    """The description of a run: its config, package versions and hardware, as JSON.
+
+    Args:
+      config: The config of the run.
+      device: The kind of its devices, such as 'TPU v4'.
+      devices: The number of its devices.
+
+    Returns:
+      "config", "versions" (by package), "device" and "devices".
+    """
     packages = ("simclr_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     versions = {name: metadata.version(name) for name in packages}
     for name in ("tensorflow", "tensorflow-cpu"):
@@ -31,22 +40,31 @@ def describe(config: ConfigDict, *, device: str, devices: int) -> dict[str, Any]
 
 
 def read(workdir: epath.Path) -> dict[str, Any]:
-    """What `write` wrote in a run's folder. Raises UserError where that is not what is there."""
+    """The description in the config.json of a run's folder.
+
+    Raises:
+      UserError: The file is not the description of a run.
+    """
     path = workdir / "config.json"
     try:
         described = json.loads(path.read_text())
         config = from_json(described)
         for section in ("data", "model", "train"):
-            config[section]  # KeyError
+            config[section]  # Raises KeyError where it is missing.
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged, not the description of a run ({error})") from error
     return described
 
 
 def from_json(described: dict[str, Any]) -> FrozenConfigDict:
-    """The config in what `describe` wrote; sequences become tuples, as they were.
+    """The config in a description; its lists, JSON's form of tuples, become tuples again.
 
-    Keys that are newer than the run take their defaults, which leave everything as it was.
+    >>> from_json({"config": {"augment": {"ops": ["crop", "flip"]}}}).augment.ops
+    ('crop', 'flip')
+
+    Args:
+      described: The description, of which only "config" is read. Keys that are newer than the run
+        take their defaults, which compute what the run computed.
     """
     newest, stored = default.get_config().to_dict(), _with_tuples(described["config"])
     for section, values in newest.items():
@@ -62,5 +80,5 @@ def _with_tuples(value: Any) -> Any:
 
 
 def write(workdir: epath.Path, described: dict[str, Any]) -> None:
-    """Writes WORKDIR/config.json."""
+    """Writes the description of a run to config.json in its folder."""
     files.write(workdir / "config.json", (json.dumps(described, indent=2) + "\n").encode())

@@ -1,4 +1,4 @@
-"""What every config key may be: one row a key, and the keys that constrain each other.
+"""The values that each config key may have, and the keys that constrain each other.
 
 Every error names the key, its value and what is allowed, before anything expensive starts.
 """
@@ -18,18 +18,18 @@ from simclr_jax.models.heads import HEADS
 from simclr_jax.models.resnet import BLOCKS, REMAT, STEMS, stem_for
 from simclr_jax.optim import OPTIMIZERS
 
-FREE, FIXED, ASK = "free", "fixed", "ask"  # What a continued run may do with a key.
+FREE, FIXED, ASK = "free", "fixed", "ask"  # The values of Rule.on_resume.
 
 
 class Rule(NamedTuple):
-    """The row of a key.
+    """The rule for the values of a key.
 
     Attributes:
-      holds: Whether a value is allowed; None is not asked about.
-      allowed: What is allowed, to follow "must be".
-      on_resume: What a continued run may do with the key. FREE: take another value, which changes
-        nothing that is computed. FIXED: nothing, for the network, what the optimizer keeps, or
-        which image comes when depends on it. ASK: take another value if the user says so.
+      holds: A function that says whether a value is allowed; it is not asked about None.
+      allowed: The allowed values in words that follow "must be".
+      on_resume: Whether a continued run may have another value. FREE: yes, for it changes nothing
+        that is computed. FIXED: no, for the network, the optimizer's state or the order of the
+        images depends on it. ASK: yes, with --allow_config_change.
     """
 
     holds: Callable[[Any], bool]
@@ -38,7 +38,11 @@ class Rule(NamedTuple):
 
 
 def one_of(*allowed: Any, on_resume: str = FREE) -> Rule:
-    """Any of these values."""
+    """The rule that a value is one of `allowed`.
+
+    >>> one_of("device", "host").allowed
+    'one of device, host'
+    """
     text = f"one of {', '.join(map(str, allowed))}"
     return Rule(lambda value: value in allowed, text, on_resume)
 
@@ -46,7 +50,11 @@ def one_of(*allowed: Any, on_resume: str = FREE) -> Rule:
 def number(
     low: float, high: float = math.inf, *, above: bool = False, on_resume: str = FREE
 ) -> Rule:
-    """A finite number from `low` (or, with `above`, above it) to `high`."""
+    """The rule that a value is a finite number from `low` (with `above`: above it) to `high`.
+
+    >>> number(0, 5, above=True).holds(0)
+    False
+    """
     text = f"{'above' if above else 'at least'} {low}"
     if high < math.inf:
         text = f"{text} and at most {high}"
@@ -58,25 +66,31 @@ def number(
 
 
 def anything(allowed: str, on_resume: str = FREE) -> Rule:
-    """Any value of the key's type; what is not there is found when it is opened."""
+    """The rule that a value has the key's type; whether it exists is found when it is opened.
+
+    Args:
+      allowed: The allowed values in words.
+      on_resume: See `Rule`.
+    """
     return Rule(lambda value: True, allowed, on_resume)
 
 
 def above(low: float, on_resume: str = FREE) -> Rule:
-    """A finite number above `low`."""
+    """The rule that a value is a finite number above `low`."""
     return number(low, above=True, on_resume=on_resume)
 
 
 def at_least(low: float, on_resume: str = FREE) -> Rule:
-    """A finite number from `low` on."""
+    """The rule that a value is a finite number from `low` on."""
     return number(low, on_resume=on_resume)
 
 
 def _is_area(value: Any) -> bool:
+    """Whether a value is the smallest and the largest fraction of an area."""
     return len(value) == 2 and 0 < value[0] <= value[1] <= 1
 
 
-# The keys of a training run, in the order of the defaults.
+# The rules of a training run's keys, in the order of the defaults.
 RUN: dict[str, Rule] = {
     "seed": number(0, 2**31 - 1, on_resume=FIXED),
     "data.name": Rule(bool, "a TFDS name, 'folder' or 'digits'", FIXED),
@@ -139,7 +153,7 @@ RUN: dict[str, Rule] = {
     "log.tensorboard": anything("true or false"),
 }
 
-# The keys that every evaluation has; a protocol's file has those of its section.
+# The rules of the keys that every evaluation has. Each protocol's module adds its section's.
 EVALUATION: dict[str, Rule] = {
     "protocol": anything("the name of a protocol"),
     "seed": RUN["seed"],
@@ -157,20 +171,29 @@ EVALUATION: dict[str, Rule] = {
 
 
 def wrong(key: str, value: Any, allowed: str) -> UserError:
-    """The error for a value: names the key, the value, and what is allowed."""
+    """The error for a value that is not allowed.
+
+    >>> print(wrong("checkpoint.keep", 0, "at least 1"))
+    config.checkpoint.keep=0: must be at least 1
+
+    Args:
+      key: The dotted key.
+      value: The value.
+      allowed: The allowed values in words.
+    """
     return UserError(f"config.{key}={value!r}: must be {allowed}")
 
 
 def check(config: ConfigDict, rules: Mapping[str, Rule], *, devices: int) -> None:
-    """Checks every key by itself.
+    """Checks the value of each key, and that batches can be split over the devices.
 
     Args:
       config: The config of a training run or an evaluation.
-      rules: The rows of its keys.
-      devices: The number of devices that batches are split over.
+      rules: The rules by dotted key; a key without one, or with the value None, is not checked.
+      devices: The number of devices.
 
     Raises:
-      UserError: A value is not allowed; the line names the key, the value and what is.
+      UserError: A value is not allowed; the message names the key, the value and what is allowed.
     """
     for key in keys(config):
         value = get(config, key)
@@ -188,12 +211,20 @@ def check(config: ConfigDict, rules: Mapping[str, Rule], *, devices: int) -> Non
 def _holds(rule: Rule, value: Any) -> bool:
     try:
         return bool(rule.holds(value))
-    except (TypeError, ValueError, OverflowError):  # A tuple of something else, a huge integer.
+    except (TypeError, ValueError, OverflowError):  # Of a tuple of other types, or a huge integer.
         return False
 
 
 def check_run(config: ConfigDict, *, devices: int) -> None:
-    """`check`, then the keys of a training run that constrain each other."""
+    """Checks the config of a training run: each key, then those that constrain each other.
+
+    Args:
+      config: The config.
+      devices: The number of devices.
+
+    Raises:
+      UserError: A key is missing, or a value is not allowed.
+    """
     missing = RUN.keys() - keys(config).keys()
     if missing:
         raise UserError(
@@ -218,16 +249,19 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
 def check_same_run(
     config: ConfigDict, stored: ConfigDict, workdir: str, *, allow_change: bool = False
 ) -> list[str]:
-    """The keys in which `config` differs from the run that `stored` describes.
+    """Checks that a config may continue a run.
 
     Args:
-      config: The config to go on with.
+      config: The config to continue with.
       stored: The config of the run so far.
-      workdir: The folder of the run.
-      allow_change: Whether keys that may change if the user says so have another value.
+      workdir: The folder of the run, for the message.
+      allow_change: Whether keys with the rule ASK may have another value.
+
+    Returns:
+      The dotted keys, sorted, whose values differ and matter to what is computed.
 
     Raises:
-      UserError: It would not continue that run.
+      UserError: The values differ in a key with the rule FIXED, or ASK without `allow_change`.
     """
     changed = [
         key
@@ -255,5 +289,5 @@ def check_same_run(
 
 
 def _on_resume(key: str) -> str:
-    """What a continued run may do with a key; with one that the user added, what they say."""
+    """The `Rule.on_resume` of a key; ASK for a key that the user added to the config."""
     return RUN[key].on_resume if key in RUN else ASK

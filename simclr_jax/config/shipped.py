@@ -8,19 +8,22 @@ _INSTALLED = "share/simclr_jax/configs"
 
 
 def find(name: str) -> Path | None:
-    """The file of a record.
+    """The file of an experiment record.
+
+    >>> find("digits") == find("configs/digits.py")
+    True
 
     Args:
-      name: 'digits', 'eval/linear', or as a path in the repository: 'configs/digits.py'.
+      name: The name, such as 'eval/linear', or the path in the repository, 'configs/digits.py'.
 
     Returns:
-      Its path, in the checkout or where the package was installed; None: there is no such record.
+      The path, in the checkout or where the package is installed; None: there is no such record.
     """
     return records().get(name.removeprefix("configs/").removesuffix(".py"))
 
 
 def records() -> dict[str, Path]:
-    """Every record's file by its name."""
+    """The file of every experiment record by its name, sorted."""
     if (_CHECKOUT / "pyproject.toml").is_file():
         folder = _CHECKOUT / "configs"
         found = {path.relative_to(folder): path for path in folder.rglob("*.py")}
