@@ -1,4 +1,4 @@
-"""What every binary's command line has in common: flags, help, and the exit status."""
+"""The command line that all binaries share: flags, help, error messages and exit status."""
 
 import contextlib
 import logging
@@ -24,7 +24,7 @@ from simclr_jax.errors import (
     one_line,
 )
 
-USER_ERROR = 2
+USER_ERROR = 2  # The exit status of an error in the user's input.
 _STATUS = {
     FileError: USER_ERROR,
     DifferenceError: 1,
@@ -33,7 +33,8 @@ _STATUS = {
     HostError: 3,
     PreemptedError: PREEMPTED,
 }
-# The line for an argument that cannot be used, by what the functions below config/ call it.
+# The message for an argument that cannot be used, by its name in the library: the library knows no
+# flags and no config keys.
 _LINES = {
     "name": "config.data.name={value!r}: {reason}",
     "directory": "config.data.dir={value!r}: {reason}",
@@ -50,7 +51,8 @@ _LINES = {
     "format": "--format={value}: {reason}",
     "process_id": "--process_id={value}: {reason}",
 }
-_OTHER_KIND = (IsADirectoryError, NotADirectoryError, FileExistsError)  # than what belongs there
+# A file where a folder belongs, or a folder where a file belongs.
+_MISPLACED = (IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
 def run(
@@ -62,19 +64,25 @@ def run(
     takes_config: bool = True,
     joins: bool = True,
 ) -> int:
-    """Parses flags and the config, calls main(values, config), and returns the exit status.
+    """Parses the flags and the config, calls main(values, config), and returns the exit status.
 
     Args:
-      main: the binary's work; without a config it is called as main(values).
-      doc: its module's docstring, printed by --help.
-      define: defines the binary's own flags, beside --config.
-      argv: the command line without the program's name (default: sys.argv's).
-      takes_config: whether the binary has --config.
-      joins: whether it works together with the same command's other processes.
+      main: The work of the binary; without a config it is called as main(values).
+      doc: The docstring of the binary's module, which --help prints.
+      define: The function that defines the binary's flags, besides --config.
+      argv: The command line without the program's name; None: that of the process.
+      takes_config: Whether the binary has --config.
+      joins: Whether several processes of the binary can work together.
+
+    Returns:
+      0, or the status of the error whose message was printed.
+
+    Raises:
+      Exception: Any error that is a bug, not the user's or the environment's.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # was closed before the process began
+        if getattr(sys, name) is None:  # It was closed before the process began.
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     log = logging.getLogger("simclr_jax")
     log.handlers, log.propagate = [logging.StreamHandler(sys.stderr)], False
@@ -139,33 +147,38 @@ def _check_processes(coordinator: str | None, count: int | None, own: int | None
 
 
 def named(error: ArgumentError) -> UserError:
-    """The line that names the key or the flag of an argument, its value, and what is allowed."""
+    """The error for the user that names the key or the flag behind an argument of the library.
+
+    >>> print(named(ArgumentError("train_split", "tain", "has no such split")))
+    config.data.train_split='tain': has no such split
+    """
     line = _LINES.get(error.argument, f"{error.argument}={{value!r}}: {{reason}}")
     return UserError(line.format(value=error.value, reason=error.reason))
 
 
 def _explained(error: Exception) -> Exception:
-    """The error, or what it comes from outside our code."""
+    """The error in the user's terms, or the failure of the environment that caused it."""
     if type(error) in _STATUS:
         return error
     if isinstance(error, ArgumentError):
         return named(error)
-    if isinstance(error, _OTHER_KIND) and error.filename:
-        place = error.filename2 or error.filename  # The second one is a rename's target.
+    if isinstance(error, _MISPLACED) and error.filename:
+        place = error.filename2 or error.filename  # A rename has its target in filename2.
         return UserError(f"{place}: {error.strerror}; move it away")
     found = as_host_error(error)
     return processes.as_lost(error) if found is error else found  # type: ignore[return-value]
 
 
 def _status_of(error: Exception, *, joined: bool) -> int:
-    """Prints an error of the user's or the environment's and returns its status; raises a bug."""
+    """Prints an error of the user or the environment and returns its status; raises a bug."""
     status = _STATUS.get(type(error), 1)
     expected = type(error) in _STATUS
     if expected:
-        with contextlib.suppress(OSError):  # a terminal that is gone
+        with contextlib.suppress(OSError):  # The terminal may be gone.
             print(one_line(error), file=sys.stderr)
     if joined and processes.several():
-        if status == PREEMPTED:  # all of them are: the first to go must not look lost to the last
+        if status == PREEMPTED:
+            # All processes are preempted. They wait, or the first to leave would look lost.
             with contextlib.suppress(Exception):
                 processes.all_have(True)
         processes.leave(status, None if expected else error)
@@ -175,7 +188,10 @@ def _status_of(error: Exception, *, joined: bool) -> int:
 
 
 def _divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(--config and its overrides, everything else); '--flag value' becomes '--flag=value'."""
+    """Divides a command line into --config with its overrides, and everything else.
+
+    '--flag value' becomes '--flag=value'.
+    """
     joined: list[str] = []
     for arg in argv:
         if joined and not arg.startswith("-") and "=" not in joined[-1]:
@@ -187,6 +203,7 @@ def _divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _parse(values: flags.FlagValues, argv: list[str]) -> None:
+    """Parses flags; raises UserError where one is unknown or an argument is no flag."""
     try:
         rest = values(["simclr", *argv])
     except flags.Error as error:
@@ -196,6 +213,7 @@ def _parse(values: flags.FlagValues, argv: list[str]) -> None:
 
 
 def _help(values: flags.FlagValues, takes_config: bool) -> str:
+    """The list of the flags that --help prints."""
     lines = ["Flags:"]
     if takes_config:
         lines.append("  --config=FILE[:ARGUMENTS]  required; override with --config.KEY=VALUE")

@@ -32,7 +32,8 @@ from simclr_jax.weights.authors import from_reference
 
 __all__ = ["from_reference", "main"]
 
-CHECKED_IMAGES = 3
+CHECKED_IMAGES = 3  # The number of random images on which an export is checked.
+# The preprocessing that about.json describes.
 PREPROCESSING = (
     "centre crop of 87.5 % of the shorter side (none for images of up to 32 px), bicubic resize to "
     "image_size, RGB floats in [0, 1]; no mean or standard deviation taken off"
@@ -40,7 +41,11 @@ PREPROCESSING = (
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of simclr-convert."""
+    """Runs simclr-convert and exits with its status.
+
+    Args:
+      argv: The command line without the program's name; None: that of the process.
+    """
     command, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     if command in COMMANDS:
         define, work = COMMANDS[command]
@@ -56,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def define_import(values: flags.FlagValues) -> None:
+    """Defines the flags of simclr-convert import in `values`."""
     flags.DEFINE_string("from", None, "required; the checkpoint or SavedModel", flag_values=values)
     flags.DEFINE_string("to", None, "required; the new run's folder", flag_values=values)
     flags.DEFINE_integer(
@@ -69,7 +75,14 @@ def define_import(values: flags.FlagValues) -> None:
 
 
 def import_weights(values: flags.FlagValues) -> None:
-    """Makes a run of the authors' weights."""
+    """Makes a run of the authors' weights.
+
+    Args:
+      values: The flags of `define_import`.
+
+    Raises:
+      UserError: A flag or the checkpoint is at fault, or the run's folder is not empty.
+    """
     for flag in ("from", "to"):
         if not values[flag].value:
             raise UserError(f"--{flag}: required")
@@ -78,8 +91,8 @@ def import_weights(values: flags.FlagValues) -> None:
     root = root if "://" in to else root.resolve()
     checkpoint.check_path(root, argument="to")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        held = "a run" if (root / "config.json").exists() else "something"
-        raise UserError(f"--to={to}: holds {held} already; give a new or an empty folder")
+        content = "a run" if (root / "config.json").exists() else "something"
+        raise UserError(f"--to={to}: holds {content} already; give a new or an empty folder")
     checkpoint.quiet()
     variables, step = tf_files.read(os.path.expanduser(origin))
     try:
@@ -115,6 +128,7 @@ def import_weights(values: flags.FlagValues) -> None:
 
 
 def define_export(values: flags.FlagValues) -> None:
+    """Defines the flags of simclr-convert export in `values`."""
     flags.DEFINE_string("run", None, "required; the run's folder", flag_values=values)
     flags.DEFINE_integer("step", None, "of the checkpoint; the newest one", flag_values=values)
     flags.DEFINE_string(
@@ -125,7 +139,15 @@ def define_export(values: flags.FlagValues) -> None:
 
 
 def export_weights(values: flags.FlagValues) -> None:
-    """Writes a run's network in another framework's form, and checks it there."""
+    """Writes a run's network in the format of another framework, and checks it there.
+
+    Args:
+      values: The flags of `define_export`.
+
+    Raises:
+      UserError: A flag is at fault, or there is no such run or checkpoint.
+      DifferenceError: The outputs of the export differ from ours; nothing is written.
+    """
     root, writer = open_run(values.run), exports.FORMATS.get(values.format)
     if writer is None:
         raise UserError(f"--format={values.format}: must be one of {', '.join(exports.FORMATS)}")
@@ -156,10 +178,19 @@ def export_weights(values: flags.FlagValues) -> None:
 def fill(
     network: Network, folder: Path, name: str, writer: Callable[..., exports.Outputs]
 ) -> dict[str, Any]:
-    """Fills `folder`, checks it, and writes about.json: what the network takes and returns.
+    """Writes an export, checks it, and describes its inputs and outputs in about.json.
+
+    Args:
+      network: The network.
+      folder: The folder that the export is written to.
+      name: The name of the format.
+      writer: The function that writes the format and returns its outputs for the check.
+
+    Returns:
+      The content of about.json.
 
     Raises:
-      DifferenceError: the export's outputs differ from ours.
+      DifferenceError: The outputs of the export differ from ours.
     """
     config, model = network.config, network.model.clone(dtype=jnp.float32)
     size = config.data.image_size
@@ -190,6 +221,7 @@ def fill(
     return about
 
 
+# The function that defines the flags and the one that does the work, by command.
 COMMANDS: dict[str, tuple[Callable[[flags.FlagValues], None], Callable[..., None]]] = {
     "import": (define_import, import_weights),
     "export": (define_export, export_weights),

@@ -24,10 +24,11 @@ from simclr_jax.evals.task import Protocol, Task, with_data
 from simclr_jax.run.network import Network, find_step, open_run
 from simclr_jax.store import checkpoint, files
 
-POLL_SECONDS = 5.0
+POLL_SECONDS = 5.0  # The seconds between two looks for new checkpoints with --watch.
 
 
 def define(values: flags.FlagValues) -> None:
+    """Defines the flags of simclr-eval, besides --config, in `values`."""
     flags.DEFINE_string("run", None, "required; the run's folder", flag_values=values)
     flags.DEFINE_integer("step", None, "of the checkpoint; the newest one", flag_values=values)
     flags.DEFINE_boolean(
@@ -39,7 +40,11 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of simclr-eval."""
+    """Runs simclr-eval and exits with its status.
+
+    Args:
+      argv: The command line without the program's name; None: that of the process.
+    """
 
     def work(values: flags.FlagValues, config: ConfigDict) -> None:
         evaluate(
@@ -56,7 +61,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 def evaluate(
     config: ConfigDict, run: str | None, *, step: int | None, untrained: bool, watch: bool
 ) -> None:
-    """Evaluates one checkpoint, the untrained network, or each checkpoint as it comes."""
+    """Evaluates one checkpoint, the untrained network, or each checkpoint as it comes.
+
+    Args:
+      config: The config of the evaluation.
+      run: The folder of the run.
+      step: The step of the checkpoint; None: the newest one.
+      untrained: Whether to evaluate the network as initialised instead.
+      watch: Whether to evaluate each new checkpoint until the run ends.
+
+    Raises:
+      UserError: A flag or a key is at fault, or there is no such run or checkpoint.
+      FileError: The checkpoint is damaged.
+    """
     root = open_run(run)
     protocol = PROTOCOLS.get(config.get("protocol"))
     if protocol is None:
@@ -72,7 +89,8 @@ def evaluate(
 
     if untrained:
         run_config = record.from_json(record.read(root))
-        # Calibrated on the images it is evaluated on, unless those are of another dataset.
+        # Batch norm is calibrated on the images of the evaluation, or, where those are of another
+        # dataset, on those of the run.
         same = run_config.data.name is None or not config.data.name
         images = with_data(run_config, config.data) if same else run_config
         networks: Iterable[Network] = [Network.untrained(run_config, images=images)]
@@ -88,14 +106,27 @@ def evaluate(
 
 
 def newest(reader: checkpoint.Reader, run: str) -> Network:
-    """The newest checkpoint's network, while the run may go on."""
+    """The network of the newest checkpoint, even if the run prunes checkpoints meanwhile.
+
+    Args:
+      reader: The checkpoints of the run.
+      run: The folder of the run, for the message.
+
+    Raises:
+      UserError: The run has no checkpoint yet.
+      FileError: The newest checkpoint is damaged.
+    """
     while (network := unless_pruned(reader, find_step(reader, run, None))) is None:
         pass
     return network
 
 
 def unless_pruned(reader: checkpoint.Reader, step: int) -> Network | None:
-    """A checkpoint's network; None where the run has pruned it meanwhile."""
+    """The network of a checkpoint; None where the run has pruned the checkpoint meanwhile.
+
+    Raises:
+      FileError: The checkpoint is damaged.
+    """
     try:
         return Network.trained(reader, step)
     except FileError:
@@ -105,7 +136,12 @@ def unless_pruned(reader: checkpoint.Reader, step: int) -> Network | None:
 
 
 def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
-    """Yields each checkpoint's step as it appears, until the run's last."""
+    """Yields the step of each checkpoint as it appears, up to the last step of the run.
+
+    Args:
+      reader: The checkpoints of the run.
+      root: The folder of the run.
+    """
     seen: set[int] = set()
     while True:
         new = [step for step in reader.steps() if step not in seen]
@@ -119,7 +155,7 @@ def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
 
 
 def evaluate_one(task: Task, protocol: Protocol) -> None:
-    """Applies the protocol, writes and prints the result."""
+    """Evaluates a network by a protocol; process 0 writes result.json and prints the result."""
     network = task.network
     result = {
         "protocol": task.config.protocol,
@@ -133,8 +169,8 @@ def evaluate_one(task: Task, protocol: Protocol) -> None:
         path = task.folder / "result.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, (json.dumps(result, indent=2) + "\n").encode())
-        said = protocol.in_words(result)
-        print(f"{task.config.protocol} of {network.name}: {said}  ({path})", flush=True)
+        line = protocol.in_words(result)
+        print(f"{task.config.protocol} of {network.name}: {line}  ({path})", flush=True)
 
 
 PROTOCOLS: dict[str, Protocol] = {

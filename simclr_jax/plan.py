@@ -30,11 +30,12 @@ from simclr_jax.data.synthetic import Photos
 from simclr_jax.errors import HostError, UserError
 from simclr_jax.tpu.chips import CHIPS
 
-MEASURED_SECONDS = 4.0  # of the input pipeline on this machine
-UNEXPLAINED = 1.02  # times the analytic arithmetic that needs no word
+MEASURED_SECONDS = 4.0  # The length in seconds of the input pipeline's measurement.
+UNEXPLAINED = 1.02  # The largest ratio to the analytic arithmetic that needs no explanation.
 
 
 def define(values: flags.FlagValues) -> None:
+    """Defines the flags of simclr-plan, besides --config, in `values`."""
     flags.DEFINE_string(
         "topology", None, f"required; CHIP:SHAPE, chips: {', '.join(CHIPS)}", flag_values=values
     )
@@ -51,7 +52,11 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of simclr-plan."""
+    """Runs simclr-plan and exits with its status.
+
+    Args:
+      argv: The command line without the program's name; None: that of the process.
+    """
 
     def work(values: flags.FlagValues, config: FrozenConfigDict) -> None:
         config = checked(config, values.topology)
@@ -73,7 +78,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
-    """The config, with everything checked that can be wrong before the compiler runs."""
+    """Checks the config and the topology before the compiler runs.
+
+    Args:
+      config: The config of the run.
+      topology: The chip and the shape of the slice, such as 'v5e:4x8'.
+
+    Returns:
+      The config, with a data.name where it has none.
+
+    Raises:
+      UserError: A key or the topology is not allowed, or is missing.
+      HostError: The TPU compiler is not installed.
+    """
     if not topology:
         raise UserError("--topology: required, such as v5e:4x8")
     name, _, shape = topology.partition(":")
@@ -95,24 +112,33 @@ def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
 
 
 def compile_step(config: FrozenConfigDict, topology: str) -> dict[str, Any]:
-    """What `compiled.measure` returns, from a process of its own."""
-    asked = {"config": json.loads(config.to_json()), "topology": topology}
+    """The measurements of `compiled.measure`, made in another process, for a compiler can crash.
+
+    Args:
+      config: The checked config of the run.
+      topology: The chip and the shape of the slice.
+
+    Raises:
+      HostError: The compiler failed or crashed.
+    """
+    request = {"config": json.loads(config.to_json()), "topology": topology}
     child = subprocess.run(
         [sys.executable, "-m", "simclr_jax.tpu.compiled"],
-        input=json.dumps(asked),
+        input=json.dumps(request),
         capture_output=True,
         text=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )
     if child.returncode == 0:
         return json.loads(child.stdout.splitlines()[-1])
-    said = [line for line in child.stderr.splitlines() if "Error" in line or "F0" in line[:3]]
-    last = (said or child.stderr.splitlines() or [""])[-1].strip()[:300]
+    errors = [line for line in child.stderr.splitlines() if "Error" in line or "F0" in line[:3]]
+    last = (errors or child.stderr.splitlines() or [""])[-1].strip()[:300]
     how = "crashed" if child.returncode < 0 else "failed"
     raise HostError(f"--topology={topology}: the TPU compiler {how}: {last}")
 
 
 def does_not_fit(config: FrozenConfigDict, topology: str, needs: int) -> UserError:
+    """The error for a step that needs more memory (in bytes) than a chip has."""
     available = CHIPS[topology.partition(":")[0]].hbm_bytes
     return rules.wrong(
         "train.batch_size",
@@ -123,14 +149,24 @@ def does_not_fit(config: FrozenConfigDict, topology: str, needs: int) -> UserErr
 
 
 def find_batch(config: FrozenConfigDict, topology: str) -> tuple[FrozenConfigDict, dict[str, Any]]:
-    """The config with the largest batch that fits, to within 6 %, and its measurements.
+    """Searches the largest batch that fits, to within 6 %, by compiling several.
 
-    By trying: near the limit the compiler trades time for memory, and what it says of a program
-    that does not fit is from before it tried.
+    The memory of one batch does not tell that of another: near the limit the compiler trades time
+    for memory, and for a program that does not fit it reports the need before that trade.
+
+    Args:
+      config: The checked config of the run.
+      topology: The chip and the shape of the slice.
+
+    Returns:
+      The config with that batch, and the measurements of its step.
+
+    Raises:
+      UserError: No batch fits.
     """
     unit = math.prod(map(int, topology.partition(":")[2].split("x"))) * config.train.microbatches
     available = CHIPS[topology.partition(":")[0]].hbm_bytes
-    fitting, too_large, needs = 0, 2**20 // unit + 1, 0  # batches, in units
+    fitting, too_large, needs = 0, 2**20 // unit + 1, 0  # Batches count in units.
     best: tuple[FrozenConfigDict, dict[str, Any]] | None = None
     batch = max(1, config.train.batch_size // unit)
     while too_large - fitting > max(1, fitting // 16):
@@ -152,7 +188,15 @@ def find_batch(config: FrozenConfigDict, topology: str) -> tuple[FrozenConfigDic
 
 
 def plan(config: FrozenConfigDict, topology: str, measured: dict[str, Any]) -> dict[str, Any]:
-    """The plan's JSON: bytes, operations a second, and hours at the roofline."""
+    """The plan, as --json writes it: memory, arithmetic, traffic, and the time at the roofline.
+
+    Args:
+      config: The checked config of the run.
+      topology: The chip and the shape of the slice.
+      measured: The measurements of `compiled.measure`.
+
+    Reference: Williams et al. 2009, "Roofline" (doi 10.1145/1498765.1498785).
+    """
     name = topology.partition(":")[0]
     chip, chips = CHIPS[name], measured["chips"]
     seconds = {
@@ -184,7 +228,7 @@ def plan(config: FrozenConfigDict, topology: str, measured: dict[str, Any]) -> d
 
 
 def _network_bytes(collective: dict[str, Any], chips: int) -> float:
-    """Bytes that a chip sends in a ring: each of a gather's passes once, of a sum's twice."""
+    """The bytes that a chip sends in a ring: an all-reduce passes all data twice, others once."""
     passes = 2 if collective["kind"] == "all-reduce" else 1
     return passes * collective["bytes"] * (chips - 1) / chips
 
@@ -192,7 +236,7 @@ def _network_bytes(collective: dict[str, Any], chips: int) -> float:
 def in_words(
     config: FrozenConfigDict, topology: str, planned: dict[str, Any], measured: dict[str, Any]
 ) -> str:
-    """The plan for people."""
+    """The plan as lines of text."""
     memory, seconds = planned["memory_per_chip"], planned["seconds"]
     model, batch = config.model, planned["batch_size"]
     moved = (
@@ -219,7 +263,7 @@ def in_words(
 
 
 def arithmetic_in_words(config: FrozenConfigDict, planned: dict[str, Any]) -> str:
-    """How far the arithmetic is above the analytic count, and why."""
+    """The ratio of the arithmetic to the analytic count, with the reasons where it is high."""
     ratio = planned["flops_per_chip"] / planned["analytic_flops_per_chip"]
     text = f"{ratio:.3f} of the analytic count"
     if ratio <= UNEXPLAINED:
@@ -235,7 +279,13 @@ def arithmetic_in_words(config: FrozenConfigDict, planned: dict[str, Any]) -> st
 
 
 def input_in_words(planned: dict[str, Any], views: float, *, given: bool) -> str:
-    """Whether the hosts can feed the chips."""
+    """A line that says whether the hosts can feed the chips.
+
+    Args:
+      planned: The plan.
+      views: The number of augmented views that a host makes in a second.
+      given: Whether that number was given, not measured.
+    """
     needed = planned["host_views_per_second_needed"]
     source = "given" if given else f"measured on this machine's {os.cpu_count()} cores"
     verdict = (
@@ -245,14 +295,14 @@ def input_in_words(planned: dict[str, Any], views: float, *, given: bool) -> str
 
 
 def measure_views(config: FrozenConfigDict) -> float:
-    """Augmented views a second that this machine makes of synthetic JPEGs, at the config's keys."""
+    """The number of augmented views that this machine makes of synthetic JPEGs in a second."""
     size = config.data.image_size
     shape = {"width": 500, "height": 375} if size > 64 else {"width": size, "height": size}
     source = Readable(Photos(2**20, **shape), on_bad_image="error")
     batches = parts.train_batches(
         config, source, rows=np.arange(64), start_step=0, stop_step=2**30, batch_size=64
     )
-    for _ in range(3):  # the prefetched ones were made before the clock starts
+    for _ in range(3):  # The prefetched batches would be made before the clock starts.
         next(batches)
     begin, made = time.monotonic(), 0
     while time.monotonic() - begin < MEASURED_SECONDS:
@@ -261,6 +311,11 @@ def measure_views(config: FrozenConfigDict) -> float:
 
 
 def gib(count: float) -> str:
+    """A number of bytes in GiB.
+
+    >>> gib(3 * 2**29)
+    '1.50'
+    """
     return f"{count / 2**30:.2f}"
 
 

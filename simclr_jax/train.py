@@ -2,16 +2,17 @@
 
     simclr-train --config=configs/cifar10.py --workdir=RUN [--config.train.batch_size=256 …]
 
-The same command continues a run that was interrupted. README.md says what it writes.
+The same command continues a run that was interrupted. docs/runs.md says what it writes.
 """
 
 import contextlib
-import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from absl import flags
+from etils import epath
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import cli, processes
@@ -26,13 +27,13 @@ from simclr_jax.run.online import open_evaluation
 from simclr_jax.run.preemption import Preemption
 from simclr_jax.run.resume import resume
 from simclr_jax.run.workdir import Workdir
+from simclr_jax.state import TrainState
 from simclr_jax.store import checkpoint
 from simclr_jax.store.rows import read_rows
 
-_log = logging.getLogger(__name__)
-
 
 def define(values: flags.FlagValues) -> None:
+    """Defines the flags of simclr-train, besides --config, in `values`."""
     flags.DEFINE_string("workdir", None, "required; the run's folder", flag_values=values)
     flags.DEFINE_boolean(
         "allow_config_change",
@@ -43,7 +44,11 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of simclr-train."""
+    """Runs simclr-train and exits with its status.
+
+    Args:
+      argv: The command line without the program's name; None: that of the process.
+    """
     sys.exit(
         cli.run(
             lambda values, config: train(
@@ -59,13 +64,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(
     config: FrozenConfigDict, workdir: str | None, *, allow_config_change: bool = False
 ) -> None:
-    """Runs or continues the run of `config` in `workdir`.
+    """Begins or continues a run.
+
+    Args:
+      config: The config of the run.
+      workdir: The folder of the run, on a disk or in a bucket.
+      allow_config_change: Whether keys that fix neither the model nor the data's order may differ.
 
     Raises:
       UserError: A key, the data or the workdir is at fault; nothing saved was touched.
       HostError: The disk is full, or another process is lost.
       DivergedError: A loss, a gradient or a state is not finite.
-      PreemptedError: The run was told to stop, and has saved.
+      PreemptedError: A signal asked the run to stop; its state is saved.
     """
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
@@ -84,12 +94,7 @@ def train(
         step, state, rows = resume(
             config, built, root, checkpoints, rows, allow_config_change=allow_config_change
         )
-        described = record.describe(
-            config, device=jax.devices()[0].device_kind, devices=jax.device_count()
-        )
-        if processes.is_primary():
-            record.write(root, described)
-            progress.announce(config, state, built.schedule.total_steps)
+        described = _announce(root, config, state, built.schedule.total_steps)
         log = stack.enter_context(workdirs.open_log(root, config, built.intervals, step))
         batches = parts.train_batches(
             config,
@@ -115,6 +120,19 @@ def train(
     if source.bad:
         processes.say(f"{len(source.bad)} unreadable images were replaced")
     processes.say(progress.summary(last, built.schedule.total_steps, workdir))
+
+
+def _announce(
+    root: epath.Path, config: FrozenConfigDict, state: TrainState, total_steps: int
+) -> dict[str, Any]:
+    """Writes config.json and announces the run, in process 0; returns what config.json holds."""
+    described = record.describe(
+        config, device=jax.devices()[0].device_kind, devices=jax.device_count()
+    )
+    if processes.is_primary():
+        record.write(root, described)
+        progress.announce(config, state, total_steps)
+    return described
 
 
 if __name__ == "__main__":

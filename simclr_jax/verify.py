@@ -31,17 +31,18 @@ from simclr_jax.config import overrides, parts, rules
 from simclr_jax.errors import DifferenceError, UserError
 from simclr_jax.objectives.contrastive import Contrastive
 
-IMAGES_PER_DEVICE = 4  # and microbatch: enough for every device to have its own statistics
-ORDERS = 3  # permutations of the batch that the floor is the largest difference of
-ALLOWED = 4.0  # times the floor
-ROUNDING = 3e-6  # relative; below it a floor is luck
+IMAGES_PER_DEVICE = 4  # The default number of images of a microbatch on a device.
+ORDERS = 3  # The number of permutations of the batch that the floor is measured with.
+ALLOWED = 4.0  # The largest difference that passes, as a multiple of the floor.
+ROUNDING = 3e-6  # The smallest floor, a relative difference; a smaller measured one is luck.
 
 Array = np.ndarray
-Quantities = dict[str, dict[str, Array]]  # by kind, then by the parameter's name
-Sabotage = Callable[[Contrastive, int], Contrastive]
+Quantities = dict[str, dict[str, Array]]  # The arrays by kind and then by name.
+Sabotage = Callable[[Contrastive, int], Contrastive]  # (objective, devices) to one with a bug.
 
 
 def define(values: flags.FlagValues) -> None:
+    """Defines the flags of simclr-verify, besides --config, in `values`."""
     flags.DEFINE_integer(
         "devices", None, "mock this many on CPU; None: use all there are", flag_values=values
     )
@@ -57,7 +58,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of simclr-verify."""
+    """Runs simclr-verify and exits with its status."""
 
     def work(values: flags.FlagValues, config: ConfigDict) -> None:
         verify(
@@ -73,11 +74,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 def verify(
     config: ConfigDict, *, devices: int | None, images_per_device: int, sabotage: str | None
 ) -> None:
-    """Compares, prints a table and a verdict.
+    """Compares the step on all devices with that on one, and prints a table and a verdict.
+
+    Args:
+      config: The config of a run.
+      devices: The number of CPU devices to mock; None: all devices that there are.
+      images_per_device: The number of images of a microbatch on a device, at least 2.
+      sabotage: The name of a bug of `SABOTAGE` to plant; None: none.
 
     Raises:
-      UserError: there is one device, or a flag or key is wrong.
-      DifferenceError: the steps differ by more than rounding.
+      UserError: There is one device, or a flag or a key is at fault.
+      DifferenceError: The steps differ by more than rounding.
     """
     if sabotage is not None and sabotage not in SABOTAGE:
         raise UserError(f"--sabotage={sabotage}: must be one of {', '.join(SABOTAGE)}")
@@ -103,8 +110,8 @@ def verify(
         f"{config.model.depth} x{config.model.width:g} in {config.model.dtype}, "
         f"{config.optim.name}" + (f", with {sabotage} planted" if sabotage else "")
     )
-    # Full float32 products: with TF32 or bfloat16 passes, the choice of an algorithm by batch size
-    # would differ by more than a wrong order of summation.
+    # With TF32 or bfloat16 passes, the algorithms chosen for two batch sizes would differ by more
+    # than a wrong order of summation does; full float32 products keep the floor low.
     with jax.default_matmul_precision("highest"):
         alone = Update(config, one)
         expected = alone(batch)
@@ -115,14 +122,14 @@ def verify(
 
 
 def open_meshes(devices: int | None) -> tuple[Mesh, Mesh]:
-    """All devices, and one of this process's."""
+    """A mesh of all devices (or of `devices` mocked on CPU), and one of one local device."""
     if devices is not None:
         if devices < 2:
             raise UserError(f"--devices={devices}: must be at least 2")
         jax.config.update("jax_platforms", "cpu")
         try:
             jax.config.update("jax_num_cpu_devices", devices)
-        except RuntimeError as error:  # JAX has its devices already
+        except RuntimeError as error:  # JAX is already initialised.
             if jax.device_count() < devices:
                 raise UserError(f"--devices={devices}: JAX has {jax.device_count()}") from error
     whole = meshes.make(jax.devices()[:devices])
@@ -132,7 +139,7 @@ def open_meshes(devices: int | None) -> tuple[Mesh, Mesh]:
 
 
 def synthetic_batch(config: ConfigDict) -> dict[str, Array]:
-    """Random images: noise of another mean and contrast each, so that none are alike."""
+    """A batch of noise images, which all differ in mean and contrast so that none are alike."""
     rng = np.random.default_rng(config.seed)
     n, size = config.train.batch_size, config.data.image_size
     mean = rng.uniform(0.2, 0.8, (n, 2, 1, 1, 3))
@@ -148,11 +155,13 @@ def synthetic_batch(config: ConfigDict) -> dict[str, Array]:
 
 
 class Recorded(NamedTuple):
+    """The state of `recorder`: the last gradients, a tree like the parameters."""
+
     gradient: Any
 
 
 def recorder() -> optax.GradientTransformation:
-    """Passes gradients on and keeps the last ones in the optimizer's state."""
+    """A transformation that passes gradients on and keeps the last ones in its state."""
     return optax.GradientTransformation(
         lambda params: Recorded(jax.tree.map(jnp.zeros_like, params)),
         lambda grads, state, params=None: (grads, Recorded(grads)),
@@ -160,12 +169,12 @@ def recorder() -> optax.GradientTransformation:
 
 
 class Update:
-    """One update on a mesh, at the peak learning rate, and what it computes and changes.
+    """One update on a mesh at the peak learning rate: its loss, its gradients and its changes.
 
     Args:
-      config: of the run.
-      mesh: to run on.
-      sabotage: What plants a bug in the objective, if anything.
+      config: The config of the run.
+      mesh: The mesh to run on.
+      sabotage: The function that plants a bug in the objective; None: no bug.
     """
 
     def __init__(self, config: ConfigDict, mesh: Mesh, sabotage: Sabotage | None = None):
@@ -181,7 +190,7 @@ class Update:
         self._mesh, self._rows = mesh, meshes.local_rows(mesh, config.train.batch_size)
         self._step = parts.jitted(parts.step(config, objective, optimizer), mesh)
         state = states.on_mesh(partial(initial, config, optimizer.tx), mesh)
-        self._state = jax.tree.map(np.asarray, state)  # the step consumes what it is given
+        self._state = jax.tree.map(np.asarray, state)  # The step donates its state.
 
     def __call__(self, batch: Mapping[str, Array]) -> Quantities:
         own = {key: value[self._rows] for key, value in batch.items()}
@@ -199,7 +208,7 @@ class Update:
 
 
 def initial(config: ConfigDict, tx: optax.GradientTransformation) -> states.TrainState:
-    """The state before the first update, but with random batch-norm scales."""
+    """The state before the first update, with random batch-norm scales."""
     state = states.initialize(
         parts.model(config), tx, seed=config.seed, image_size=config.data.image_size
     )
@@ -207,7 +216,7 @@ def initial(config: ConfigDict, tx: optax.GradientTransformation) -> states.Trai
 
 
 def randomize_scales(params: Any) -> Any:
-    """Batch-norm scales from 0.5 to 1.5: those that start at 0 would hide most of the network."""
+    """Draws batch-norm scales from U(0.5, 1.5): scales of 0 would hide most of the network."""
 
     def draw(path: Any, leaf: jax.Array) -> jax.Array:
         if path[-1].key != "scale":
@@ -219,6 +228,11 @@ def randomize_scales(params: Any) -> Any:
 
 
 def by_name(tree: Any) -> dict[str, Array]:
+    """The leaves of a tree of dicts by path.
+
+    >>> by_name({"encoder": {"stem": 1, "norm": 2}})
+    {'encoder/norm': 2, 'encoder/stem': 1}
+    """
     return {
         "/".join(key.key for key in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -226,13 +240,15 @@ def by_name(tree: Any) -> dict[str, Array]:
 
 
 class Difference(NamedTuple):
-    """The largest of any array's, relative (both in L2 norm), and that array's name."""
+    """The largest relative difference of any array, in the L2 norm, and the name of that array."""
 
     size: float
     name: str
 
 
 def compare(expected: Quantities, found: Quantities) -> dict[str, Difference]:
+    """The largest difference of each kind of quantity, relative to what is expected."""
+
     def relative(a: Array, b: Array) -> float:
         a, b = a.astype(np.float64), b.astype(np.float64)
         difference = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-30)
@@ -245,7 +261,7 @@ def compare(expected: Quantities, found: Quantities) -> dict[str, Difference]:
 
 
 def noise(alone: Update, batch: Mapping[str, Array], expected: Quantities) -> dict[str, float]:
-    """By how much the order of the batch alone changes each quantity."""
+    """The floor: the relative difference that the batch's order makes to each kind of quantity."""
     floor = dict.fromkeys(expected, ROUNDING)
     for seed in range(ORDERS):
         order = np.random.default_rng(seed).permutation(len(batch["label"]))
@@ -256,7 +272,7 @@ def noise(alone: Update, batch: Mapping[str, Array], expected: Quantities) -> di
 
 
 def report(differences: dict[str, Difference], floor: dict[str, float]) -> None:
-    """Prints the comparison. Raises DifferenceError if there is more than rounding."""
+    """Prints the comparison; raises DifferenceError where a difference is more than rounding."""
     processes.say(f"{'largest difference of':<24}{'found':>10}{'floor':>10}{'allowed':>10}")
     failed = []
     for kind, (size, name) in differences.items():
@@ -273,11 +289,11 @@ def report(differences: dict[str, Difference], floor: dict[str, float]) -> None:
     processes.say("verdict: all devices together take the step that one would, to rounding")
 
 
-# --sabotage: each takes the objective and the number of devices, and returns one with a bug.
+# The functions of --sabotage follow.
 
 
 def local_negatives(objective: Contrastive, devices: int) -> Contrastive:
-    """Each device contrasts its own rows alone: a forgotten gather."""
+    """Plants a forgotten gather: each device contrasts its rows with each other alone."""
     right: Any = objective.loss
     one = partial(right.func, **{**right.keywords, "block_rows": None, "gather": losses.identity})
 
@@ -290,7 +306,7 @@ def local_negatives(objective: Contrastive, devices: int) -> Contrastive:
 
 
 class LocalNorm:
-    """A model whose batch norm sees a device's rows alone."""
+    """A model in which each device's batch norm uses the statistics of its rows alone."""
 
     def __init__(self, model: nn.Module, devices: int):
         self._model, self._devices = model, devices
@@ -306,13 +322,13 @@ class LocalNorm:
 
 
 def local_bn(objective: Contrastive, devices: int) -> Contrastive:
-    """Each device normalises by its own rows' statistics: a forgotten sync."""
+    """Plants a forgotten synchronisation of batch norm: statistics are each device's alone."""
     model: Any = LocalNorm(objective.model, devices)
     return dataclasses.replace(objective, model=model)
 
 
 def mean_loss(objective: Contrastive, devices: int) -> Contrastive:
-    """The mean over devices of each one's share of the loss, where their sum is the loss."""
+    """Plants a mean over devices where their shares of the loss have to be summed."""
 
     def loss(z_a: jax.Array, z_b: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         value, metrics = objective.loss(z_a, z_b)

@@ -206,8 +206,8 @@ def jitted(step: Step, mesh: Mesh) -> jax.stages.Wrapped:
 class Intervals:
     """The steps at which a run evaluates, saves, logs and ends.
 
-    >>> [step for step in range(8) if Intervals(7, evaluate=None, save=3, log=1).saves(step)]
-    [0, 3, 6, 7]
+    >>> [step for step in range(1, 8) if Intervals(7, evaluate=None, save=3, log=1).saves(step)]
+    [3, 6, 7]
 
     Attributes:
       total: The last step.

@@ -1,5 +1,5 @@
-"""The health of a run, read from its rows: numbers that are not finite, a loss that does not move,
-embeddings that have become one.
+"""The health of a run, judged by its rows: numbers that are not finite, a loss that does not fall,
+embeddings that collapse.
 """
 
 import logging
@@ -12,21 +12,20 @@ from simclr_jax.errors import DivergedError
 from simclr_jax.store.rows import Row
 
 MIN_PATIENCE = 100  # The fewest steps before the loss and the embeddings are judged.
-WINDOW = 20  # rows over which a loss or an embedding must look ill
-STUCK = 0.97  # of the loss at the start
-COLLAPSED_SIMILARITY = 0.99
-COLLAPSED_RANK = 1.5
+WINDOW = 20  # The number of rows over whose mean the loss and the embeddings are judged.
+STUCK = 0.97  # The fraction of the loss at the start above which a loss counts as stuck.
+COLLAPSED_SIMILARITY = 0.99  # The mean cosine similarity above which embeddings have collapsed.
+COLLAPSED_RANK = 1.5  # The effective rank below which embeddings have collapsed.
 
 _log = logging.getLogger(__name__)
 
 
 class Health:
-    """What looks at the row of every step.
+    """Judges the row of every step, and counts the updates that are skipped.
 
     Args:
-      start_loss: The contrastive loss of embeddings that know nothing, 2·log(2B - 1).
-      patience: The number of steps before a loss that has not moved, or collapsed embeddings, are
-        reported.
+      start_loss: The contrastive loss of random embeddings, 2·log(2B - 1) for batch size B.
+      patience: The number of steps before a stuck loss or collapsed embeddings are reported.
       allowed: The number of updates that may be skipped because they are not finite; 0: the first
         one ends the run.
       skipped: The number of updates that the run has skipped so far.
@@ -40,7 +39,13 @@ class Health:
 
     @classmethod
     def of_run(cls, config: FrozenConfigDict, warmup_steps: int, rows: list[Row]) -> "Health":
-        """The health of a run that goes on after its rows so far."""
+        """The health of a run that continues.
+
+        Args:
+          config: The config of the run.
+          warmup_steps: The number of steps of its warm-up.
+          rows: The rows of the run so far.
+        """
         skips = config.train.on_nonfinite == "skip"
         return cls(
             start_loss=2 * math.log(2 * config.train.batch_size - 1),
@@ -56,15 +61,15 @@ class Health:
 
     @property
     def last(self) -> Row:
-        """The last row that was finite; empty before the first one."""
+        """The last finite row; empty before the first one."""
         return self._recent[-1] if self._recent else {}
 
     def judge(self, row: Row, *, finite: bool) -> bool:
-        """Looks at a step's row.
+        """Judges the row of a step, and warns once of a stuck loss and of collapsed embeddings.
 
         Args:
-          row: The row of the step, unrounded.
-          finite: Whether its loss, its gradients, and the state after it are finite.
+          row: The row, unrounded.
+          finite: Whether the loss, the gradients and the state after the step are finite.
 
         Returns:
           Whether the row is finite; if not, the update was skipped, and is counted.
@@ -89,7 +94,7 @@ class Health:
         return False
 
     def _history(self) -> str:
-        """What came before a row that is not finite, to end a sentence with."""
+        """The end of a message about a row that is not finite: what came before it."""
         after = f" after {self.skipped} skipped updates" if self.may_skip else ""
         if not self.last:
             return f"{after}; no step of this process before it"
@@ -99,6 +104,7 @@ class Health:
         )
 
     def _look(self) -> None:
+        """Warns where the recent rows show a stuck loss or collapsed embeddings."""
         step = self._recent[-1]["step"]
         loss = self._mean("contrastive_loss")
         if self._mean("mean_similarity") > COLLAPSED_SIMILARITY:
@@ -127,6 +133,7 @@ class Health:
         return sum(row[key] for row in self._recent) / len(self._recent)
 
     def _warn(self, kind: str, line: str) -> None:
+        """Logs the first warning of a kind."""
         if kind not in self._warned:
             self._warned.add(kind)
             _log.warning("%s", line)

@@ -1,4 +1,4 @@
-"""The steps of a run, in their order."""
+"""The training loop."""
 
 import json
 import math
@@ -23,24 +23,26 @@ from simclr_jax.state import TrainState
 from simclr_jax.store.rows import Row, as_json
 
 Scores = dict[str, float]
+# (state, a function that says whether to give up) to its scores, or None where it gave up.
 Evaluate = Callable[[TrainState, Callable[[], bool]], Scores | None]
 
 
 @dataclass
 class Loop:
-    """What trains a run to its end.
+    """Trains a run to its end.
 
     Attributes:
       step: The compiled train step, (state, batch) → (state, metrics).
-      batches: The batches of this process from the first step on.
-      mesh: The mesh on which a batch is put.
-      evaluate: The evaluation of a state; it returns None where its second argument said to stop.
-      intervals: When to evaluate, save and log, and when to end.
-      order: Which example comes when.
-      name_of: The name of an example by its index.
-      workdir: What the run writes.
-      health: What looks at every row.
-      preemption: What hears that the run is to stop.
+      batches: This process's rows of the batches, from the first step to train on.
+      mesh: The mesh that the batches are put on.
+      evaluate: The evaluation of a state; it returns None where its second argument returned True.
+      intervals: The steps at which the run evaluates, saves, logs and ends.
+      order: The order of the examples.
+      name_of: The function from the index of an example to its name.
+      workdir: The folder of the run, and the files in it.
+      health: The judge of every row.
+      preemption: The signals that ask the run to stop.
+      last: The last row; empty before the first one.
     """
 
     step: Step
@@ -61,19 +63,19 @@ class Loop:
         """Trains from a state to the end.
 
         The order is fixed: evaluate if due, save if due, next batch, step, log the previous step.
-        So the host is always one step ahead of the device, and whatever a checkpoint holds has
-        been checked and logged.
+        So the host is always one step ahead of the device, and the state in a checkpoint has
+        always been checked and logged.
 
         Args:
-          start: The number of updates behind the state.
+          start: The number of updates that led to the state.
           state: The state to train from.
-          rows: The rows that the run has written up to there.
+          rows: The rows of the run up to that step.
 
         Returns:
           The last row.
 
         Raises:
-          PreemptedError: The run was told to stop, and has saved.
+          PreemptedError: A signal asked the run to stop; its state is saved.
           DivergedError: A loss, a gradient or a state is not finite.
         """
         self._evaluate_again(start, state, rows)
@@ -99,13 +101,13 @@ class Loop:
         return self.last
 
     def _scores(self, state: TrainState) -> Scores | None:
-        """The evaluation of a state; None if the process was told to stop meanwhile."""
-        jax.block_until_ready(state)  # What is still running is training.
+        """The scores of a state; None where a signal asked the run to stop meanwhile."""
+        jax.block_until_ready(state)  # The step that still runs counts as training.
         with self._throughput.pause():
             return self.evaluate(state, lambda: self.preemption.heard and not processes.several())
 
     def _log_previous(self, step: int, scores: Scores | None, *, always: bool) -> None:
-        """Fetches, checks and logs the row of `step`, if that is not done yet."""
+        """Fetches, judges and logs the row of `step`, unless that is done already."""
         if self._pending is None:
             return
         epoch = step * self.order.batch_size / self.order.examples
@@ -123,7 +125,7 @@ class Loop:
         self.last = row
 
     def _judge(self, row: Row, *, finite: bool) -> None:
-        """Looks at a row; the images of a step that is not finite are written down."""
+        """Judges a row, and writes down the images of a step that is not finite."""
         try:
             healthy = self.health.judge(row, finite=finite)
         except DivergedError as error:
@@ -135,10 +137,10 @@ class Loop:
             self._listed(row)
 
     def _listed(self, row: Row) -> str:
-        """Writes WORKDIR/nonfinite/<step>.json: the row, the last finite one, the batch's images.
+        """Writes WORKDIR/nonfinite/STEP.json: the row, the last finite row, the batch's images.
 
         Returns:
-          Where they are listed, or why they are not.
+          The end of a sentence about the images: where they are listed, or why they are not.
         """
         folder = self.workdir.root / "nonfinite"
         if not processes.is_primary():
@@ -157,12 +159,12 @@ class Loop:
         try:
             folder.mkdir(exist_ok=True)
             path.write_text(json.dumps(content, indent=1) + "\n")
-        except Exception as error:  # A bucket's are of many kinds; the divergence comes first.
+        except Exception as error:  # Buckets raise many kinds; the divergence matters more.
             return f"not listed ({one_line(error, 200)})"
         return f"listed in {path}"
 
     def _evaluate_again(self, start: int, state: TrainState, rows: list[Row]) -> None:
-        """Evaluates the restored state where that was due and cut short."""
+        """Evaluates the restored state where the run was stopped before it could."""
         row: Row = rows[-1] if rows else {"step": 0}
         row = {key: math.nan if value is None else value for key, value in row.items()}
         missing = row["step"] == start > 0 and "eval_loss" not in row
@@ -177,7 +179,7 @@ class Loop:
             self.workdir.log.complete(self.last)
 
     def _stop(self, step: int) -> NoReturn:
-        """Waits for the save, and ends the run."""
+        """Waits until the checkpoint is saved, and raises PreemptedError."""
         self.workdir.checkpoints.wait()
         where = f"saved in {self.workdir.root}" if step else "with nothing to save"
         raise PreemptedError(f"stopped after step {step}, {where}; run the same command again")

@@ -1,4 +1,4 @@
-"""A run's network, to be used: evaluated, embedded with, exported."""
+"""The network of a run, for evaluations and exports."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,16 +22,18 @@ from simclr_jax.models.simclr import SimCLR
 from simclr_jax.store import checkpoint
 from simclr_jax.store.files import check_client, is_remote
 
-CALIBRATION_BATCHES = 16
-ROWS_PER_DEVICE = 64  # The number of images of a batch on a device, where no key says it.
+CALIBRATION_BATCHES = 16  # The largest number of batches that calibrate batch norm.
+ROWS_PER_DEVICE = 64  # The number of images of a batch on a device where no key gives it.
 
 
 class Network(NamedTuple):
-    """Attributes:
-    config: the run's.
-    model: its `SimCLR`.
-    variables: {"params", "batch_stats"}.
-    step: of the checkpoint; None: the untrained network.
+    """The network of a checkpoint, or the untrained network of a run.
+
+    Attributes:
+      config: The config of the run.
+      model: The module.
+      variables: The weights, {"params", "batch_stats"}.
+      step: The step of the checkpoint; None: the untrained network.
     """
 
     config: ConfigDict
@@ -41,11 +43,20 @@ class Network(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The step as text, or 'untrained'; the name of the result's folder."""
         return "untrained" if self.step is None else str(self.step)
 
     @classmethod
     def trained(cls, reader: checkpoint.Reader, step: int) -> "Network":
-        """The network of a checkpoint."""
+        """The network of a checkpoint.
+
+        Args:
+          reader: The checkpoints of the run.
+          step: The step of the checkpoint.
+
+        Raises:
+          FileError: The checkpoint is damaged, or pruned meanwhile.
+        """
         config = record.from_json(reader.config(step))
         model = parts.model(config)
         abstract = states.abstract(_initial(config, model), meshes.make())
@@ -56,8 +67,8 @@ class Network(NamedTuple):
         """The network as the run initialised it, batch norm calibrated on training images.
 
         Args:
-          config: the run's.
-          images: a config whose training split calibrates.
+          config: The config of the run.
+          images: The config whose training split has the images.
         """
         mesh, model = meshes.make(), parts.model(config)
         variables = calibrate(
@@ -73,6 +84,7 @@ class Network(NamedTuple):
 
 
 def _initial(config: ConfigDict, model: SimCLR) -> Any:
+    """A function without arguments that initialises the network as the run did."""
     return partial(
         states.initialize_model, model, seed=config.seed, image_size=config.data.image_size
     )
@@ -88,10 +100,22 @@ def calibrate(
     transfer_dtype: str,
     mesh: Mesh,
 ) -> Any:
-    """Batch-norm statistics of an untrained network: their mean over batches of training images.
+    """Replaces the batch-norm statistics of an untrained network by their mean over images.
 
-    At its initialisation a network's moving averages describe no data (mean 0, variance 1); an
-    untrained baseline with those would be a strawman.
+    The moving averages of a new network (mean 0, variance 1) do not fit any data; an untrained
+    baseline with them would be needlessly bad.
+
+    Args:
+      model: The module.
+      variables: The weights, {"params", "batch_stats"}.
+      source: The images, of which a random sample is read.
+      batch_size: The number of images of a global batch.
+      image_size: The side of the images in pixels.
+      transfer_dtype: The dtype in which images go to the devices, 'uint8' or 'float32'.
+      mesh: The mesh of the devices.
+
+    Returns:
+      The weights with the new statistics.
     """
     zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
 
@@ -107,7 +131,7 @@ def calibrate(
             train=True,
             mutable=["batch_stats"],
         )
-        # One update from zero holds (1 - momentum) = 0.1 of the batch's statistics.
+        # One update from zero gives (1 - momentum) = 0.1 of the statistics of the batch.
         return jax.tree.map(lambda x: 10.0 * x, updated["batch_stats"])
 
     count = min(CALIBRATION_BATCHES, max(1, len(source) // batch_size))
@@ -118,7 +142,7 @@ def calibrate(
         rows=meshes.local_rows(mesh, batch_size),
         image_size=image_size,
         transfer_dtype=transfer_dtype,
-        order=np.resize(order, count * batch_size),  # whole batches: nothing padded
+        order=np.resize(order, count * batch_size),  # Whole batches have no padding.
     )
     sums = zeros
     for batch in batches:
@@ -131,7 +155,12 @@ def calibrate(
 
 
 def open_run(run: str | None) -> epath.Path:
-    """The run's folder. Raises UserError if no run is there."""
+    """The folder of a run, with links resolved on a disk.
+
+    Raises:
+      UserError: The flag is missing, or there is no run in the folder.
+      HostError: The folder is in Google's storage, whose client is not installed.
+    """
     if not run:
         raise UserError("--run: required, the folder of a run of simclr-train")
     check_client(run)
@@ -142,7 +171,16 @@ def open_run(run: str | None) -> epath.Path:
 
 
 def find_step(reader: checkpoint.Reader, run: str, step: int | None) -> int:
-    """The step asked for, or the newest one. Raises UserError if it has no checkpoint."""
+    """The step of a checkpoint of a run.
+
+    Args:
+      reader: The checkpoints of the run.
+      run: The folder of the run, for the message.
+      step: The wanted step; None: the newest one.
+
+    Raises:
+      UserError: There is no such checkpoint.
+    """
     steps = reader.steps()
     if not steps:
         raise UserError(f"--run={run}: has no checkpoint yet")

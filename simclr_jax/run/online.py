@@ -1,4 +1,4 @@
-"""Evaluation while training: the contrastive loss and the online classifier on held-out images."""
+"""The evaluation during training: contrastive loss and online classifier on held-out images."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -22,17 +22,17 @@ from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives.contrastive import Contrastive
 from simclr_jax.state import TrainState
 
-HostBatches = Callable[[], Iterator[dict[str, np.ndarray]]]
+HostBatches = Callable[[], Iterator[dict[str, np.ndarray]]]  # Opens batches on the host.
 
 
 class OnlineEvaluation:
     """Evaluates a train state with batch norm in inference mode.
 
     Args:
-      objective: What training minimises, with the loss of a batch of the evaluation.
-      mesh: The devices.
+      objective: The objective of the run, with the loss of an evaluation batch.
+      mesh: The mesh of the devices.
       num_examples: The number of images in the evaluation split.
-      batch_size: The number of images of a global batch, of both kinds of batches.
+      batch_size: The number of images of a global batch, of views and of images.
       views: A function that opens the batches of two augmented views, the same ones each time.
       images: A function that opens the batches of evaluation views, the last padded and masked.
     """
@@ -64,9 +64,14 @@ class OnlineEvaluation:
     def __call__(
         self, state: TrainState, give_up: Callable[[], bool] = lambda: False
     ) -> dict[str, float] | None:
-        """{"eval_loss", and for labelled data "eval_top1"} of the state.
+        """The scores of a state.
 
-        None if `give_up` said so, which is asked before each batch.
+        Args:
+          state: The state.
+          give_up: A function that is called before each batch and says whether to give up.
+
+        Returns:
+          "eval_loss" and, for labelled data, "eval_top1" (a fraction); None where it gave up.
         """
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         embedded = []
@@ -75,7 +80,7 @@ class OnlineEvaluation:
                 return None
             embedded.append(np.asarray(self._embed(variables, self._put(batch))))
         z_N2D = np.concatenate(embedded)[: self._num_examples]
-        # Compared in batches as in training, for the loss grows with the number of negatives.
+        # The loss grows with the number of negatives, so images are compared in batches here too.
         total = 0.0
         for start in range(0, len(z_N2D), self._batch_size):
             z = z_N2D[start : start + self._batch_size]
@@ -95,7 +100,13 @@ class OnlineEvaluation:
 
 
 def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) -> OnlineEvaluation:
-    """The evaluation of a run while it trains, on the images of its evaluation split."""
+    """The evaluation of a run during its training.
+
+    Args:
+      config: The config of the run.
+      built: The parts of the run.
+      source: The evaluation split.
+    """
     size = config.eval.batch_size or config.train.batch_size
     rows = meshes.local_rows(built.mesh, size)
     return OnlineEvaluation(
@@ -124,13 +135,26 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
 def embed(
     variables: Any, batch: dict[str, jax.Array], *, model: SimCLR, blur_radius: int
 ) -> jax.Array:
-    """z (n, 2, D) of both views."""
+    """The embeddings (N, 2, D) of both views of each image, before normalisation.
+
+    Args:
+      variables: The weights, {"params", "batch_stats"}.
+      batch: The batch of views, as the train step takes it.
+      model: The module.
+      blur_radius: The radius of the blur in pixels; 0: none.
+    """
     outputs: Any = model.apply(variables, views_of(batch, blur_radius=blur_radius), train=False)
     return outputs.z[-1].reshape(-1, 2, outputs.z[-1].shape[-1])
 
 
 def count_correct(variables: Any, batch: dict[str, jax.Array], *, model: SimCLR) -> jax.Array:
-    """How many examples, padding left out, the online classifier gets right."""
+    """The number of examples (without padding) that the online classifier gets right.
+
+    Args:
+      variables: The weights, {"params", "batch_stats"}.
+      batch: The images, their labels, and "mask", which is False for padding.
+      model: The module.
+    """
     outputs: Any = model.apply(variables, to_float(batch["image"]), train=False)
     right = outputs.logits.argmax(axis=-1) == batch["label"]
     return jnp.sum(right & batch["mask"])

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM, SIGINT, and on several processes JAX's agreement about when.
+"""Preemption: SIGTERM and SIGINT, and the step at which several processes agree to stop.
 
 The first signal asks for an end after the step under way; the second ends the process at once.
 """
@@ -18,23 +18,28 @@ from jax.experimental import multihost_utils
 from simclr_jax import processes
 from simclr_jax.errors import PREEMPTED
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SAME_SECONDS = 1.0  # a signal so soon after the first is the same one, sent to the group as well
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # The signals that ask for an end.
+# The seconds within which a second signal counts as the first, sent to the process group as well.
+SAME_SECONDS = 1.0
 
 
 class Preemption:
-    """While it is entered, signals are requests.
+    """A context in which the first signal is a request to stop, not an end.
 
-    Python runs a signal's handler only between two of its own instructions, of which there may be
-    none for minutes while a step runs or compiles. So a thread listens: it hears a signal when it
-    comes, and can end the process then. Outside the main thread nothing listens, as Python lets
-    only that one handle signals.
+    Python runs a signal's handler only between two bytecode instructions, of which there may be
+    none for minutes while a step runs or compiles. So a thread listens: it notices a signal when
+    it comes, and can end the process then. Outside the main thread the context does nothing, for
+    Python handles signals in the main thread only.
+
+    Attributes:
+      heard: Whether this process has received a signal.
+      unsaved: Whether the run has trained a step that a checkpoint would save.
     """
 
     def __init__(self) -> None:
-        self.heard = False  # by this process
-        self._heard_at = 0.0
-        self.unsaved = False  # whether there is anything that a save would keep
+        self.heard = False
+        self._heard_at = 0.0  # The time of the first signal, by time.monotonic.
+        self.unsaved = False
         self._tell_jax: Any = None
         self._thread: threading.Thread | None = None
 
@@ -67,7 +72,10 @@ class Preemption:
         self._listener.close()
 
     def due(self, step: int) -> bool:
-        """Whether to stop after update `step`: the same in every process, if all ask at each."""
+        """Whether to stop after update `step`.
+
+        Every process has to ask at every step; all get the same answer.
+        """
         if not processes.several():
             return self.heard
         if self._tell_jax is None:
@@ -75,6 +83,7 @@ class Preemption:
         return multihost_utils.reached_preemption_sync_point(step)
 
     def _listen(self) -> None:
+        """Handles the signals, in a thread, until the context ends."""
         while number := self._listener.recv(1):
             name = signal.Signals(number[0]).name
             if number[0] not in SIGNALS:
@@ -94,12 +103,17 @@ class Preemption:
 
 
 def _write(line: str) -> None:
-    with contextlib.suppress(OSError):  # a terminal that is gone
+    """Writes a line to stderr, past Python's buffers: another thread may have locked them."""
+    with contextlib.suppress(OSError):  # The terminal may be gone.
         os.write(2, f"\n{line}\n".encode())
 
 
 def _handler_of_jax() -> Any:
-    """JAX's own handler of SIGTERM, which tells the other processes; ours takes its place."""
+    """Takes JAX's handler of SIGTERM, which tells the other processes, out of its place.
+
+    Returns:
+      The handler, as a function of the signal; None: JAX has none.
+    """
     libc = ctypes.CDLL(None)
     libc.signal.restype = ctypes.c_void_p
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]

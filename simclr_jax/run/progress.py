@@ -1,4 +1,4 @@
-"""What a run says while it trains: its rows, everywhere; the line on the terminal; its speed."""
+"""The messages of a run: its rows, in files and on the terminal, and its throughput."""
 
 import contextlib
 import logging
@@ -20,13 +20,13 @@ _log = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Writes each row everywhere: the file, TensorBoard, and the terminal.
+    """Writes each row to metrics.jsonl, to TensorBoard and to the terminal.
 
     Args:
-      workdir: of the run; None writes no files (processes other than the first).
-      last_step: of the checkpoint that the run goes on from; 0 at its start.
-      total_steps: of the run.
-      tensorboard: whether to write WORKDIR/tensorboard.
+      workdir: The folder of the run; None: nothing is written (processes other than the first).
+      last_step: The step of the checkpoint that the run continues from; 0 at its start.
+      total_steps: The number of steps of the run.
+      tensorboard: Whether to write WORKDIR/tensorboard.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class MetricsLog:
         if workdir is not None:
             self._file = MetricsFile(workdir / "metrics.jsonl", last_step=last_step)
             if tensorboard:
-                from simclr_jax.store.tensorboard import (
-                    Board,  # loads PyTorch, where that is installed
-                )
+                # tensorboardX loads PyTorch, where that is installed.
+                from simclr_jax.store.tensorboard import Board
 
                 self._board = Board(workdir / "tensorboard", last_step=last_step)
         self._progress = Progress(sys.stdout, total_steps) if workdir is not None else None
 
     def write(self, row: Row) -> None:
+        """Writes the row of a step."""
         if self._file:
             self._file.write(row)
         if self._board:
@@ -66,6 +66,7 @@ class MetricsLog:
             self._file.flush()
 
     def close(self) -> None:
+        """Ends the line on the terminal, and closes the files."""
         if self._progress:
             self._progress.end()
         if self._file:
@@ -75,7 +76,12 @@ class MetricsLog:
 
 
 class Progress:
-    """One line that is redrawn on a terminal; a line a row elsewhere, and at evaluations."""
+    """The progress of a run: a line that is redrawn on a terminal, elsewhere a line per row.
+
+    Args:
+      stream: The stream to write to.
+      total_steps: The number of steps of the run.
+    """
 
     def __init__(self, stream: TextIO, total_steps: int):
         self._stream = stream
@@ -84,6 +90,7 @@ class Progress:
         self._started: tuple[int, float] | None = None
 
     def show(self, row: Row) -> None:
+        """Shows a row; one with an evaluation keeps its line on a terminal as well."""
         self._started = self._started or (row["step"], time.monotonic())
         line = progress_line(row, self._total, self._seconds_left(row["step"]))
         if self._live and "eval_loss" not in row:
@@ -92,15 +99,18 @@ class Progress:
             self._write(("\r\x1b[K" if self._live else "") + line + "\n")
 
     def end(self) -> None:
+        """Ends the line on a terminal."""
         if self._live:
             self._write("\n")
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # a terminal or a pipe that is gone ends no run
+        # A run goes on when its terminal or its pipe is gone.
+        with contextlib.suppress(OSError):
             self._stream.write(text)
             self._stream.flush()
 
     def _seconds_left(self, step: int) -> float | None:
+        """The seconds to the end of the run; None at the first row."""
         assert self._started is not None
         first, since = self._started
         if step == first:
@@ -109,7 +119,18 @@ class Progress:
 
 
 class Count:
-    """'embedded 1280/5000, 312 images/s, 12s left': redrawn on a terminal, else now and then."""
+    """The progress of a count, such as 'embedded 1280/5000, 312 images/s, 12s left'.
+
+    The line is redrawn on a terminal, and written every ten seconds elsewhere.
+
+    Args:
+      what: The verb that the line begins with.
+      total: The number of images to count.
+      stream: The stream to write to.
+
+    Attributes:
+      done: The number of images counted so far.
+    """
 
     def __init__(self, what: str, total: int, stream: TextIO):
         self._what = what
@@ -121,7 +142,7 @@ class Count:
         self.done = 0
 
     def add(self, count: int) -> None:
-        """Counts a batch. The first one, which compiles, only starts the clock."""
+        """Counts the images of a batch; the first batch, which compiles, only starts the clock."""
         self.done += count
         self._last = time.monotonic()
         self._first = self._first or (self.done, self._last)
@@ -130,13 +151,13 @@ class Count:
 
     @property
     def per_second(self) -> float | None:
-        """Since the first batch; None until there is a second."""
+        """The images per second since the first batch; None before the second one."""
         if self._first is None or self.done == self._first[0]:
             return None
         return (self.done - self._first[0]) / max(self._last - self._first[1], 1e-9)
 
     def end(self) -> None:
-        """Shows where it ended."""
+        """Shows the last count, and ends the line on a terminal."""
         self._show()
         if self._live:
             self._stream.write("\n")
@@ -154,7 +175,17 @@ class Count:
 
 
 def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str:
-    """A row for people: step, epoch, loss, accuracies, throughput, time left."""
+    """A row as a line of text: step, epoch, loss, accuracies, throughput, time left.
+
+    >>> row = {"step": 20, "epoch": 0.5, "contrastive_loss": 9.0, "contrastive_accuracy": 0.25}
+    >>> progress_line(row, 400, 75.0)
+    'step 20/400  epoch 0.5  loss 9.000  contrastive 25.0%  1m15s left'
+
+    Args:
+      row: The row.
+      total_steps: The number of steps of the run.
+      seconds_left: The seconds to the end of the run; None: not known.
+    """
     parts = [f"step {row['step']}/{total_steps}", f"epoch {row['epoch']:.1f}"]
     parts.append(f"loss {row['contrastive_loss']:.3f}")
     parts.append(f"contrastive {row['contrastive_accuracy']:.1%}")
@@ -172,13 +203,14 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
 
 
 def _duration(seconds: float) -> str:
+    """A number of seconds as '1h02m' or '2m03s'."""
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}h{minute:02d}m" if hour else f"{minute}m{second:02d}s"
 
 
 class Throughput:
-    """Source images per second between two logged steps, pauses left out."""
+    """The source images per second between two logged steps, without the pauses."""
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -186,7 +218,7 @@ class Throughput:
         self._paused = 0.0
 
     def step_done(self) -> None:
-        """Counts a finished step. The first one, which compiles, only starts the clock."""
+        """Counts a finished step; the first one, which compiles, only starts the clock."""
         if self._since is None:
             self._since, self._paused = time.monotonic(), 0.0
         else:
@@ -194,7 +226,7 @@ class Throughput:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """What happens inside (evaluation, saving) is not training."""
+        """A context whose time (of evaluation or saving) does not count as training."""
         begin = time.monotonic()
         try:
             yield
@@ -202,7 +234,11 @@ class Throughput:
             self._paused += time.monotonic() - begin
 
     def images_per_second(self, batch_size: int) -> float | None:
-        """Since the last call; None before a step was timed."""
+        """The images per second since the last call; None where no step was timed.
+
+        Args:
+          batch_size: The number of source images of a global batch.
+        """
         if self._since is None or not self._steps:
             return None
         now = time.monotonic()
@@ -212,7 +248,7 @@ class Throughput:
 
 
 def warn_of_the_warmup(schedule: Schedule) -> None:
-    """Warns where a run ends inside its warm-up."""
+    """Logs a warning where a run ends inside its warm-up."""
     if schedule.total_steps <= schedule.warmup_steps:
         _log.warning(
             "the run ends after %d steps, inside its warm-up of %d; see optim.warmup_epochs",
@@ -222,7 +258,13 @@ def warn_of_the_warmup(schedule: Schedule) -> None:
 
 
 def announce(config: FrozenConfigDict, state: TrainState, total_steps: int) -> None:
-    """Says what is trained, on which images and devices."""
+    """Prints what is trained, on which images and devices.
+
+    Args:
+      config: The config of the run, with the counts of its data.
+      state: The state, whose parameters are counted.
+      total_steps: The number of steps of the run.
+    """
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
     devices = jax.devices()
     processes.say(
@@ -235,7 +277,16 @@ def announce(config: FrozenConfigDict, state: TrainState, total_steps: int) -> N
 
 
 def summary(row: Row, total_steps: int, workdir: str) -> str:
-    """What the run reached, and what to do with it."""
+    """The last lines of a run: the scores that it reached, and the command to evaluate it.
+
+    >>> summary({}, 400, "runs/digits")
+    'done: runs/digits had reached step 400 already'
+
+    Args:
+      row: The last row; empty where no step was trained.
+      total_steps: The number of steps of the run.
+      workdir: The folder of the run.
+    """
     if not row:
         return f"done: {workdir} had reached step {total_steps} already"
     reached = [f"contrastive loss {row['contrastive_loss']:.3f}"]

@@ -1,4 +1,4 @@
-"""Where a run goes on: the newest good checkpoint, or the beginning."""
+"""The beginning of a process's training: the newest good checkpoint, or a new state."""
 
 import logging
 from typing import Any, NamedTuple
@@ -19,12 +19,12 @@ _log = logging.getLogger(__name__)
 
 
 class Resumed(NamedTuple):
-    """Where a run goes on.
+    """The step, the state and the rows that a run continues from.
 
     Attributes:
       step: The number of updates done.
       state: The state after them, on the devices.
-      rows: The rows that the run has written up to that step.
+      rows: The rows of the run up to that step.
     """
 
     step: int
@@ -45,14 +45,18 @@ def resume(
 
     Args:
       config: The config of the run.
-      built: The parts that it names.
-      root: The workdir.
-      checkpoints: The checkpoints in it.
+      built: The parts of the run.
+      root: The folder of the run.
+      checkpoints: The checkpoints of the run.
       rows: The rows of its metrics.jsonl.
-      allow_config_change: See `rules.check_same_run`.
+      allow_config_change: Whether keys with the rule ASK may differ; see `rules.check_same_run`.
+
+    Returns:
+      The step, the state and the rows to continue from.
 
     Raises:
-      UserError: The workdir holds another run, or checkpoints that are damaged or gone.
+      UserError: The folder has another run, or its checkpoints are gone.
+      ArgumentError: None of its checkpoints is good.
     """
     processes.check_agree(config=str(config), latest_checkpoint=str(checkpoints.steps()[-1:]))
 
@@ -82,7 +86,7 @@ def resume(
 
 
 def _warn_of_missing_rows(root: epath.Path, rows: list[Row], step: int, log_steps: int) -> None:
-    """Warns where metrics.jsonl ends long before the checkpoint."""
+    """Warns where metrics.jsonl ends more than `log_steps` before the checkpoint."""
     logged = rows[-1]["step"] if rows else 0
     if step - logged > log_steps and processes.is_primary():
         _log.warning(
@@ -93,12 +97,12 @@ def _warn_of_missing_rows(root: epath.Path, rows: list[Row], step: int, log_step
 
 
 def _check_none_is_missing(root: epath.Path, rows: list[Row], save_steps: list[int | None]) -> None:
-    """Raises UserError where a checkpoint must have been completed, and there is none.
+    """Raises UserError where the rows show that a checkpoint was saved, and there is none.
 
     Args:
-      root: The workdir.
+      root: The folder of the run.
       rows: The rows of its metrics.jsonl.
-      save_steps: The steps between two checkpoints, now and as the run had it.
+      save_steps: The steps between two checkpoints, by the config and by that of the run so far.
     """
     reached = rows[-1]["step"] if rows else 0
     overdue = all(steps and reached > 2 * steps for steps in save_steps)

@@ -1,4 +1,4 @@
-"""A run's folder: opened, locked, and written to."""
+"""The folder of a run: made, locked, and written to."""
 
 import contextlib
 import sys
@@ -22,13 +22,13 @@ from simclr_jax.store.rows import Row
 
 @dataclass(frozen=True)
 class Workdir:
-    """What a run writes.
+    """The folder of a run, and the files that the run writes there.
 
     Attributes:
-      root: The run's folder.
-      record: What the run is made of, the content of config.json.
-      checkpoints: The states that the run saves.
-      log: The rows that the run writes.
+      root: The folder.
+      record: The description of the run, the content of config.json.
+      checkpoints: The checkpoints.
+      log: The log of the rows.
     """
 
     root: epath.Path
@@ -37,17 +37,28 @@ class Workdir:
     log: MetricsLog
 
     def save(self, step: int, state: TrainState, scores: dict[str, float] | None) -> None:
-        """Saves the state after update `step`, once its rows are on disk."""
+        """Saves a state as a checkpoint, once the rows up to it are on disk.
+
+        Args:
+          step: The number of updates that led to the state.
+          state: The state.
+          scores: The scores of its evaluation; None: it was not evaluated.
+
+        Raises:
+          HostError: The rows or the checkpoint cannot be written.
+        """
         self.log.flush()
         self.checkpoints.remember(step, scores or {})
         self.checkpoints.save(step, state, self.record)
 
 
 def make(workdir: str) -> epath.Path:
-    """The run's folder, made if it is missing.
+    """Makes the folder of a run unless it exists, and returns its path.
 
     Raises:
-      UserError: It cannot be made, or no checkpoint could be read below it.
+      UserError: The folder cannot be made.
+      ArgumentError: No checkpoint could be read below a path like that.
+      HostError: The folder is in Google's storage, whose client is not installed.
     """
     check_client(workdir)
     checkpoint.check_path(workdir, argument="workdir")
@@ -67,7 +78,7 @@ def make(workdir: str) -> epath.Path:
 
 @contextlib.contextmanager
 def locked(root: epath.Path) -> Iterator[None]:
-    """Locks the workdir in process 0; all processes fail where that does."""
+    """Locks the folder in process 0; where that fails, all processes raise an error."""
     with contextlib.ExitStack() as stack:
         failure: Exception | None = None
         if processes.is_primary():
@@ -84,7 +95,7 @@ def locked(root: epath.Path) -> Iterator[None]:
 def open_checkpoints(
     root: epath.Path, config: FrozenConfigDict, rows: list[Row]
 ) -> Iterator[Checkpoints]:
-    """The checkpoints of a run, whose rows so far say which of them is the best."""
+    """Opens the checkpoints of a run, whose rows so far tell which of them is the best."""
     checkpoints = Checkpoints(
         root,
         keep=config.checkpoint.keep,
@@ -99,7 +110,7 @@ def open_checkpoints(
 def open_log(
     root: epath.Path, config: FrozenConfigDict, intervals: Intervals, step: int
 ) -> Iterator[MetricsLog]:
-    """The log of a run that goes on after update `step`; only process 0 writes files."""
+    """Opens the log of a run that continues after update `step`; only process 0 writes."""
     log = MetricsLog(
         root if processes.is_primary() else None,
         last_step=step,
@@ -112,7 +123,7 @@ def open_log(
 
 @contextlib.contextmanager
 def closing(file: Any) -> Iterator[None]:
-    """Closes the file at the end; an error of closing never hides the one that ended the block."""
+    """Closes a file when the block ends; an error in closing never hides one in the block."""
     try:
         yield
     finally:
