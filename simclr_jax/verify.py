@@ -193,6 +193,7 @@ class Update:
         self._state = jax.tree.map(np.asarray, state)  # The step donates its state.
 
     def __call__(self, batch: Mapping[str, Array]) -> Quantities:
+        """Runs the update on a global batch, always from the same state."""
         own = {key: value[self._rows] for key, value in batch.items()}
         state = jax.device_put(self._state, meshes.replicated(self._mesh))
         after, metrics = self._step(state, meshes.put(own, self._mesh))
@@ -312,6 +313,8 @@ class LocalNorm:
         self._model, self._devices = model, devices
 
     def apply(self, variables: Any, images: jax.Array, **kwargs: Any) -> tuple[Any, Any]:
+        """Applies the model to each device's images apart, as `nn.Module.apply`."""
+
         def own(images: jax.Array) -> tuple[Any, Any]:
             return self._model.apply(variables, images, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Features of every image, for use elsewhere: a NumPy archive and a Parquet table."""
+"""Exports the features of every image as a NumPy archive and a Parquet table."""
 
 import sys
 import tempfile
@@ -22,15 +22,20 @@ from simclr_jax.evals.task import Task
 from simclr_jax.run.progress import Count
 from simclr_jax.store import files
 
+# The rules of the config section "embed".
 RULES = {
     "embed.split": one_of("train", "eval", "all"),
     "embed.dir": anything("a folder"),
 }
-FILES = ("features.npz", "features.parquet")
+FILES = ("features.npz", "features.parquet")  # The names of the files, in this order.
 
 
 def run(task: Task) -> dict[str, Any]:
-    """The features of one split or of both, written to files."""
+    """Writes the features of one split or of both; returns its part of result.json.
+
+    Raises:
+      UserError: The files cannot be written.
+    """
     keys = task.config.embed
     if keys.split == "all":
         sources = parts.open_all(task.run_config)
@@ -41,7 +46,11 @@ def run(task: Task) -> dict[str, Any]:
 
 
 def in_words(result: dict[str, Any]) -> str:
-    """The number of images, in a line for people."""
+    """The number of exported images, as text.
+
+    >>> in_words({"num_examples": 8, "dataset": "folder", "unreadable": 2})
+    '8 images of folder, 2 left out'
+    """
     left_out = f", {result['unreadable']} left out" if result["unreadable"] else ""
     return f"{result['num_examples']} images of {result['dataset']}{left_out}"
 
@@ -49,20 +58,20 @@ def in_words(result: dict[str, Any]) -> str:
 def write_features(
     extractor: Extractor, sources: Mapping[str, Readable], folder: epath.Path
 ) -> dict[str, Any]:
-    """Writes features.npz and features.parquet, a row an image, in the sources' order.
+    """Writes features.npz and features.parquet with one row per image, in the sources' order.
 
-    The rows have split, name (the file's path, or the record's place in its dataset), label
-    (labelled data only) and features (F,) float32. An unreadable image has no row. Features are
-    written as they are computed: memory does not grow with their number.
+    A row has split, name (the path of the file, or the position in the dataset), label (where
+    there are labels) and features (F,) float32. An unreadable image has no row. Features are
+    written as they are computed, so memory does not grow with their number.
 
     Args:
-      extractor: of the features.
-      sources: by split.
-      folder: where the files are written, each replaced when all is done.
+      extractor: The extractor of the features.
+      sources: The images by the name of the split.
+      folder: The folder of the files, which are replaced when all features are written.
 
     Returns:
       num_examples, dim (F), unreadable (images left out), images_per_second (without the
-      first batch, which compiles) and files.
+      first batch, which compiles) and files (their paths).
     """
     labelled = all(source.num_classes for source in sources.values())
     count = Count("embedded", sum(map(len, sources.values())), sys.stderr)
@@ -106,12 +115,17 @@ def write_features(
 
 
 def _text(name: str) -> str:
-    """A file name as valid Unicode, whatever bytes it has."""
+    """A file name as valid Unicode, with replacement characters for other bytes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class Table:
-    """A Parquet file: columns split, name, label (int32), features (a list of F floats)."""
+    """A Parquet file with the columns split, name, label (int32) and features (F floats).
+
+    Args:
+      file: The open binary file to write to.
+      labelled: Whether there is the column label.
+    """
 
     def __init__(self, file: Any, *, labelled: bool):
         self._file = file
@@ -119,6 +133,7 @@ class Table:
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, split: str, names: list[str], labels: np.ndarray, x: np.ndarray) -> None:
+        """Writes n rows: names, labels (n,) and features (n, F) of a split."""
         columns = {"split": pa.array([split] * len(x)), "name": pa.array(names, pa.string())}
         if self._labelled:
             columns["label"] = pa.array(labels, pa.int32())
@@ -128,17 +143,23 @@ class Table:
         self._writer.write_table(table)
 
     def close(self) -> None:
+        """Completes the table."""
         if self._writer:
             self._writer.close()
 
 
 class Archive:
-    """A .npz: arrays split, name, label (int32) and features (n, F), read by `numpy.load`."""
+    """A .npz file with the arrays split, name, label (int32) and features (n, F) float32.
+
+    Args:
+      file: The open binary file to write to.
+      labelled: Whether there is the array label.
+    """
 
     def __init__(self, file: Any, *, labelled: bool):
         self._file = file
         self._labelled = labelled
-        # In the archive their number goes before them, so they wait here.
+        # An archive has the number of features before them, so they are collected on disk first.
         self._features = tempfile.TemporaryFile()  # noqa: SIM115
         self._split: list[str] = []
         self._name: list[str] = []
@@ -146,6 +167,7 @@ class Archive:
         self._dim = 0
 
     def write(self, split: str, names: list[str], labels: np.ndarray, x: np.ndarray) -> None:
+        """Adds n rows: names, labels (n,) and features (n, F) of a split."""
         self._features.write(np.ascontiguousarray(x, np.float32).tobytes())
         self._split += [split] * len(x)
         self._name += names
@@ -153,6 +175,7 @@ class Archive:
         self._dim = x.shape[1]
 
     def close(self) -> None:
+        """Writes the archive."""
         arrays = {"split": np.array(self._split, str), "name": np.array(self._name, str)}
         if self._labelled:
             arrays["label"] = np.concatenate(self._label)

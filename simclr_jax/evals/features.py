@@ -1,4 +1,4 @@
-"""Frozen features: what a network makes of every image of a split, computed once and cached."""
+"""Frozen features: the outputs of a layer for every image of a split, computed once and cached."""
 
 import hashlib
 import io
@@ -26,26 +26,32 @@ from simclr_jax.store import files
 
 
 class Features(NamedTuple):
-    """x (n, F) float32 and labels (n,) int32 (-1: none)."""
+    """The features of images, with their labels.
+
+    Attributes:
+      x: The features (n, F) float32.
+      labels: The labels (n,) int32; -1: none.
+    """
 
     x: np.ndarray
     labels: np.ndarray
 
 
 class Extractor:
-    """A frozen network, batch norm in inference mode, on all devices.
+    """Computes features on all devices with a frozen network, batch norm in inference mode.
 
     Args:
-      model, variables: a `SimCLR` and its {"params", "batch_stats"}.
-      layer: 'pixels' (the images themselves), 'h', 'headK' (after layer K of the projection
-        head) or 'z'.
-      image_size: pixels.
-      batch_size: over all devices.
-      transfer_dtype: how images travel, as in training.
-      mesh: of the devices.
+      model: The module.
+      variables: The weights, {"params", "batch_stats"}.
+      layer: The layer: 'pixels' (the images), 'h' (the representation), 'headK' (after layer K of
+        the projection head) or 'z' (the embedding).
+      image_size: The side S of the images in pixels.
+      batch_size: The number of images of a global batch.
+      transfer_dtype: The dtype in which images go to the devices, 'uint8' or 'float32'.
+      mesh: The mesh of the devices.
 
     Raises:
-      ValueError: the head has no such layer.
+      ValueError: The head has no such layer.
     """
 
     def __init__(
@@ -75,17 +81,20 @@ class Extractor:
         )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """This process's rows (n, S, S, 3) of a batch to the global batch's features (B, F)."""
+        """The features (B, F) of a global batch, of which a process has rows (n, S, S, 3)."""
         batch = meshes.put({"image": images}, self._mesh)["image"]
         return np.asarray(self._extract(self._variables, batch))
 
     def evaluation(self, source: Readable) -> Features:
-        """Features of every image of the source, once, in order, in its evaluation view."""
+        """The features of the evaluation view of every image of a source, in order."""
         batches = [features for features, _ in self.batches(source)]
         return Features(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
 
     def batches(self, source: Readable) -> Iterator[tuple[Features, np.ndarray]]:
-        """`evaluation` a batch at a time, and which rows (n,) bool are not of a replaced image."""
+        """Yields the features of `evaluation` in batches.
+
+        With each batch come n bools, False where an unreadable image was replaced.
+        """
         start = 0
         for batch in pipeline.eval_batches(
             source,
@@ -103,7 +112,14 @@ class Extractor:
     def augmented(
         self, source: Readable, *, batch_size: int, seed: int, steps: int
     ) -> Iterator[Features]:
-        """Endless epochs of randomly cropped and flipped images, a batch at a time."""
+        """Yields the features of batches of randomly cropped and flipped images.
+
+        Args:
+          source: The images.
+          batch_size: The number of images of a global batch.
+          seed: The seed of the order and of the augmentations.
+          steps: The number of batches.
+        """
         views = Views(
             size=self.image_size, count=1, ops=("crop", "flip"), strength=0.0, brightness="v2",
             crop_area=CROP_AREA, blur_on="host",
@@ -121,7 +137,14 @@ class Extractor:
 
 
 def extract(variables: Any, images: jax.Array, *, model: SimCLR, layer: str) -> jax.Array:
-    """(N, S, S, 3) images to (N, F) float32 features of a layer."""
+    """The features (N, F) float32 of a layer.
+
+    Args:
+      variables: The weights, {"params", "batch_stats"}.
+      images: The images (N, S, S, 3), uint8 or float32 in [0, 1].
+      model: The module.
+      layer: The layer; see `Extractor`.
+    """
     images = to_float(images)
     if layer == "pixels":
         return images.reshape(len(images), -1)
@@ -131,7 +154,7 @@ def extract(variables: Any, images: jax.Array, *, model: SimCLR, layer: str) -> 
 
 
 def gather(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
-    """Every process's rows of a batch, on every process."""
+    """The rows of all processes' parts of a batch, on every process."""
     if jax.process_count() == 1:
         return rows
     array = meshes.put({"rows": rows}, mesh)["rows"]
@@ -139,10 +162,14 @@ def gather(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
 
 
 def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: Any) -> Features:
-    """`extractor.evaluation(source)`, kept in `folder` under a digest of `key` and the source.
+    """The features of every image of a source, from a file where they were computed before.
 
-    `key` must name all that the features depend on besides the source: checkpoint, split,
-    transform, layer, dtype.
+    Args:
+      folder: The folder of the files, which are named by a digest of `key` and the source.
+      extractor: The extractor that computes the features where there is no file.
+      source: The images.
+      **key: All that the features depend on besides the source, as JSON: the weights, the
+        transform, the layer, the image size, the dtypes.
     """
     text = json.dumps({**key, "source": source.fingerprint()}, sort_keys=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
@@ -160,16 +187,20 @@ def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: An
 
 
 def _kept(path: epath.Path) -> Features | None:
-    """Features in a file that `cached` wrote; None where there is none, or it is damaged."""
+    """The features in a file that `cached` wrote; None where there is none or it is damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             return Features(stored["x"], stored["labels"])
-    except Exception:  # NumPy and zipfile have many kinds for what is damaged
+    except Exception:  # NumPy and zipfile raise many kinds for a damaged file.
         return None
 
 
 def digest(variables: Any) -> str:
-    """A digest of a network's weights: the same weights, wherever they lie, share features."""
+    """The SHA-256 of a network's weights, by which equal weights share features.
+
+    >>> digest({"w": np.zeros(2, np.float32)}) == digest({"w": jnp.zeros(2)})
+    True
+    """
     sha = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         sha.update(jax.tree_util.keystr(path).encode())

@@ -22,6 +22,7 @@ from simclr_jax.evals.task import Task
 from simclr_jax.losses import cross_entropy
 from simclr_jax.models.heads import Classifier
 
+# The rules of the config section "linear".
 RULES = {
     "linear.lr": above(0),
     "linear.batch_size": at_least(1),
@@ -35,7 +36,10 @@ RULES = {
 
 
 def run(task: Task) -> dict[str, Any]:
-    """The accuracy of a linear classifier, on all labels or on random draws of few."""
+    """Evaluates a network by a linear classifier; returns its part of result.json.
+
+    The classifier is fitted to all labels, or to random draws of few.
+    """
     task.check_labels()
     found = _of_all_labels if task.config.linear.labels_per_class is None else _of_few_labels
     return {**task.tested, **found(task)}
@@ -94,14 +98,14 @@ def fit(
     """Trains a linear classifier by SGD with Nesterov momentum 0.9, as the authors do.
 
     Args:
-      batches: of features and labels, in the order of training.
-      classes: C.
-      learning_rate: by step.
-      weight_decay: of ½·wd·‖w‖² in the loss.
-      seed: of the initialisation.
+      batches: The batches of features and labels, in the order of training.
+      classes: The number C of classes.
+      learning_rate: The learning rate by step.
+      weight_decay: The coefficient wd of ½·wd·‖w‖² in the loss, at least 0.
+      seed: The seed of the initialisation.
 
     Returns:
-      The classifier's parameters, for `logits`.
+      The parameters of the classifier, for `logits`.
     """
     tx = optim.momentum(learning_rate)
     model = Classifier(classes)
@@ -126,7 +130,13 @@ def fit(
 
 
 def logits(params: Any, x: np.ndarray, *, batch_size: int = 8192) -> np.ndarray:
-    """Logits (n, C) of features (n, F)."""
+    """The logits (n, C) of features.
+
+    Args:
+      params: The parameters of the classifier, from `fit`.
+      x: The features (n, F) float32.
+      batch_size: The number of features that are on the device at a time.
+    """
     model = Classifier(params["dense"]["bias"].shape[0])
     apply = jax.jit(lambda x: model.apply({"params": params}, x))
     parts = [apply(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
@@ -134,7 +144,7 @@ def logits(params: Any, x: np.ndarray, *, batch_size: int = 8192) -> np.ndarray:
 
 
 def shuffled(features: Features, *, batch_size: int, steps: int, seed: int) -> Iterator[Features]:
-    """Batches of cached features, every epoch in a new order."""
+    """Yields `steps` batches of features, in a new order in every epoch."""
     order = Order(len(features.x), batch_size, seed)
     for step in range(steps):
         index, _ = order.batch(step)
@@ -151,21 +161,24 @@ def few_labels(
     c: float,
     seed: int,
 ) -> list[dict[str, float]]:
-    """Accuracy with few labels: L2-regularised logistic regression, once per random draw.
+    """The accuracy of L2-regularised logistic regression on random draws of few labels.
 
-    Features are standardised by the whole training split, whose images need no labels.
+    Features are standardised by the whole training split, which needs no labels for that.
 
     Args:
-      per_class: labels drawn of each class.
-      draws: how often.
-      c: the inverse strength of the regularisation, on the sum over examples (scikit-learn's C).
-      seed: of the draws.
+      train: The training images' features (m, F) and labels.
+      test: The test images' features (n, F) and labels.
+      classes: The number of classes.
+      per_class: The number of labels that are drawn of each class.
+      draws: The number of draws.
+      c: The inverse strength of the regularisation of the summed loss (scikit-learn's C), above 0.
+      seed: The seed of the draws.
 
     Returns:
-      `accuracies` of each draw.
+      The accuracies of each draw; see `accuracies`.
 
     Raises:
-      ValueError: a class has fewer than `per_class` examples.
+      ValueError: A class has fewer than `per_class` examples.
     """
     scaler = StandardScaler().fit(train.x)
     train_x, test_x = scaler.transform(train.x), scaler.transform(test.x)
@@ -181,19 +194,32 @@ def few_labels(
         rows = np.concatenate(chosen)
         model = LogisticRegression(C=c, max_iter=1000).fit(train_x[rows], train.labels[rows])
         scores = model.decision_function(test_x)
-        if scores.ndim == 1:  # of two classes scikit-learn scores one
+        if scores.ndim == 1:  # With two classes scikit-learn returns the score of the second.
             scores = np.stack([-scores, scores], axis=1)
         results.append(accuracies(scores, test.labels))
     return results
 
 
 def cosine(lr: float, *, batch_size: int, steps: int) -> optax.Schedule:
-    """The authors' schedule: peak lr·B/256, no warm-up, cosine to 0."""
+    """The authors' schedule: a cosine from lr·B/256 to 0, without a warm-up.
+
+    >>> round(float(cosine(0.1, batch_size=512, steps=10)(0)), 6)
+    0.2
+
+    Args:
+      lr: The base learning rate.
+      batch_size: The number B of images of a global batch.
+      steps: The number of steps.
+    """
     return optim.warmup_cosine(optim.peak_learning_rate(lr, batch_size, "linear"), 0, steps)
 
 
 def num_steps(*, num_examples: int, batch_size: int, epochs: float) -> int:
-    """Steps of a linear evaluation."""
+    """The number of steps of a linear evaluation; see `optim.step_counts`.
+
+    >>> num_steps(num_examples=50_000, batch_size=512, epochs=1.0)
+    98
+    """
     return optim.step_counts(
         num_examples=num_examples, batch_size=batch_size, epochs=epochs, warmup_epochs=0, steps=None
     )[1]

@@ -1,4 +1,4 @@
-"""Scores of predictions, the same for every protocol."""
+"""The scores of predictions, which the protocols share."""
 
 from typing import Any
 
@@ -7,14 +7,17 @@ import numpy as np
 
 
 def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """How often the label is among the classes with the highest scores.
+    """The fractions of images whose label is among the one or the five highest scores.
+
+    >>> accuracies(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 1]))
+    {'top1': 0.5, 'top5': 1.0}
 
     Args:
-      scores: A score (n, C) of every class; higher is likelier.
-      labels: The classes (n,), ints.
+      scores: The scores (n, C) of the classes; higher is likelier.
+      labels: The labels (n,), ints in [0, C).
 
     Returns:
-      {"top1", "top5"}, fractions.
+      "top1" and "top5", in [0, 1].
     """
     chex.assert_rank([scores, labels], [2, 1])
     chex.assert_equal_shape_prefix([scores, labels], 1)
@@ -24,14 +27,22 @@ def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def mean_and_deviation(results: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of each score over several results, and as NAME_std its standard deviation."""
+    """The mean of each score over several results, and as NAME_std the standard deviation.
+
+    >>> mean_and_deviation([{"top1": 0.5}, {"top1": 1.0}])
+    {'top1': 0.75, 'top1_std': 0.25}
+    """
     table = {key: np.array([result[key] for result in results]) for key in results[0]}
     means = {key: float(values.mean()) for key, values in table.items()}
     return means | {f"{key}_std": float(values.std()) for key, values in table.items()}
 
 
 def in_words(result: dict[str, Any]) -> str:
-    """The accuracies of a result, in a line for people."""
+    """The accuracies of a result, as text.
+
+    >>> in_words({"top1": 0.9, "top5": 1.0, "num_examples": 360, "dataset": "digits"})
+    'top-1 90.0%, top-5 100.0% on 360 images of digits'
+    """
     spread = f" ± {result['top1_std']:.1%}" if "top1_std" in result else ""
     return (
         f"top-1 {result['top1']:.1%}{spread}, top-5 {result['top5']:.1%} "

@@ -1,4 +1,4 @@
-"""What the protocols share: a run's network, the splits, and their features."""
+"""The task that a protocol works on: a network, the splits, and their features."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -21,9 +21,9 @@ class Protocol(NamedTuple):
     """A way to evaluate a network.
 
     Attributes:
-      run: What it does with a `Task`; returns the protocol's part of result.json.
-      rules: The rows of the keys of its config section.
-      in_words: The result in a line for people.
+      run: The function from a task to the protocol's part of result.json.
+      rules: The rules of the protocol's config section, by dotted key.
+      in_words: The function from a result to a line of text.
     """
 
     run: Callable[["Task"], dict[str, Any]]
@@ -32,7 +32,13 @@ class Protocol(NamedTuple):
 
 
 def with_data(run_config: FrozenConfigDict, data: ConfigDict) -> FrozenConfigDict:
-    """The run's config, reading the images that an evaluation's data keys name."""
+    """The config of a run, with the data of an evaluation.
+
+    Args:
+      run_config: The config of the run.
+      data: The section "data" of the evaluation's config. None leaves a key as in the run, or with
+        another data.name as that dataset has it by default.
+    """
     values: dict[str, Any] = {}
     if data.name is not None:
         values = {"dir": None, "train_split": "train", "eval_split": None, "num_classes": None}
@@ -41,12 +47,16 @@ def with_data(run_config: FrozenConfigDict, data: ConfigDict) -> FrozenConfigDic
 
 
 class Task:
-    """What a protocol works on: a network, the images that it is evaluated on, their features.
+    """A network with the images that it is evaluated on, and their features.
 
     Args:
       config: The config of the evaluation.
-      network: The network that is evaluated.
+      network: The network.
       root: The folder of its run.
+
+    Attributes:
+      run_config: The config of the run, with the data of the evaluation.
+      extractor: The extractor of the features.
 
     Raises:
       UserError: The head has no such layer, or there is no dataset to read.
@@ -77,7 +87,7 @@ class Task:
 
     @property
     def folder(self) -> epath.Path:
-        """Where the result is kept."""
+        """The folder of the result, RUN/eval/PROTOCOL/STEP."""
         return self.root / "eval" / self.config.protocol / self.network.name
 
     @cached_property
@@ -87,11 +97,15 @@ class Task:
 
     @cached_property
     def test(self) -> Readable:
-        """The split that is evaluated on."""
+        """The evaluation split."""
         return parts.open_split(self.run_config, "eval")
 
     def check_labels(self) -> None:
-        """Raises UserError unless both splits have labels of the same classes."""
+        """Checks that both splits have labels of the same classes.
+
+        Raises:
+          UserError: They do not.
+        """
         classes = self.train.num_classes, self.test.num_classes
         if classes[0] < 2 or classes[0] != classes[1]:
             raise UserError(
@@ -101,7 +115,7 @@ class Task:
             )
 
     def features(self, source: Readable) -> features.Features:
-        """The features of a split, computed once a checkpoint and kept in the run."""
+        """The features of a split, computed once per checkpoint and cached in the run's folder."""
         return features.cached(
             self.root / "eval" / "features",
             self.extractor,
@@ -115,9 +129,10 @@ class Task:
 
     @cached_property
     def _digest(self) -> str:
+        """The digest of the weights."""
         return features.digest(self.network.variables)
 
     @property
     def tested(self) -> dict[str, Any]:
-        """The result's keys that say what was tested."""
+        """The entries of the result that describe the evaluation split."""
         return {"split": self.test.split, "num_examples": len(self.test)}

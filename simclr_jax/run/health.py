@@ -24,7 +24,8 @@ class Health:
     """Judges the row of every step, and counts the updates that are skipped.
 
     Args:
-      start_loss: The contrastive loss of random embeddings, 2·log(2B - 1) for batch size B.
+      start_loss: The contrastive loss of embeddings that are all equally similar, 2·log(2B - 1)
+        for batch size B.
       patience: The number of steps before a stuck loss or collapsed embeddings are reported.
       allowed: The number of updates that may be skipped because they are not finite; 0: the first
         one ends the run.

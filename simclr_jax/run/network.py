@@ -100,7 +100,7 @@ def calibrate(
     transfer_dtype: str,
     mesh: Mesh,
 ) -> Any:
-    """Replaces the batch-norm statistics of an untrained network by their mean over images.
+    """The weights of an untrained network, with batch-norm statistics of training images.
 
     The moving averages of a new network (mean 0, variance 1) do not fit any data; an untrained
     baseline with them would be needlessly bad.
@@ -113,9 +113,6 @@ def calibrate(
       image_size: The side of the images in pixels.
       transfer_dtype: The dtype in which images go to the devices, 'uint8' or 'float32'.
       mesh: The mesh of the devices.
-
-    Returns:
-      The weights with the new statistics.
     """
     zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
 

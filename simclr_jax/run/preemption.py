@@ -103,7 +103,7 @@ class Preemption:
 
 
 def _write(line: str) -> None:
-    """Writes a line to stderr, past Python's buffers: another thread may have locked them."""
+    """Writes a line to stderr without a buffer, for the process may end at once."""
     with contextlib.suppress(OSError):  # The terminal may be gone.
         os.write(2, f"\n{line}\n".encode())
 

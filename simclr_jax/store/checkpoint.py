@@ -1,9 +1,9 @@
-"""Saving and restoring, through Orbax. The only file that knows it.
+"""Checkpoints, saved and restored with Orbax.
 
-A checkpoint is the folder WORKDIR/checkpoints/<step> with four items: `model` (params and
-batch_stats, all that an evaluation needs), `optimizer` (step and opt_state), `config` (as in
-config.json) and `digests`: the SHA-256 of each array and of the config, recomputed whenever one is
-read, for a flipped bit looks like any other number.
+A checkpoint is the folder WORKDIR/checkpoints/STEP with four items: `model` (params and
+batch_stats, all that an evaluation needs), `optimizer` (step and opt_state), `config` (the
+description of the run, as in config.json) and `digests`, the SHA-256 of each array and of the
+description. Digests are checked at every read, for Orbax does not notice a flipped bit.
 """
 
 import contextlib
@@ -35,14 +35,14 @@ _LOGGERS = {"absl": logging.CRITICAL, "orbax": logging.CRITICAL, "asyncio": logg
 
 
 class Checkpoints:
-    """A run's checkpoints, as the trainer sees them: saved asynchronously, pruned, restored.
+    """The checkpoints of a run in training: saved asynchronously, pruned, restored.
 
     Args:
-      workdir: of the run.
-      keep: how many of the latest to keep.
-      best: the metric whose best evaluated checkpoint is kept besides: 'eval_top1' (highest) or
-        'eval_loss' (lowest).
-      rows: of metrics.jsonl so far, which say how the checkpoints at hand were evaluated.
+      workdir: The folder of the run.
+      keep: The number of latest checkpoints to keep, at least 1.
+      best: The score whose best checkpoint is kept besides: 'eval_top1' (highest) or 'eval_loss'
+        (lowest).
+      rows: The rows of metrics.jsonl so far, with the scores of the checkpoints that exist.
     """
 
     def __init__(
@@ -65,22 +65,24 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._policy,
                 cleanup_tmp_directories=True,
-                lightweight_initialize=True,  # or a damaged one would end it here
+                lightweight_initialize=True,  # Without it a damaged one raises here.
             ),
         )
 
     def remember(self, step: int, scores: Mapping[str, Any]) -> None:
-        """Remembers the scores of the state after update `step`, for pruning."""
+        """Remembers the scores of the state after update `step`, for pruning checkpoints."""
         self._policy.add(step, scores)
 
     def save(self, step: int, state: TrainState, config: dict[str, Any]) -> None:
-        """Starts saving the state after update `step`; the arrays may be donated on return.
+        """Starts to save the state after update `step`; its arrays may be donated on return.
 
         Args:
-          config: what `config.describe` returned.
+          step: The number of updates that led to the state.
+          state: The state.
+          config: The description of the run; see `record.describe`.
 
         Raises:
-          HostError: it cannot be written; as from all that follow a save under way.
+          HostError: The checkpoint cannot be written, or the one before could not.
         """
         arrays = {"model": _model(state), "optimizer": _optimizer(state)}
         with self._writing():
@@ -88,45 +90,46 @@ class Checkpoints:
                 raise RuntimeError(f"checkpoint {step} was not saved: Orbax has a later one")
 
     def raise_failure(self) -> None:
-        """Raises what a save under way has failed with, if it has."""
+        """Raises HostError where a save in progress has failed."""
         with self._writing():
             self._manager.check_for_errors()
 
     def wait(self) -> None:
-        """Returns when the save under way is complete."""
+        """Waits for a save in progress; raises HostError where it fails."""
         with self._writing():
             self._manager.wait_until_finished()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        """A context that makes a HostError of what a missing or unwritable folder raises."""
         try:
             yield
         except (OSError, ValueError) as error:
-            missing = "NOT_FOUND" in str(error)  # as TensorStore says that a folder is gone
+            missing = "NOT_FOUND" in str(error)  # So TensorStore reports a missing folder.
             if as_host_error(error) is not error or not (isinstance(error, OSError) or missing):
                 raise
             folder, reason = self._root / "checkpoints", one_line(error, 200)
             raise HostError(f"{folder}: cannot be written ({reason})") from error
 
     def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, ascending."""
+        """The steps of the finished checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
     def restore_newest(
         self, abstract: TrainState, check: Callable[[dict[str, Any]], None]
     ) -> tuple[int, TrainState] | None:
-        """The newest good checkpoint; damaged ones that are newer are set aside, with a message.
+        """Restores the newest good checkpoint; newer ones, all damaged, are moved aside.
 
         Args:
-          abstract: shapes, dtypes and shardings to restore to.
-          check: is called with a checkpoint's config before its arrays are read.
+          abstract: The state with shapes, dtypes and shardings in place of arrays.
+          check: A function of a checkpoint's config, called before the arrays are read.
 
         Returns:
           (step, state), or None where there are no checkpoints.
 
         Raises:
-          ArgumentError: there are checkpoints, and none is good.
-          FileError: they are another network's.
+          ArgumentError: There are checkpoints, and none is good.
+          FileError: The checkpoints are of another network.
         """
         wanted = {"model": _model(abstract), "optimizer": _optimizer(abstract)}
         damaged: dict[int, str] = {}
@@ -171,37 +174,37 @@ class Checkpoints:
         self._manager.reload()
 
     def close(self) -> None:
-        """Waits for a save under way."""
+        """Waits for a save in progress, and closes Orbax's manager."""
         self.wait()
         self._manager.close()
 
 
 class Reader:
-    """A run's checkpoints, as an evaluation sees them: it cannot write or delete any."""
+    """The checkpoints of a run, read only: an evaluation can neither write nor delete any."""
 
     def __init__(self, workdir: epath.PathLike):
         self._folder = epath.Path(workdir) / "checkpoints"
 
     def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, ascending."""
+        """The steps of the finished checkpoints, ascending."""
         if not self._folder.is_dir():
             return []
         return sorted(ocp.utils.checkpoint_steps(self._folder))
 
     def config(self, step: int) -> dict[str, Any]:
-        """What `Checkpoints.save` was given as config.
+        """The description of the run in a checkpoint.
 
         Raises:
-          FileError: the checkpoint is damaged.
+          FileError: The checkpoint is damaged or gone.
         """
         with self._manager() as manager:
             return self._checked(step, lambda: restore.described(manager, step)[1])
 
     def model(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
-        """{"params", "batch_stats"} of a checkpoint, placed as `abstract` says.
+        """The weights of a checkpoint, {"params", "batch_stats"}, like those of `abstract`.
 
         Raises:
-          FileError: the checkpoint is damaged, or another network's.
+          FileError: The checkpoint is damaged, gone, or of another network.
         """
 
         def read() -> dict[str, Any]:
@@ -231,18 +234,20 @@ class Reader:
 
 
 class _LatestAndBest:
-    """Orbax's preservation policy: the `keep` latest, and the best that was evaluated."""
+    """The preservation policy for Orbax: the `keep` latest, and the best by the score `best`."""
 
     def __init__(self, keep: int, best: str):
         self._keep, self._best = keep, best
         self._scores: dict[int, float] = {}
 
     def add(self, step: int, scores: Mapping[str, Any]) -> None:
+        """Remembers the score of a checkpoint, if it has one that is finite."""
         value = scores.get(self._best)
         if value is not None and math.isfinite(value):
             self._scores[step] = value if self._best == "eval_top1" else -value
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Whether to keep each of the checkpoints; Orbax calls this."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
         preserved = set(sorted(steps)[-self._keep :])
@@ -255,28 +260,30 @@ class _LatestAndBest:
 def save_model(
     workdir: epath.PathLike, step: int, variables: dict[str, Any], config: dict[str, Any]
 ) -> None:
-    """Saves a network alone, with no optimizer, as the checkpoint `step` of a new run.
+    """Saves a network without an optimizer as the first checkpoint of a new run.
 
     Args:
-      variables: {"params", "batch_stats"}.
-      config: what `config.describe` returned.
+      workdir: The folder of the run.
+      step: The step of the checkpoint.
+      variables: The weights, {"params", "batch_stats"}.
+      config: The description of the run; see `record.describe`.
     """
     with ocp.CheckpointManager(epath.Path(workdir) / "checkpoints") as manager:
         manager.save(step, args=_to_save(step, {"model": variables}, config))
 
 
 def check_path(folder: epath.PathLike, *, argument: str) -> None:
-    """Checks that Orbax can read again what it writes below a folder.
+    """Checks that Orbax can read the checkpoints that it writes below a folder.
 
     Args:
       folder: The folder, which need not exist.
-      argument: What the caller calls the folder.
+      argument: The name of the caller's argument for the folder, for the error.
 
     Raises:
-      ArgumentError: Its path has letters that Orbax reads as a pattern, or that are not UTF-8.
+      ArgumentError: The path has letters of a glob pattern, or bytes that are not UTF-8.
     """
     path = str(folder)
-    wrong = " ".join(sorted(set("*?[]\\") & set(path)))  # Orbax looks for its files by a pattern.
+    wrong = " ".join(sorted(set("*?[]\\") & set(path)))  # Orbax globs for its files.
     if any("\ud800" <= letter <= "\udfff" for letter in path):
         wrong = "bytes that are not UTF-8"
     if wrong:
@@ -289,7 +296,7 @@ def check_path(folder: epath.PathLike, *, argument: str) -> None:
 
 
 def _move(folder: epath.Path, target: epath.Path) -> None:
-    """Also to another disk, where the checkpoints' folder is a link to one."""
+    """Moves a folder, also to another disk, where the checkpoints' folder is a link to one."""
     if is_remote(folder):
         folder.rename(target)
     else:
@@ -313,10 +320,10 @@ def _to_save(step: int, arrays: dict[str, Any], config: dict[str, Any]) -> ocp.a
 
 
 def quiet() -> None:
-    """Orbax reports every file it touches; a run's own lines are enough.
+    """Silences Orbax: its logs of every file, and the tracebacks of its threads.
 
-    And where one array of a checkpoint cannot be read or written, those of all the others end in a
-    traceback each, from threads, after the error that says so.
+    Where one array of a checkpoint cannot be read or written, the threads of all the others end in
+    a traceback each, after the error has been raised.
     """
     for name, level in _LOGGERS.items():
         logging.getLogger(name).setLevel(level)

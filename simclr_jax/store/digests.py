@@ -1,6 +1,7 @@
-"""Digests of a checkpoint: for a flipped bit looks like any other number.
+"""The digests of a checkpoint, which reveal a flipped bit.
 
-They are the SHA-256 of each array and of the config, saved beside both, with one of themselves.
+They are the SHA-256 of each array and of the description of the run, saved beside both, with a
+digest of all these digests.
 """
 
 import hashlib
@@ -13,11 +14,11 @@ import numpy as np
 
 from simclr_jax.errors import FileError
 
-Digests = dict[str, Any]
+Digests = dict[str, Any]  # The digests of a checkpoint; see `of_checkpoint`.
 
 
 class DamagedError(Exception):
-    """A checkpoint is not what was saved; the message says what is wrong with it."""
+    """A checkpoint is not what was saved; the message says what is wrong."""
 
 
 def of_checkpoint(step: int, items: dict[str, Any], config: dict[str, Any]) -> Digests:
@@ -25,18 +26,28 @@ def of_checkpoint(step: int, items: dict[str, Any], config: dict[str, Any]) -> D
 
     Args:
       step: The step of the checkpoint.
-      items: The trees of its arrays by the name of the item.
+      items: The trees of arrays by the name of the item.
       config: The description of the run.
 
     Returns:
-      "step", "arrays" (as `of_arrays`), "config", and "these", the digest of the three.
+      "step", "arrays" (see `of_arrays`), "config", and "these", the digest of the three.
     """
     digests: Digests = {"step": step, "arrays": of_arrays(items), "config": of_json(config)}
     return digests | {"these": of_json(digests)}
 
 
 def of_arrays(items: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """{item/path/of/leaf: {"shape", "dtype", "sha256"}}; every device holds every array whole."""
+    """The digest of each array by the path ITEM/PATH/OF/LEAF.
+
+    >>> of_arrays({"model": {"bias": np.zeros(2, np.float32)}})["model/bias"]["shape"]
+    [2]
+
+    Args:
+      items: The trees of arrays by the name of the item; arrays on devices are replicated.
+
+    Returns:
+      "shape", "dtype" and "sha256" by path.
+    """
 
     def digest(leaf: Any) -> dict[str, Any]:
         array = np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
@@ -48,12 +59,25 @@ def of_arrays(items: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def of_json(value: Any) -> str:
-    """The digest of what JSON can hold."""
+    """The SHA-256 of a value as JSON, whose keys are sorted.
+
+    >>> of_json({"a": 1, "b": 2}) == of_json({"b": 2, "a": 1})
+    True
+    """
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def checked(digests: Any, config: Any, step: int) -> Digests:
-    """The digests that were read, without their own. Raises DamagedError unless all belong."""
+    """Checks digests that were read, and returns them without "these".
+
+    Args:
+      digests: The digests.
+      config: The description of the run that was read with them.
+      step: The step of the checkpoint.
+
+    Raises:
+      DamagedError: The digests, the description or the step are not those that were saved.
+    """
     if not isinstance(digests, dict) or digests.pop("these", None) != of_json(digests):
         raise DamagedError("its digests are not what was saved")
     if digests["config"] != of_json(config):
@@ -64,12 +88,15 @@ def checked(digests: Any, config: Any, step: int) -> Digests:
 
 
 def check_kinds(wanted: dict[str, Any], digests: Digests, where: str) -> None:
-    """Raises FileError where the stored arrays have other names, shapes or dtypes than wanted.
+    """Checks that the stored arrays have the wanted names, shapes and dtypes.
 
     Args:
       wanted: The trees that are to be restored, by the name of the item.
       digests: The digests of the checkpoint.
-      where: The checkpoint, for the message.
+      where: The path of the checkpoint, for the message.
+
+    Raises:
+      FileError: They do not: the checkpoint is of another network.
     """
     expected = {path: _kind(leaf) for path, leaf in _leaves(wanted).items()}
     stored = {
@@ -87,13 +114,22 @@ def check_kinds(wanted: dict[str, Any], digests: Digests, where: str) -> None:
 
 
 def check_arrays(items: dict[str, Any], digests: Digests) -> None:
-    """Raises DamagedError where an array that was read is not the one that was saved."""
+    """Checks that the arrays that were read are those that were saved.
+
+    Args:
+      items: The trees of arrays by the name of the item.
+      digests: The digests of the checkpoint.
+
+    Raises:
+      DamagedError: An array has another digest.
+    """
     for path, digest in of_arrays(items).items():
         if digest != digests["arrays"][path]:
             raise DamagedError(f"{path} is not what was saved")
 
 
 def _leaves(items: dict[str, Any]) -> dict[str, Any]:
+    """The leaves of the items by the path ITEM/PATH/OF/LEAF."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_flatten_with_path(items)[0]

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, on a disk and in a bucket.
+"""Files that appear whole or not at all, on a disk and in a bucket.
 
-A disk renames, so what is unfinished lies beside its place under another name. A bucket holds whole
-objects: what is written there is put together in memory or in a local folder, and then uploaded.
+On a disk an unfinished file lies beside its place under another name, and is renamed. A bucket has
+whole objects only: they are put together in memory or in a local folder, and then uploaded.
 """
 
 import contextlib
@@ -21,7 +21,11 @@ UPLOAD_SECONDS = 5.0  # The shortest time between two uploads of one object; a b
 
 
 def check_client(path: epath.PathLike) -> None:
-    """Raises HostError where the path lies in Google's storage and its client is not installed."""
+    """Checks that Google's client is installed where a path is in Google's storage.
+
+    Raises:
+      HostError: The client is not installed.
+    """
     if not str(path).startswith("gs://"):
         return
     try:
@@ -31,12 +35,16 @@ def check_client(path: epath.PathLike) -> None:
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Whether the path lies in a bucket (gs://…)."""
+    """Whether a path is in a bucket.
+
+    >>> is_remote("gs://bucket/run"), is_remote("runs/digits")
+    (True, False)
+    """
     return "://" in str(path)
 
 
 def write(path: epath.PathLike, content: bytes) -> None:
-    """Makes `content` the content of a file: readers see the old file or the new one."""
+    """Writes a file whose readers see either the old content or the new one."""
     if is_remote(path):
         epath.Path(path).write_bytes(content)
         return
@@ -48,13 +56,16 @@ def write(path: epath.PathLike, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(*targets: epath.PathLike) -> Iterator[tuple[epath.Path, ...]]:
-    """Gives a path for each target, at which the caller makes a file or a folder.
+    """A context with a temporary path for each target, where the caller makes a file or a folder.
 
-    They take the targets' places when the block ends, and are removed when it raises. A file
-    replaces a file; a folder takes the place of an empty folder or of none.
+    These take the places of the targets when the block ends, and are removed when it raises. A file
+    replaces a file; a folder replaces an empty folder or none.
+
+    Args:
+      targets: The paths, on a disk or in a bucket.
 
     Yields:
-      Local paths of which nothing exists yet, in the order of the targets.
+      Local paths that do not exist yet, in the order of the targets.
     """
     places = [epath.Path(target) for target in targets]
     with contextlib.ExitStack() as stack:
@@ -77,7 +88,10 @@ def replacing(*targets: epath.PathLike) -> Iterator[tuple[epath.Path, ...]]:
 
 
 def _upload(path: epath.Path, place: epath.Path) -> None:
-    """Copies a file, or every file below a folder; the folder's own files come last."""
+    """Copies a file, or all files below a folder, the deepest first.
+
+    The file that makes a folder a run, config.json, so comes after the files that it needs.
+    """
     if not path.is_dir():
         path.copy(place, overwrite=True)
         return
@@ -95,7 +109,12 @@ def _remove(path: epath.Path) -> None:
 
 
 class GrowingObject:
-    """An object in a bucket to be appended to: held in memory, and uploaded whole now and then."""
+    """An object in a bucket to append to: kept in memory, and uploaded whole from time to time.
+
+    Args:
+      path: The path of the object.
+      content: The bytes that it begins with.
+    """
 
     def __init__(self, path: epath.PathLike, content: bytes = b""):
         self._path = epath.Path(path)
@@ -103,12 +122,13 @@ class GrowingObject:
         self._uploaded, self._uploaded_at = len(content), -math.inf
 
     def write(self, data: bytes) -> None:
+        """Appends bytes; uploads where the last upload is UPLOAD_SECONDS ago."""
         self._content += data
         if time.monotonic() - self._uploaded_at > UPLOAD_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Uploads what is new."""
+        """Uploads the object if it has new bytes."""
         if len(self._content) > self._uploaded or self._uploaded_at < 0:
             self._path.write_bytes(bytes(self._content))
             self._uploaded, self._uploaded_at = len(self._content), time.monotonic()

@@ -1,8 +1,8 @@
-"""The lock of a workdir: one trainer at a time.
+"""The lock of a run's folder: one trainer at a time.
 
-On a file system with locks it is the kernel's, which ends with the process however that ends. In a
-bucket, or where locks are not supported, it is a file that its owner renews; one that has not been
-renewed for a while is stale and is taken over.
+On a file system with locks it is a kernel's lock, which ends with the process. In a bucket, or
+where locks are not supported, it is a file that its owner renews; a file that has not been renewed
+for a while is stale, and another trainer takes it over.
 """
 
 import contextlib
@@ -23,9 +23,10 @@ from etils import epath
 from simclr_jax.errors import FULL_DISK, ArgumentError, as_host_error
 from simclr_jax.store.files import is_remote
 
-RENEW_SECONDS = 10.0
-STALE_SECONDS = 40.0
+RENEW_SECONDS = 10.0  # The seconds between two renewals.
+STALE_SECONDS = 40.0  # The seconds without a renewal after which a lock is stale.
 
+# The errors of a file system that has no locks.
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 _log = logging.getLogger(__name__)
@@ -33,32 +34,32 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def hold(workdir: epath.Path) -> Iterator[None]:
-    """Holds WORKDIR/lock.
+    """A context that has the lock of a run's folder, WORKDIR/lock.
 
     Raises:
-      ArgumentError: another live trainer holds it, or the workdir cannot be written.
-      HostError: the disk is full.
+      ArgumentError: Another live trainer has the lock, or the folder cannot be written.
+      HostError: The disk is full.
     """
     path = workdir / "lock"
     try:
-        held = None if is_remote(path) else _kernel_lock(path)
+        file = None if is_remote(path) else _kernel_lock(path)
     except OSError as error:
         if error.errno in FULL_DISK:
             raise as_host_error(error) from error
         raise _unwritable(path, error) from error
-    if held is None:
+    if file is None:
         with _renewed(path):
             yield
         return
     try:
         yield
     finally:
-        os.ftruncate(held, 0)
-        os.close(held)
+        os.ftruncate(file, 0)
+        os.close(file)
 
 
 def _kernel_lock(path: epath.Path) -> int | None:
-    """An open, locked file; None where the file system has no locks."""
+    """Opens and locks a file, and writes the owner in it; None: the file system has no locks."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -76,10 +77,11 @@ def _kernel_lock(path: epath.Path) -> int | None:
             if error.errno in _UNSUPPORTED:
                 return None
             raise
-        os.close(file)  # somebody has removed it since it was opened
+        os.close(file)  # It was removed after it was opened.
 
 
 def _lock(file: int, path: epath.Path) -> None:
+    """Locks an open file; raises ArgumentError where another process has locked it."""
     for tries in reversed(range(20)):
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,10 +89,11 @@ def _lock(file: int, path: epath.Path) -> None:
             owner = os.pread(file, 4096, 0)
             if owner or not tries:
                 raise _in_use(path, owner) from None
-            time.sleep(0.05)  # its owner has not said yet who it is, or is just leaving
+            time.sleep(0.05)  # The owner has not written its name yet, or is about to leave.
 
 
 def _is_at(file: int, path: epath.Path) -> bool:
+    """Whether an open file is the one at a path."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:
@@ -99,7 +102,7 @@ def _is_at(file: int, path: epath.Path) -> bool:
 
 @contextlib.contextmanager
 def _renewed(path: epath.Path) -> Iterator[None]:
-    """A lock that is a file, renewed by a thread."""
+    """A context that has a lock which is a file, renewed by a thread."""
     found = _read(path)
     until = time.monotonic() + STALE_SECONDS
     if found is not None:
@@ -122,7 +125,7 @@ def _renewed(path: epath.Path) -> Iterator[None]:
         while not released.wait(RENEW_SECONDS):
             count += 1
             current: dict[str, Any] = {}
-            with contextlib.suppress(Exception):  # of many kinds in a bucket; the next time will do
+            with contextlib.suppress(Exception):  # Buckets raise many kinds; it is tried again.
                 current = _parsed(_read(path))
                 if current.get("token", me["token"]) == me["token"]:
                     write(count)
@@ -137,7 +140,7 @@ def _renewed(path: epath.Path) -> Iterator[None]:
         write(0)
     except OSError as error:
         raise _unwritable(path, error) from error
-    time.sleep(RENEW_SECONDS / 10)  # of two that came at once, the later one's file stands
+    time.sleep(RENEW_SECONDS / 10)  # If two write at the same time, the later file remains.
     current = _read(path)
     if _parsed(current).get("token") != me["token"]:
         raise _in_use(path, current or b"")
@@ -154,11 +157,13 @@ def _renewed(path: epath.Path) -> Iterator[None]:
 
 
 def _owner() -> dict[str, Any]:
+    """The description of this process in its lock."""
     since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
 
 
 def _read(path: epath.Path) -> bytes | None:
+    """The content of a file; None where there is none."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -166,6 +171,7 @@ def _read(path: epath.Path) -> bytes | None:
 
 
 def _parsed(text: bytes | None) -> dict[str, Any]:
+    """The owner in the content of a lock; {} where it has none."""
     try:
         value = json.loads(text or b"{}")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reading a checkpoint through Orbax, held against its digests."""
+"""Reads a checkpoint with Orbax, and checks it by its digests."""
 
 import re
 from typing import Any
@@ -10,14 +10,23 @@ from simclr_jax.errors import LOST_DISK, HostError, one_line
 from simclr_jax.store import digests
 from simclr_jax.store.digests import DamagedError
 
-# How an error of TensorStore's begins that is not the checkpoint's fault.
+# The codes of TensorStore's errors that are not the checkpoint's fault.
 _OF_THE_HOST = re.compile(
     r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|RESOURCE_EXHAUSTED)\b"
 )
 
 
 def described(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The digests and the config of a checkpoint. Raises DamagedError."""
+    """The digests of a checkpoint, and the description of its run.
+
+    Args:
+      manager: The manager of the checkpoints.
+      step: The step of the checkpoint.
+
+    Raises:
+      DamagedError: They cannot be read, or are not what was saved.
+      HostError: The environment is at fault.
+    """
     read = _restore(manager, step, digests=ocp.args.JsonRestore(), config=ocp.args.JsonRestore())
     return digests.checked(read["digests"], read["config"], step), read["config"]
 
@@ -25,7 +34,22 @@ def described(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, Any]
 def verified(
     manager: ocp.CheckpointManager, step: int, wanted: dict[str, Any], stored: dict[str, Any]
 ) -> Any:
-    """The wanted items' arrays. Raises DamagedError, or FileError if they are another network's."""
+    """The arrays of some items of a checkpoint.
+
+    Args:
+      manager: The manager of the checkpoints.
+      step: The step of the checkpoint.
+      wanted: The trees of shapes, dtypes and shardings by the name of the item.
+      stored: The digests of the checkpoint.
+
+    Returns:
+      The trees of arrays by the name of the item.
+
+    Raises:
+      DamagedError: The arrays cannot be read, or are not what was saved.
+      FileError: The arrays are those of another network.
+      HostError: The environment is at fault.
+    """
     digests.check_kinds(wanted, stored, str(manager.directory / str(step)))
     arrays = _restore(
         manager, step, **{item: ocp.args.StandardRestore(tree) for item, tree in wanted.items()}
@@ -35,14 +59,14 @@ def verified(
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
-    """Orbax's items of a checkpoint.
+    """The items of a checkpoint, as Orbax reads them.
 
     Raises:
-      DamagedError: Orbax cannot read them, now or a second time.
-      HostError: it is not the checkpoint's fault.
+      DamagedError: Orbax cannot read them, not even at a second try.
+      HostError: The environment is at fault.
     """
     args = ocp.args.Composite(**items)
-    tries = 1 if processes.several() else 2  # several must all do the same
+    tries = 1 if processes.several() else 2  # Several must all act alike.
     while True:
         tries -= 1
         try:
@@ -57,6 +81,7 @@ def _restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
 
 
 def _not_the_checkpoints_fault(error: Exception, folder: str) -> bool:
+    """Whether an error is one of the host or its disk, not of the checkpoint in `folder`."""
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError) or number in LOST_DISK:
         return True

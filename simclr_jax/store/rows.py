@@ -1,4 +1,4 @@
-"""metrics.jsonl: a row a logged step."""
+"""The file metrics.jsonl, with one row per logged step."""
 
 import json
 import logging
@@ -12,13 +12,17 @@ from simclr_jax.errors import HostError
 from simclr_jax.store import files
 from simclr_jax.store.files import GrowingObject, is_remote
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # The numbers of a step by name, "step" among them.
 
 _log = logging.getLogger(__name__)
 
 
 def as_json(row: Row) -> Row:
-    """JSON has no NaN and no infinity: those become null."""
+    """A row with None for NaN and infinity, which JSON does not have.
+
+    >>> as_json({"step": 3, "loss": math.inf})
+    {'step': 3, 'loss': None}
+    """
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in row.items()
@@ -26,10 +30,14 @@ def as_json(row: Row) -> Row:
 
 
 class MetricsFile:
-    """WORKDIR/metrics.jsonl: one JSON object a logged step, flushed as it is written.
+    """The file WORKDIR/metrics.jsonl: one JSON object per logged step, flushed at each row.
 
-    Opening it drops the rows beyond `last_step` (a run killed after its last checkpoint will write
-    them again) and a line that was cut short.
+    Opening it drops the rows after `last_step` (a run that was killed after its last checkpoint
+    writes them again) and a last line that is incomplete.
+
+    Args:
+      path: The path, on a disk or in a bucket.
+      last_step: The last step whose row is kept.
     """
 
     def __init__(self, path: epath.PathLike, *, last_step: int):
@@ -37,7 +45,7 @@ class MetricsFile:
         self._open([row for row in read_rows(self._path) if row["step"] <= last_step])
 
     def _open(self, rows: list[Row]) -> None:
-        """Makes `rows` the file's, at no moment leaving it without any, and opens it for more."""
+        """Replaces the file by one with these rows, and opens it to append more."""
         kept = "".join(json.dumps(as_json(row)) + "\n" for row in rows).encode()
         self._file: IO[bytes] | GrowingObject
         if is_remote(self._path):
@@ -47,12 +55,13 @@ class MetricsFile:
             self._file = self._path.open("ab")
 
     def write(self, row: Row) -> None:
+        """Appends a row."""
         self._file.write((json.dumps(as_json(row)) + "\n").encode())
         if not isinstance(self._file, GrowingObject):
             self._file.flush()
 
     def replace_last(self, row: Row) -> None:
-        """Writes a row in place of the last one, of the same step."""
+        """Replaces the last row by another one of the same step."""
         self.close()
         self._open([*read_rows(self._path)[:-1], row])
 
@@ -60,7 +69,7 @@ class MetricsFile:
         """Returns when all rows are on disk, or in the bucket.
 
         Raises:
-          HostError: somebody has removed the file meanwhile.
+          HostError: The file was removed or replaced meanwhile.
         """
         if isinstance(self._file, GrowingObject):
             self._file.flush()
@@ -75,13 +84,14 @@ class MetricsFile:
             raise HostError(f"{self._path}: was removed or replaced while the run wrote it")
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
 def read_rows(path: epath.PathLike) -> list[Row]:
-    """The whole rows of a metrics.jsonl; none where there is no file.
+    """The rows of a metrics.jsonl; none where there is no file.
 
-    A line that is no row is left out: with a warning, unless it is the last one, cut short.
+    A line that is not a row is left out, with a warning unless it is an incomplete last line.
     """
     path = epath.Path(path)
     rows: list[Row] = []
@@ -100,7 +110,7 @@ def read_rows(path: epath.PathLike) -> list[Row]:
 
 
 def _is_row(value: Any) -> bool:
-    """Whether it has a step, and numbers."""
+    """Whether a value of JSON has a step, and nothing but numbers and nulls."""
     if not isinstance(value, dict) or not isinstance(value.get("step"), int):
         return False
     return all(number is None or isinstance(number, int | float) for number in value.values())

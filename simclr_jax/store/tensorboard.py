@@ -1,4 +1,4 @@
-"""TensorBoard's event files."""
+"""Event files for TensorBoard."""
 
 import time
 from collections.abc import Mapping, Set
@@ -12,18 +12,18 @@ from tensorboardX.summary import scalar
 
 from simclr_jax.store import files
 
-FLUSH_SECONDS = 10.0  # between two writes to disk
+FLUSH_SECONDS = 10.0  # The seconds between two writes to the disk.
 
 
 class Board:
-    """TensorBoard's event file, written by the thread that calls: its errors are heard.
+    """An event file, written in the thread that calls, which so gets its errors.
 
-    (tensorboardX's SummaryWriter has a thread of its own for that; once a full disk has ended it,
-    the caller waits for it for ever.)
+    (The SummaryWriter of tensorboardX writes in another thread. Once a full disk has ended that
+    thread, the caller waits for it without end.)
 
     Args:
-      folder: where the file is made.
-      last_step: what earlier files hold of later steps is void.
+      folder: The folder in which the file is made.
+      last_step: The last step whose values in earlier files of the folder remain valid.
     """
 
     def __init__(self, folder: epath.Path, *, last_step: int):
@@ -38,7 +38,12 @@ class Board:
         self._events.flush()
 
     def write(self, row: Mapping[str, Any], keys: Set[str]) -> None:
-        """Writes those of the keys that the row has a number for."""
+        """Writes some values of a row.
+
+        Args:
+          row: The row, with its "step".
+          keys: The names of the values; those that the row lacks or has as None are left out.
+        """
         for key in keys:
             if row.get(key) is not None:
                 event = Event(wall_time=time.time(), step=row["step"])
@@ -49,16 +54,19 @@ class Board:
             self._flushed = time.monotonic()
 
     def close(self) -> None:
+        """Writes the last events, and closes the file."""
         self._events.close()
 
 
 class _Factory:
-    """How tensorboardX opens its event files in a bucket; its own way needs Google's client."""
+    """Opens event files in a bucket for tensorboardX, without the client that it would need."""
 
     def open(self, path: str) -> files.GrowingObject:
+        """Opens a new event file."""
         return _Events(path)
 
     def directory_check(self, path: str) -> None:
+        """Makes the folder of the event files unless it exists."""
         epath.Path(path).mkdir(parents=True, exist_ok=True)
 
 
@@ -66,9 +74,10 @@ class _Events(files.GrowingObject):
     """An event file in a bucket."""
 
     def flush(self) -> None:
-        """As tensorboardX asks after each event: not oftener than a bucket allows."""
+        """Uploads not more often than a bucket allows; tensorboardX asks after each event."""
         if time.monotonic() - self._uploaded_at > files.UPLOAD_SECONDS:
             super().flush()
 
     def close(self) -> None:
+        """Uploads the last events."""
         super().flush()

@@ -1,19 +1,22 @@
-"""What the TPU chips can do, by the name that a topology such as 'v5e:4x8' begins with.
+"""The TPU chips by the name that a topology such as 'v5e:4x8' begins with.
 
-Sources: Cloud TPU's pages on each version, "System architecture" table, read November 2026
-(https://cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e). A `jax.Device` of these is a chip.
+Sources: the pages of Cloud TPU on each version, table "System architecture", read November 2026
+(https://cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e). A chip of these is one `jax.Device`.
 """
 
 from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-    """Attributes:
-    flops: peak, bfloat16 operations a second.
-    hbm_bytes: of memory.
-    hbm_bandwidth: bytes a second.
-    ici_bandwidth: bytes a second to its neighbours, all links together, one direction.
-    configuration: libtpu's name of that which makes a chip one device.
+    """The performance of a chip.
+
+    Attributes:
+      flops: The peak of bfloat16 operations per second.
+      hbm_bytes: The size of the memory in bytes.
+      hbm_bandwidth: The bandwidth of the memory in bytes per second.
+      ici_bandwidth: The bandwidth to the neighbours in bytes per second, over all links together,
+        in one direction.
+      configuration: The name in libtpu of the configuration in which a chip is one device.
     """
 
     flops: float

@@ -1,7 +1,7 @@
-"""A train step compiled for a TPU slice that is not there, and what the compiler says of it.
+"""Compiles a train step for a TPU slice without having one, and measures the compiled program.
 
-python -m simclr_jax.tpu.compiled runs in a process of its own, for a compiler can crash: it reads
-{"config", "topology"} as JSON on its input and writes what `measure` returns on its output.
+python -m simclr_jax.tpu.compiled does that in a separate process, for a compiler can crash: it
+reads {"config", "topology"} as JSON from stdin and writes the result of `measure` to stdout.
 """
 
 import json
@@ -24,17 +24,23 @@ from simclr_jax.config import parts, record
 from simclr_jax.tpu import flops
 from simclr_jax.tpu.chips import CHIPS
 
+# The kinds of collective operations, as the compiled program names them.
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# The size of the dtypes in bytes, where it is not 4.
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8}
 
 
 def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
-    """Compiles the config's step for a topology.
+    """Compiles the train step of a config for a topology, and measures the program.
+
+    Args:
+      config: The config of the run; data.num_examples and data.num_classes must be known.
+      topology: The chip and the shape of the slice, such as 'v5e:4x8'.
 
     Returns:
-      chips, hosts; memory: bytes a chip of params, optimizer, activations and total; flops and
-      hbm_bytes a chip; analytic_flops a chip; collectives: [{kind, count, bytes}] a step; or, where
-      the compiler says so, {"needs": bytes a chip, more than there are}.
+      chips and hosts; memory: the bytes of params, optimizer, activations and total on a chip;
+      flops, hbm_bytes and analytic_flops: those of a chip in a step; collectives: see
+      `collectives`. Where the step does not fit: needs, the bytes of memory that a chip would need.
     """
     description = topologies.get_topology_desc(
         platform="tpu",
@@ -54,7 +60,9 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
         return {"needs": needs}
     memory: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    arguments = (
+        memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    )
     fixed = flops.of_loss(config) / mesh.size
     loops = config.train.microbatches
     return {
@@ -64,9 +72,9 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
             "params": nbytes((state.params, state.batch_stats)),
             "optimizer": nbytes(state.opt_state),
             "activations": memory.temp_size_in_bytes,
-            "total": held + memory.temp_size_in_bytes,
+            "total": arguments + memory.temp_size_in_bytes,
         },
-        # The compiler counts a loop's body once.
+        # The compiler counts the body of a loop once, not as often as it runs.
         "flops": loops * (cost["flops"] - fixed) + fixed,
         "hbm_bytes": loops * cost["bytes accessed"] - (loops - 1) * update_traffic(state),
         "analytic_flops": flops.of_step(config) / mesh.size,
@@ -75,7 +83,7 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
 
 
 def batch(config: ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of the config's global batch, split over the mesh."""
+    """The shapes, dtypes and shardings of a global batch."""
     n, size = config.train.batch_size, config.data.image_size
     on = partial(jax.ShapeDtypeStruct, sharding=meshes.sharded(mesh))
     return {
@@ -86,26 +94,45 @@ def batch(config: ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDty
 
 
 def nbytes(tree: Any) -> int:
+    """The size in bytes of a tree of arrays.
+
+    >>> nbytes({"w": jnp.zeros((2, 3)), "b": jnp.zeros(3, jnp.bfloat16)})
+    30
+    """
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def update_traffic(state: states.TrainState) -> int:
-    """Bytes that an update moves: parameters and optimizer read and written, gradients read."""
+    """The bytes that an update moves: parameters and optimizer state twice, gradients once."""
     return 3 * nbytes(state.params) + 2 * nbytes(state.opt_state)
 
 
 def used_memory(message: str) -> int | None:
-    """Bytes that a program would need, from the compiler's refusal; None if it is about another."""
-    said = (
+    """The bytes that a program would need, by the compiler's error; None for another error.
+
+    >>> used_memory("RESOURCE_EXHAUSTED: Used 2.00G of 1.00G hbm")
+    2147483648
+    """
+    patterns = (
         r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm",
         r"\(([\d.]+)([KMGT])\) exceeds available HBM",
     )
-    found = re.search(said[0], message) or re.search(said[1], message)
+    found = re.search(patterns[0], message) or re.search(patterns[1], message)
     return found and int(float(found[1]) * 2 ** (10 * ("KMGT".index(found[2]) + 1)))
 
 
 def collectives(text: str) -> list[dict[str, Any]]:
-    """[{kind, count, bytes}] of a compiled program, loops run through: bytes of their results."""
+    """The collective operations of a compiled program, as often as its loops run them.
+
+    >>> collectives("ENTRY %main () -> f32[8] {\\n  %r = f32[8]{0} all-reduce(%x)\\n}")
+    [{'kind': 'all-reduce', 'count': 1, 'bytes': 32}]
+
+    Args:
+      text: The program, in XLA's text form.
+
+    Returns:
+      The "kind", the "count", and the "bytes" of all results, of each kind that occurs.
+    """
     count: Counter[str] = Counter()
     moved: Counter[str] = Counter()
     for kind, size, times in _collectives(text):
@@ -115,15 +142,16 @@ def collectives(text: str) -> list[dict[str, Any]]:
 
 
 def _collectives(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yields the kind, the bytes of the results, and the count of each collective operation."""
     bodies = _computations(text)
     times = {name: 1 for name in bodies}
-    for lines in bodies.values():  # a loop inside a loop does not occur here
+    for lines in bodies.values():  # The train step has no loop inside a loop.
         for line in lines:
             loop = re.search(r" while\(.*body=%?([\w.\-]+)", line)
             trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
             if loop and trips:
                 times[loop[1]] = int(trips[1])
-    seen: set[str] = set()  # one that is fused with computation is written once a piece
+    seen: set[str] = set()  # An operation that is fused with others occurs once in each part.
     for name, lines in bodies.items():
         for line in lines:
             channel = re.search(r"channel_id=\d+", line)
@@ -135,12 +163,13 @@ def _collectives(text: str) -> Iterator[tuple[str, int, int]]:
                     seen.add(channel[0])
                 shapes = re.findall(r"(\w+)\[([\d,]*)\]", found[1])
                 sizes = [_size(dtype, dims) for dtype, dims in shapes]
-                # Of an asynchronous one's (operands, results) the results are as many, and last.
+                # An asynchronous one has as many operands as results, and the results come last.
                 half = len(sizes) // 2 if found[3] and found[2] != "all-reduce" else 0
                 yield found[2], sum(sizes[half:]), times[name]
 
 
 def _computations(text: str) -> dict[str, list[str]]:
+    """The lines of each computation of a program by its name."""
     bodies: dict[str, list[str]] = {}
     name = ""
     for line in text.splitlines():
@@ -154,6 +183,7 @@ def _computations(text: str) -> dict[str, list[str]]:
 
 
 def _size(dtype: str, dims: str) -> int:
+    """The size in bytes of an array; its dimensions are text such as '2,3'."""
     size = _BYTES.get(dtype, 4)
     for dim in filter(None, dims.split(",")):
         size *= int(dim)
@@ -161,12 +191,13 @@ def _size(dtype: str, dims: str) -> int:
 
 
 def main() -> None:
+    """Measures the step that stdin describes."""
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     jax.config.update("jax_platforms", "cpu")
-    asked = json.load(sys.stdin)
-    config = record.from_json(asked)
-    print(json.dumps(measure(config, asked["topology"])))
+    request = json.load(sys.stdin)
+    config = record.from_json(request)
+    print(json.dumps(measure(config, request["topology"])))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How many floating-point operations a train step needs, counted from the network's definition.
+"""The number of floating-point operations of a train step, by the definition of the network.
 
-Convolutions and matrix products alone, a multiplication and an addition each; every one is done
-three times in a step: forward, and backward for its input and for its weights. The first
-convolution needs no gradient of its input.
+Convolutions and matrix products are counted, with two operations for a multiplication and an
+addition. Each is computed three times in a step: forward, and backward for its input and for its
+weights. The first convolution needs no gradient with respect to its input.
 """
 
 import math
@@ -17,21 +17,33 @@ from simclr_jax.config import parts
 
 
 def of_step(config: ConfigDict) -> float:
-    """Of a whole batch's update, on all devices together."""
+    """The operations of a step with a global batch, on all devices together.
+
+    Args:
+      config: The config of the run; data.num_classes must be known.
+    """
     forward = of_network(config)
     views = 2 * config.train.batch_size
     return views * (3 * sum(forward) - forward[0]) + of_loss(config)
 
 
 def of_loss(config: ConfigDict) -> float:
-    """Of the 2B x 2B logits and their gradients."""
+    """The operations of the 2B x 2B logits and their gradients.
+
+    >>> of_loss(ConfigDict({"train": {"batch_size": 2}, "model": {"head_dim": 8}}))
+    768.0
+    """
     views = 2 * config.train.batch_size
     dim = config.model.head_dim
     return 3 * 2.0 * views**2 * dim
 
 
 def of_network(config: ConfigDict) -> list[float]:
-    """Of each layer of the network, in order, for one view, forward."""
+    """The operations of each layer of the network in order, for one view, forward.
+
+    Args:
+      config: The config of the run; data.num_classes must be known.
+    """
     model, size = parts.model(config), config.data.image_size
     variables = jax.eval_shape(
         lambda: state.initialize_model(model, seed=config.seed, image_size=size)
@@ -42,6 +54,7 @@ def of_network(config: ConfigDict) -> list[float]:
 
 
 def _products(jaxpr: Any) -> Any:
+    """Yields the operations of each convolution and matrix product, also in inner programs."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if name == "conv_general_dilated":
