@@ -58,7 +58,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs simclr-verify and exits with its status."""
+    """Runs simclr-verify on a command line (None: that of the process); exits with its status."""
 
     def work(values: flags.FlagValues, config: ConfigDict) -> None:
         verify(
