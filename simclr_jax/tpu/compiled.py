@@ -60,9 +60,7 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
         return {"needs": needs}
     memory: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
-    arguments = (
-        memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    )
+    live = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     fixed = flops.of_loss(config) / mesh.size
     loops = config.train.microbatches
     return {
@@ -72,7 +70,7 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
             "params": nbytes((state.params, state.batch_stats)),
             "optimizer": nbytes(state.opt_state),
             "activations": memory.temp_size_in_bytes,
-            "total": arguments + memory.temp_size_in_bytes,
+            "total": live + memory.temp_size_in_bytes,
         },
         # The compiler counts the body of a loop once, not as often as it runs.
         "flops": loops * (cost["flops"] - fixed) + fixed,
