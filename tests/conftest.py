@@ -21,7 +21,8 @@ resnet.BLOCKS[14] = (resnet.BottleneckBlock, (1, 1, 1, 1))
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-pytest_plugins = ["support.gcloud"]
+pytest.register_assert_rewrite("support")
+pytest_plugins = ["support.gcloud", "support.faults"]
 
 
 def pytest_addoption(parser):
@@ -50,21 +51,11 @@ def mesh1():
 def finished(tmp_path_factory):
     """A tiny run of 8 steps with checkpoints 4 and 8; train_test compiles the same programs."""
     from simclr_jax import train
+    from support.runs import TINY, status_of
 
     workdir = tmp_path_factory.mktemp("finished")
-    with pytest.raises(SystemExit) as status:
-        train.main(
-            [
-                "--config=configs/digits.py", "--config.data.image_size=8",
-                "--config.model.depth=10", "--config.model.width=0.0625",
-                "--config.train.batch_size=16",
-                "--config.train.steps=8", "--config.checkpoint.every_steps=4",
-                "--config.optim.warmup_epochs=0.02", "--config.eval.batch_size=112",
-                "--config.log.tensorboard=false",
-                f"--workdir={workdir}",
-            ]
-        )  # fmt: skip
-    assert status.value.code == 0
+    flags = ["--config.train.steps=8", "--config.checkpoint.every_steps=4"]
+    assert status_of(train.main, *TINY, *flags, f"--workdir={workdir}") == 0
     return workdir
 
 

@@ -1,6 +1,7 @@
 """The convert binary: the authors' weights become a run, and a run becomes other things."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,14 +12,9 @@ from simclr_jax import eval as evaluation
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights import exports
 from support.authors_names import named
+from support.runs import result, status_of
 
-CONFIGS = "configs/eval"
-
-
-def run(*argv):
-    with pytest.raises(SystemExit) as status:
-        convert.main(argv)
-    return status.value.code
+run = partial(status_of, convert.main)
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +57,12 @@ def test_an_imported_run_describes_the_network_it_found(imported, checkpoint):
 
 @pytest.mark.slow
 def test_evaluation_takes_an_imported_run(imported, capsys):
-    argv = [f"--config={CONFIGS}/knn.py", f"--run={imported}"]
+    argv = ["--config=eval/knn", f"--run={imported}"]
     for more in ((), ("--untrained",), ("--watch",)):
-        with pytest.raises(SystemExit) as status:
-            evaluation.main([*argv, "--config.data.name=digits", *more])
-        assert status.value.code == 0
-    result = json.loads((imported / "eval/knn/40/result.json").read_text())
-    assert (result["checkpoint_step"], result["num_examples"]) == (40, 360)
-    with pytest.raises(SystemExit) as status:
-        evaluation.main(argv)
-    assert status.value.code == cli.USER_ERROR
+        assert status_of(evaluation.main, *argv, "--config.data.name=digits", *more) == 0
+    found = result(imported, "knn", 40)
+    assert (found["checkpoint_step"], found["num_examples"]) == (40, 360)
+    assert status_of(evaluation.main, *argv) == cli.USER_ERROR
     assert "config.data.name=None: an imported run has no" in capsys.readouterr().err
 
 

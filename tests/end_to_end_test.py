@@ -1,9 +1,6 @@
 """Whole runs in processes of their own, on real images: slow."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +8,13 @@ import pytest
 import tensorflow as tf
 
 from simclr_jax.store.rows import read_rows
+from support.commands import finished, start
+from support.runs import result, rows
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 TINY = [
-    "--config=configs/digits.py",
+    "--config=digits",
     "--config.model.width=0.0625",
     "--config.train.batch_size=64",  # an epoch ends at step 22
     "--config.train.steps=40",
@@ -27,41 +25,21 @@ TINY = [
 ]
 
 
-def command(name, *argv):
-    # One device: what a laptop has.
-    environment = {**os.environ, "XLA_FLAGS": ""}
-    return subprocess.Popen(
-        [sys.executable, "-m", f"simclr_jax.{name}", *map(str, argv)],
-        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-
-
-def finish(process):
-    """What it printed; it must have ended with status 0."""
-    printed, _ = process.communicate(timeout=1500)
-    assert process.returncode == 0, printed
-    return printed
-
-
-def rows(workdir):
-    found = read_rows(workdir / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in found]
-
-
-def result(workdir, protocol, name):
-    return json.loads((workdir / "eval" / protocol / str(name) / "result.json").read_text())
+def run(name, *argv):
+    """The stdout and the stderr of a command, on one device: what a laptop has."""
+    return finished(start("-m", f"simclr_jax.{name}", *argv, optimize=True))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run of 40 steps."""
     workdir = tmp_path_factory.mktemp("whole")
-    finish(command("train", *TINY, f"--workdir={workdir}"))
+    run("train", *TINY, f"--workdir={workdir}")
     return workdir
 
 
 def test_the_same_seed_gives_the_same_metrics_in_a_fresh_process(whole, tmp_path):
-    finish(command("train", *TINY, f"--workdir={tmp_path}"))
+    run("train", *TINY, f"--workdir={tmp_path}")
     assert rows(tmp_path) == rows(whole)
     assert len(rows(whole)) == 40
 
@@ -69,15 +47,13 @@ def test_the_same_seed_gives_the_same_metrics_in_a_fresh_process(whole, tmp_path
 def test_the_main_command_reaches_what_the_readme_says(tmp_path):
     """Ten labels a class, five draws: SimCLR against raw pixels and the untrained encoder."""
     workdir = tmp_path / "digits"
-    printed = finish(command("train", "--config=configs/digits.py", f"--workdir={workdir}"))
-    assert "eval top-1" in printed.splitlines()[-2]
+    out, _ = run("train", "--config=digits", f"--workdir={workdir}")
+    assert "eval top-1" in out.splitlines()[-2]
 
     def top1(*options, name):
-        finish(
-            command(
-                "eval", "--config=configs/eval/linear.py", f"--run={workdir}",
-                "--config.linear.labels_per_class=10", "--config.linear.draws=5", *options,
-            )
+        run(
+            "eval", "--config=eval/linear", f"--run={workdir}",
+            "--config.linear.labels_per_class=10", "--config.linear.draws=5", *options,
         )  # fmt: skip
         return result(workdir, "linear", name)["top1"]
 
@@ -105,20 +81,18 @@ def test_a_folder_of_jpegs_with_broken_ones_pretrains_and_evaluates(tmp_path):
             [b"", data[:200], b"no image", data[: len(data) // 2], b"\xff\xd8"][number]
         )
     workdir = tmp_path / "run"
-    printed = finish(
-        command(
-            "train", "--config=configs/folder.py", f"--workdir={workdir}",
-            f"--config.data.dir={images}", "--config.data.image_size=32",
-            "--config.model.width=0.125", "--config.train.batch_size=32", "--config.train.steps=12",
-        )
+    out, err = run(
+        "train", "--config=folder", f"--workdir={workdir}",
+        f"--config.data.dir={images}", "--config.data.image_size=32",
+        "--config.model.width=0.125", "--config.train.batch_size=32", "--config.train.steps=12",
     )  # fmt: skip
-    unreadable = [line for line in printed.splitlines() if "unreadable image left out" in line]
+    unreadable = [line for line in err.splitlines() if "unreadable image left out" in line]
     assert len(unreadable) == len(set(unreadable))
     assert {path.name for path in broken} >= {
         name for line in unreadable for name in [line.split("/")[-1].split("'")[0]]
     }
-    assert "unreadable images were replaced" in printed
-    finish(command("eval", "--config=configs/eval/knn.py", f"--run={workdir}"))
+    assert "unreadable images were replaced" in out
+    run("eval", "--config=eval/knn", f"--run={workdir}")
     assert result(workdir, "knn", 12)["num_examples"] == 12
 
 
@@ -131,17 +105,15 @@ needs_tfds = pytest.mark.skipif(
 @needs_tfds
 def test_cifar10_learns_more_than_its_untrained_self(tmp_path):
     """A small ResNet on a subset: nearest neighbours, in a few minutes."""
-    finish(
-        command(
-            "train", "--config=configs/cifar10.py:recipe=small_batch", f"--workdir={tmp_path}",
-            "--config.data.train_split=train[:5000]", "--config.data.eval_split=test[:1000]",
-            "--config.model.width=0.125", "--config.train.batch_size=128",
-            "--config.train.steps=150", "--config.optim.warmup_epochs=1",
-            "--config.augment.crop_area=(0.2,1.0)",
-        )
+    run(
+        "train", "--config=cifar10:recipe=small_batch", f"--workdir={tmp_path}",
+        "--config.data.train_split=train[:5000]", "--config.data.eval_split=test[:1000]",
+        "--config.model.width=0.125", "--config.train.batch_size=128",
+        "--config.train.steps=150", "--config.optim.warmup_epochs=1",
+        "--config.augment.crop_area=(0.2,1.0)",
     )  # fmt: skip
     for options in ([], ["--untrained"]):
-        finish(command("eval", "--config=configs/eval/knn.py", f"--run={tmp_path}", *options))
+        run("eval", "--config=eval/knn", f"--run={tmp_path}", *options)
     trained, untrained = result(tmp_path, "knn", 150), result(tmp_path, "knn", "untrained")
     assert trained["top1"] > untrained["top1"] + 0.08
 
@@ -149,16 +121,14 @@ def test_cifar10_learns_more_than_its_untrained_self(tmp_path):
 @needs_tfds
 def test_photographs_train_below_the_loss_of_chance(tmp_path):
     """imagenette224, ArrayRecord, blur in the step."""
-    finish(
-        command(
-            "train", "--config=configs/imagenet.py:depth=18,width=0.25", f"--workdir={tmp_path}",
-            "--config.data.name=imagenette224", "--config.data.image_size=64",
-            "--config.data.train_split=train[:1000]", "--config.data.eval_split=validation[:100]",
-            "--config.model.dtype=float32", "--config.train.batch_size=64",
-            "--config.train.steps=200", "--config.optim.lr_scaling=sqrt",
-            "--config.optim.lr=0.2", "--config.optim.warmup_epochs=1",
-            "--config.loss.temperature=0.5", "--config.log.every_steps=10",
-        )
+    run(
+        "train", "--config=imagenet:depth=18,width=0.25", f"--workdir={tmp_path}",
+        "--config.data.name=imagenette224", "--config.data.image_size=64",
+        "--config.data.train_split=train[:1000]", "--config.data.eval_split=validation[:100]",
+        "--config.model.dtype=float32", "--config.train.batch_size=64",
+        "--config.train.steps=200", "--config.optim.lr_scaling=sqrt",
+        "--config.optim.lr=0.2", "--config.optim.warmup_epochs=1",
+        "--config.loss.temperature=0.5", "--config.log.every_steps=10",
     )  # fmt: skip
     last = [row["contrastive_loss"] for row in rows(tmp_path)[-5:]]
     assert np.mean(last) < 2 * np.log(2 * 64 - 1) - 0.5

@@ -7,8 +7,9 @@ import pytest
 
 from simclr_jax import plan
 from simclr_jax.config import overrides
+from support.runs import status_of
 
-IMAGENET = "--config=configs/imagenet.py"
+IMAGENET = "--config=imagenet"
 MEASURED = {
     "chips": 32, "hosts": 8, "flops": 6.2e12, "analytic_flops": 6.2e12, "hbm_bytes": 80e9,
     "memory": {"params": 2**27, "optimizer": 2**27, "activations": 9 * 2**30, "total": 10 * 2**30},
@@ -37,10 +38,9 @@ def compiler(monkeypatch):
 
 
 def run(capsys, *flags):
-    with pytest.raises(SystemExit) as status:
-        plan.main([*flags])
+    status = status_of(plan.main, *flags)
     printed = capsys.readouterr()
-    return status.value.code, printed.out, printed.err.strip().splitlines()
+    return status, printed.out, printed.err.strip().splitlines()
 
 
 def test_a_plan_is_printed_and_written_with_the_documented_keys(compiler, capsys, tmp_path):

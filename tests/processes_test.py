@@ -1,12 +1,9 @@
 """Several real processes are one run: the same numbers, files that any number can read, one end."""
 
-import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,15 +11,18 @@ import numpy as np
 import pytest
 
 from simclr_jax import train
+from support.commands import ended, start
+from support.runs import TINY, rows, status_of
 
-TESTS = Path(__file__).parent
+WORKER = Path(__file__).parent / "support/processes_worker.py"
 DEVICES = 4  # of all processes together
+# Real processes know the published depths alone.
 RUN = [
-    f"--config={TESTS.parent}/configs/digits.py", "--config.data.image_size=8",
-    "--config.model.depth=18", "--config.model.width=0.0625", "--config.train.batch_size=24",
-    "--config.eval.batch_size=112", "--config.log.tensorboard=false", "--config.log.every_steps=1",
+    *TINY,
+    "--config.model.depth=18",
+    "--config.train.batch_size=24",
     "--config.checkpoint.every_steps=4",
-]  # fmt: skip
+]
 
 
 def free_port():
@@ -31,44 +31,42 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(count, command, output=subprocess.DEVNULL):
+def run_of(count, command, output=subprocess.DEVNULL, own=lambda process_id: ()):
     """`count` processes of a command that together have DEVICES devices."""
-    flags = [f"--xla_force_host_platform_device_count={DEVICES // count}"]
-    flags.append("--xla_backend_optimization_level=0")
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)}
-    environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    place = f"--coordinator=127.0.0.1:{free_port()}"
-    several = count > 1
+    place = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={count}"]
     return [
-        subprocess.Popen(
-            [*command, *([place, f"--num_processes={count}", f"--process_id={k}"] * several)],
-            env=environment, stdout=output, stderr=subprocess.PIPE, text=True,
+        start(
+            *command, *(own(k)), *[*place, f"--process_id={k}"] * (count > 1),
+            devices=DEVICES // count, output=output,
         )
         for k in range(count)
     ]  # fmt: skip
 
 
-def finish(processes, timeout=240):
+def ends(processes):
     """Each one's exit status and last line on stderr."""
-    ends = [process.communicate(timeout=timeout) for process in processes]
-    lines = [(stderr.strip().splitlines() or [""])[-1] for _, stderr in ends]
-    return [(process.returncode, line) for process, line in zip(processes, lines, strict=True)]
+    return [(status, line) for status, _, line in map(ended, processes)]
 
 
 def worker(count, folder):
-    command = [sys.executable, str(TESTS / "support/processes_worker.py"), f"--folder={folder}"]
-    ends = finish(start(count, command))
-    assert [status for status, _ in ends] == [0] * count, ends
+    found = ends(run_of(count, [WORKER, f"--folder={folder}"]))
+    assert [status for status, _ in found] == [0] * count, found
     return dict(np.load(folder / f"reached{count}.npz"))
 
 
 def simclr_train(workdir, *overrides):
-    return [sys.executable, "-m", "simclr_jax.train", *RUN, *overrides, f"--workdir={workdir}"]
+    return ["-m", "simclr_jax.train", *RUN, *overrides, f"--workdir={workdir}"]
 
 
 def losses(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return {row["step"]: row["loss"] for row in map(json.loads, lines)}
+    return {row["step"]: row["loss"] for row in rows(workdir)}
+
+
+def wait_for_checkpoint(workdir, step):
+    deadline = time.monotonic() + 300  # to start and to compile
+    while not (workdir / "checkpoints" / str(step)).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 @pytest.mark.slow
@@ -93,14 +91,11 @@ def test_two_and_four_processes_train_as_one_does_and_read_each_others_checkpoin
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_lost_process_ends_the_others_and_a_restart_continues(tmp_path, victim):
     forever = simclr_train(tmp_path, "--config.train.steps=100000")
-    processes = start(2, forever)
-    deadline = time.monotonic() + 300  # to start and to compile
-    while not (tmp_path / "checkpoints" / "8").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    processes = run_of(2, forever)
+    wait_for_checkpoint(tmp_path, 8)
     processes[victim].send_signal(signal.SIGKILL)
     begin = time.monotonic()
-    status, line = finish([processes[1 - victim]])[0]
+    status, _, line = ended(processes[1 - victim])
     assert time.monotonic() - begin < 60
     assert status == 3
     assert "another process of the run is lost" in line
@@ -109,11 +104,11 @@ def test_a_lost_process_ends_the_others_and_a_restart_continues(tmp_path, victim
 
     total = max(before) + 8
     short = simclr_train(tmp_path, f"--config.train.steps={total}")
-    ends = finish(start(2, short))  # the schedule's length is part of a run: refused, and harmless
-    assert [status for status, _ in ends] == [2, 2]
-    assert "config.train.steps" in ends[0][1]
+    found = ends(run_of(2, short))  # the schedule's length is part of a run: refused, and harmless
+    assert [status for status, _ in found] == [2, 2]
+    assert "config.train.steps" in found[0][1]
     saved = {int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*")}
-    processes = start(2, forever)
+    processes = run_of(2, forever)
     while max(losses(tmp_path)) < total:
         assert all(process.poll() is None for process in processes)
         time.sleep(0.2)
@@ -129,19 +124,10 @@ def test_a_lost_process_ends_the_others_and_a_restart_continues(tmp_path, victim
 
 @pytest.mark.slow
 def test_processes_with_different_configs_are_refused(tmp_path):
-    processes = start(2, simclr_train(tmp_path, "--config.train.steps=4"))
-    processes[1].kill()
-    processes[1].communicate()
-    arguments = processes[1].args
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-    }  # fmt: skip
-    processes[1] = subprocess.Popen(
-        [*arguments, "--config.seed=3"], env=environment, stderr=subprocess.PIPE, text=True
-    )
-    ends = finish(processes)
-    assert [status for status, _ in ends] == [2, 2]
-    assert all("--process_id=1: has another config" in line for _, line in ends)
+    command = simclr_train(tmp_path, "--config.train.steps=4")
+    found = ends(run_of(2, command, own=lambda process_id: [f"--config.seed={process_id}"]))
+    assert [status for status, _ in found] == [2, 2]
+    assert all("--process_id=1: has another config" in line for _, line in found)
 
 
 @pytest.mark.slow
@@ -149,12 +135,9 @@ def test_processes_with_different_configs_are_refused(tmp_path):
 def test_a_process_that_waits_in_vain_ends_with_a_line(own):
     code = "from simclr_jax import processes, train; processes.JOIN_SECONDS = 3; train.main()"
     flags = [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2", f"--process_id={own}"]
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *RUN, *flags],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert ended.returncode == 3
-    assert "not all processes came in 3 s" in ended.stderr.splitlines()[-1]
+    status, _, line = ended(start("-c", code, *RUN, *flags), timeout=120)
+    assert status == 3
+    assert "not all processes came in 3 s" in line
 
 
 @pytest.mark.parametrize(
@@ -169,9 +152,8 @@ def test_a_process_that_waits_in_vain_ends_with_a_line(own):
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(tmp_path, capsys, flags, said):
-    with pytest.raises(SystemExit) as status:
-        train.main([*RUN, "--config.train.steps=1", f"--workdir={tmp_path}", *flags])
-    assert status.value.code == 2
+    run = [*RUN, "--config.train.steps=1", f"--workdir={tmp_path}", *flags]
+    assert status_of(train.main, *run) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
 
@@ -179,22 +161,18 @@ def test_flags_that_do_not_go_together_are_refused(tmp_path, capsys, flags, said
 @pytest.mark.slow
 def test_told_to_stop_all_end_after_the_same_step(tmp_path):
     """One of two processes is told; both save and end with 75, and the run goes on."""
-    processes = start(2, simclr_train(tmp_path, "--config.train.steps=100000"))
-    deadline = time.monotonic() + 300  # to start and to compile
-    while not (tmp_path / "checkpoints" / "8").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    processes = run_of(2, simclr_train(tmp_path, "--config.train.steps=100000"))
+    wait_for_checkpoint(tmp_path, 8)
     processes[1].send_signal(signal.SIGTERM)
     begin = time.monotonic()
-    ends = finish(processes)
+    found = ends(processes)
     assert time.monotonic() - begin < 30
-    assert [status for status, _ in ends] == [75, 75], ends
-    assert ends[0][1] == ends[1][1]
+    assert [status for status, _ in found] == [75, 75], found
+    assert found[0][1] == found[1][1]
     newest = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
-    assert f"stopped after step {newest}, saved in" in ends[0][1]
+    assert f"stopped after step {newest}, saved in" in found[0][1]
     assert max(losses(tmp_path)) == newest
-    more = start(2, simclr_train(tmp_path, f"--config.train.steps={newest + 4}",
-                                 "--allow_config_change"), subprocess.PIPE)  # fmt: skip
-    outs = [process.communicate(timeout=240) for process in more]
-    assert f"resumed from step {newest}\n" in outs[0][0], outs
+    more = simclr_train(tmp_path, f"--config.train.steps={newest + 4}", "--allow_config_change")
+    (_, out, line), _ = map(ended, run_of(2, more, subprocess.PIPE))
+    assert f"resumed from step {newest}\n" in out, line
     assert sorted(losses(tmp_path)) == list(range(1, newest + 5))

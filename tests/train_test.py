@@ -7,9 +7,8 @@ import shutil
 import signal
 import sys
 import time
-from pathlib import Path
 
-import jax
+import chex
 import numpy as np
 import pytest
 
@@ -19,36 +18,20 @@ from simclr_jax.run import progress
 from simclr_jax.run.online import OnlineEvaluation
 from simclr_jax.store import checkpoint
 from simclr_jax.store.rows import read_rows
+from support.runs import TINY, changed_at, rows, saved_digests, status_of
 
-ROOT = Path(__file__).parents[1]
-TINY = [
-    f"--config={ROOT}/configs/digits.py",
-    "--config.data.image_size=8",
-    "--config.model.depth=10",
-    "--config.model.width=0.0625",
-    "--config.train.batch_size=16",
-    "--config.log.every_steps=1",
+FLAGS = [
+    *TINY,
     "--config.checkpoint.every_steps=3",
     "--config.eval.every_steps=4",
-    "--config.eval.batch_size=112",
     "--config.checkpoint.keep=1",
-    "--config.optim.warmup_epochs=0.02",
-    "--config.log.tensorboard=false",
 ]
 
 
 def run(workdir, *overrides, steps=8):
     """The exit status of simclr-train."""
-    argv = [*TINY, f"--config.train.steps={steps}", *overrides, f"--workdir={workdir}"]
-    with pytest.raises(SystemExit) as status:
-        train.main(argv)
-    return status.value.code
-
-
-def rows(workdir):
-    """metrics.jsonl without what depends on the clock."""
-    found = read_rows(workdir / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in found]
+    flags = [*FLAGS, f"--config.train.steps={steps}", f"--workdir={workdir}"]
+    return status_of(train.main, *flags, *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -157,17 +140,16 @@ def test_an_interrupted_run_goes_on_exactly(finished, tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(progress.MetricsLog, "write", stop)
     with pytest.raises(KilledError):
-        train.main([*TINY, "--config.train.steps=8", f"--workdir={tmp_path}"])
+        train.main([*FLAGS, "--config.train.steps=8", f"--workdir={tmp_path}"])
     monkeypatch.undo()
     assert run(tmp_path) == 0
     assert "resumed from step 3" in capsys.readouterr().out
     assert rows(tmp_path) == rows(finished)
-    for a, b in zip(*(leaves(workdir) for workdir in (tmp_path, finished)), strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(*(saved_arrays(workdir) for workdir in (tmp_path, finished)))
 
 
-def leaves(workdir):
-    """Every array in the last checkpoint, as raw bytes decided by Orbax alone."""
+def saved_arrays(workdir):
+    """Every array in the last checkpoint, as Orbax alone reads it."""
     import orbax.checkpoint as ocp
 
     manager = ocp.CheckpointManager(workdir / "checkpoints")
@@ -175,7 +157,7 @@ def leaves(workdir):
         8, args=ocp.args.Composite(model=ocp.args.StandardRestore(),
                                    optimizer=ocp.args.StandardRestore())
     )  # fmt: skip
-    return jax.tree.leaves((items["model"], items["optimizer"]))
+    return items["model"], items["optimizer"]
 
 
 @pytest.mark.slow
@@ -251,10 +233,7 @@ def test_a_run_may_skip_updates_that_are_not_finite(tmp_path, monkeypatch, capsy
     assert [row["skipped_updates"] for row in found] == [0, 0, 0, 0, 1, 1]
     assert found[4]["loss"] is None
     assert math.isfinite(found[5]["loss"])
-    arrays = [
-        json.loads((tmp_path / f"checkpoints/{step}/digests/metadata").read_text())["arrays"]
-        for step in (4, 5, 6)
-    ]
+    arrays = [saved_digests(tmp_path, step) for step in (4, 5, 6)]
     moved = [key for key in arrays[0] if arrays[0][key] != arrays[1][key]]
     assert moved
     assert all("count" in key or key == "optimizer/step" for key in moved)
@@ -278,19 +257,13 @@ def test_a_run_may_skip_updates_that_are_not_finite(tmp_path, monkeypatch, capsy
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_status_2_and_a_line(tmp_path, capsys, overrides, line):
-    with pytest.raises(SystemExit) as status:
-        train.main([*TINY, "--config.train.steps=8", f"--workdir={tmp_path}/run", *overrides])
-    status = status.value.code
-    captured = capsys.readouterr()
-    assert status == cli.USER_ERROR
-    assert line in captured.err.strip().splitlines()[-1]
+    assert run(tmp_path / "run", *overrides) == cli.USER_ERROR
+    assert line in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "run").exists()  # nothing was made
 
 
 def test_a_workdir_is_required(capsys):
-    with pytest.raises(SystemExit) as status:
-        train.main(TINY)
-    assert status.value.code == cli.USER_ERROR
+    assert status_of(train.main, *TINY) == cli.USER_ERROR
     assert "--workdir: required" in capsys.readouterr().err
 
 
@@ -304,11 +277,6 @@ def test_a_workdir_of_another_run_is_refused_unharmed(finished, capsys):
     assert changed_at(finished) == before
 
 
-def changed_at(workdir):
-    """When each file was written, but for the lock, which every trainer holds."""
-    return {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.name != "lock"}
-
-
 def test_a_change_that_is_allowed_goes_on_and_is_named(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     flags = ["--config.loss.temperature=0.2", "--allow_config_change"]
@@ -319,9 +287,7 @@ def test_a_change_that_is_allowed_goes_on_and_is_named(finished, tmp_path, capsy
 
 
 def test_help_lists_the_flags(capsys):
-    with pytest.raises(SystemExit) as status:
-        train.main(["--help"])
-    assert status.value.code == 0
+    assert status_of(train.main, "--help") == 0
     assert "--workdir" in capsys.readouterr().out
 
 

@@ -3,16 +3,13 @@
 import pytest
 
 from simclr_jax import verify
-
-TINY = ["--config=configs/digits.py", "--config.data.image_size=8", "--config.model.depth=10"]
-TINY += ["--config.model.width=0.0625", "--images_per_device=2", "--devices=8"]
+from support.runs import TINY, status_of
 
 
 def run(capsys, *flags):
-    with pytest.raises(SystemExit) as status:
-        verify.main([*TINY, *flags])
+    status = status_of(verify.main, *TINY, "--images_per_device=2", "--devices=8", *flags)
     printed = capsys.readouterr()
-    return status.value.code, printed.out.splitlines(), printed.err.splitlines()
+    return status, printed.out.splitlines(), printed.err.splitlines()
 
 
 @pytest.mark.slow

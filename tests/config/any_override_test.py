@@ -2,7 +2,6 @@
 
 import re
 from functools import lru_cache
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,7 +14,6 @@ from simclr_jax import mesh as meshes
 from simclr_jax.config import default, overrides, parts, rules
 from simclr_jax.data import splits
 
-CONFIG = f"--config={Path(__file__).parents[2]}/configs/digits.py"
 KEYS = sorted(overrides.keys(default.get_config()))
 ALLOWED = {
     "data.name": ["digits", "folder", "nowhere"],
@@ -87,7 +85,9 @@ def test_any_override_starts_a_run_or_is_named(monkeypatch, capsys):
     )
     @given(flags=some_overrides())
     def check(flags):
-        status = cli.run(start, doc="", define=lambda values: None, argv=[CONFIG, *flags])
+        status = cli.run(
+            start, doc="", define=lambda values: None, argv=["--config=digits", *flags]
+        )
         err = capsys.readouterr().err.strip().splitlines()
         if status == 0:
             return

@@ -8,14 +8,13 @@ import pytest
 from simclr_jax.config import overrides, shipped
 from simclr_jax.errors import UserError
 
-ROOT = Path(__file__).parents[2]
-DIGITS = f"--config={ROOT}/configs/digits.py"
+DIGITS = "--config=digits"
 
 
 def test_overrides_and_arguments():
     config = overrides.load(
         [
-            f"--config={ROOT}/configs/imagenet.py:depth=101,width=2",
+            "--config=imagenet:depth=101,width=2",
             "--config.train.batch_size=512",
             "--config.augment.ops=('crop','flip')",
             "--config.train.steps=7",
@@ -43,9 +42,9 @@ LOADING = [
     ([DIGITS, "--config.loss.normalize=perhaps"], "config.loss.normalize=perhaps: not a bool"),
     ([DIGITS, "--config.optim=3"], "config.optim=3: unknown key config.optim"),
     ([DIGITS, "--config.train.steps=3", "--config.data.cache_byte=3"], "did you mean"),
-    ([f"{DIGITS}:depth=3"], "digits.py:depth=3: TypeError"),
-    ([f"--config={ROOT}/configs/imagenet.py:height=3"], "'height=3': known arguments are depth"),
-    ([f"--config={ROOT}/configs/imagenet.py:depth=x"], "'depth=x': depth takes int"),
+    ([f"{DIGITS}:depth=3"], "--config=digits:depth=3: TypeError"),
+    (["--config=imagenet:height=3"], "'height=3': known arguments are depth"),
+    (["--config=imagenet:depth=x"], "'depth=x': depth takes int"),
 ]  # fmt: skip
 
 

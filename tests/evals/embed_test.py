@@ -1,30 +1,23 @@
 """Embedding: a row an image, named, in both files, whatever the images."""
 
-import json
-
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 from PIL import Image
 
 from simclr_jax import eval as evaluation
-
-EMBED = "--config=configs/eval/embed.py"
+from support.runs import result, status_of
 
 
 def embed(workdir, *argv):
-    with pytest.raises(SystemExit) as status:
-        evaluation.main([EMBED, f"--run={workdir}", *argv])
-    assert status.value.code == 0
+    assert status_of(evaluation.main, "--config=eval/embed", f"--run={workdir}", *argv) == 0
     folder = workdir / "eval" / "embed" / "8"
-    result = json.loads((folder / "result.json").read_text())
     with np.load(folder / "features.npz", allow_pickle=False) as arrays:
-        return result, dict(arrays), pq.read_table(folder / "features.parquet")
+        return result(workdir, "embed", 8), dict(arrays), pq.read_table(folder / "features.parquet")
 
 
 def test_both_files_hold_every_image_of_both_splits(finished, capsys):
-    result, arrays, table = embed(finished)
-    assert (result["num_examples"], result["dim"], result["unreadable"]) == (1797, 32, 0)
+    found, arrays, table = embed(finished)
+    assert (found["num_examples"], found["dim"], found["unreadable"]) == (1797, 32, 0)
     assert arrays["features"].shape == (1797, 32)
     assert arrays["features"].dtype == np.float32
     columns = {name: table.column(name).to_pylist() for name in ("split", "name", "label")}
@@ -40,10 +33,8 @@ def test_both_files_hold_every_image_of_both_splits(finished, capsys):
 
 def test_features_are_those_that_evaluation_uses(finished):
     _, arrays, _ = embed(finished, "--config.embed.split=eval", "--config.features.layer=head1")
-    with pytest.raises(SystemExit):
-        evaluation.main(
-            ["--config=configs/eval/knn.py", f"--run={finished}", "--config.features.layer=head1"]
-        )
+    flags = ["--config=eval/knn", f"--run={finished}", "--config.features.layer=head1"]
+    assert status_of(evaluation.main, *flags) == 0
     cached = [np.load(path)["x"] for path in (finished / "eval" / "features").glob("*.npz")]
     assert any(np.array_equal(arrays["features"], x) for x in cached)
 
@@ -54,8 +45,8 @@ def test_a_flat_folder_is_embedded_whole_but_for_what_cannot_be_read(finished, t
         Image.fromarray(rng.integers(0, 255, (9, 7, 3), np.uint8)).save(tmp_path / name)
     (tmp_path / "c.jpg").write_bytes(b"not an image")
     folder = ("--config.data.name=folder", f"--config.data.dir={tmp_path}")
-    result, arrays, table = embed(finished, *folder)
-    assert (result["num_examples"], result["unreadable"]) == (3, 1)
+    found, arrays, table = embed(finished, *folder)
+    assert (found["num_examples"], found["unreadable"]) == (3, 1)
     assert arrays["name"].tolist() == ["a.jpg", "b ü.png", "d.png"]
     assert set(arrays) == {"split", "name", "features"}  # there are no labels
     assert table.column_names == ["split", "name", "features"]

@@ -3,6 +3,7 @@
 import gc
 import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from simclr_jax import mesh as meshes
 from simclr_jax.errors import ArgumentError, FileError, HostError
 from simclr_jax.state import TrainState
 from simclr_jax.store import checkpoint, restore
+from support import damage
 
 
 def state_at(step, mesh):
@@ -80,10 +82,9 @@ def test_what_is_restored_is_what_was_saved(tmp_path, mesh8, mesh1):
         configs = []
         step, restored = saved.restore_newest(abstract(mesh), configs.append)
         assert (step, configs) == (3, [{"config": {"step": 3}}])
-        assert jax.tree.structure(restored) == jax.tree.structure(state_at(3, mesh))
-        for a, b in zip(*map(jax.tree.leaves, (restored, state_at(3, mesh))), strict=True):
-            np.testing.assert_array_equal(a, b)
-            assert a.sharding == meshes.replicated(mesh)
+        chex.assert_trees_all_equal(restored, state_at(3, mesh))
+        for leaf in jax.tree.leaves(restored):
+            assert leaf.sharding == meshes.replicated(mesh)
     saved.close()
 
 
@@ -124,19 +125,8 @@ def restored(workdir, mesh):
     return step, all(np.array_equal(a, b) for a, b in pairs)
 
 
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
-def cut_short(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-@pytest.mark.parametrize("damage", [flip_a_bit, cut_short, lambda path: path.unlink()],
-                         ids=["flipped bit", "cut short", "missing"])  # fmt: skip
-def test_whatever_file_is_damaged_no_wrong_number_is_restored(tmp_path, mesh1, damage):
+@pytest.mark.parametrize("harm", [damage.flip_a_bit, damage.cut_short, damage.remove])
+def test_whatever_file_is_damaged_no_wrong_number_is_restored(tmp_path, mesh1, harm):
     """Each file in turn: the step before is used, or what was damaged held no numbers.
 
     The folder's name says what an error would that is not the checkpoint's fault.
@@ -148,7 +138,7 @@ def test_whatever_file_is_damaged_no_wrong_number_is_restored(tmp_path, mesh1, d
     for number, file in enumerate(files):
         workdir = tmp_path / str(number)
         shutil.copytree(tmp_path / "whole", workdir)
-        damage(workdir / file.relative_to(tmp_path / "whole"))
+        harm(workdir / file.relative_to(tmp_path / "whole"))
         step, right = restored(workdir, mesh1)
         assert right, file
         if step == 1:
@@ -203,7 +193,7 @@ def test_a_read_that_fails_condemns_no_checkpoint(tmp_path, mesh1, monkeypatch, 
 def test_where_none_is_good_nothing_is_moved_and_the_run_does_not_begin_again(tmp_path, mesh1):
     saved_twice(tmp_path, mesh1)
     for step in (1, 2):
-        flip_a_bit(tmp_path / f"checkpoints/{step}/digests/metadata")
+        damage.flip_a_bit(tmp_path / f"checkpoints/{step}/digests/metadata")
     saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")
     for _ in range(2):
         with pytest.raises(ArgumentError, match="none of its 2 checkpoints is good"):
@@ -270,7 +260,7 @@ def test_another_networks_checkpoint_is_named_and_stays(tmp_path, mesh1):
 
 def test_an_evaluation_refuses_a_damaged_checkpoint(tmp_path, mesh1):
     saved_twice(tmp_path, mesh1)
-    flip_a_bit(tmp_path / "checkpoints/2/digests/metadata")
+    damage.flip_a_bit(tmp_path / "checkpoints/2/digests/metadata")
     expected = abstract(mesh1)
     wanted = {"params": expected.params, "batch_stats": expected.batch_stats}
     with pytest.raises(FileError, match="checkpoints/2: is damaged"):

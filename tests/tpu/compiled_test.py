@@ -57,7 +57,7 @@ def test_the_compilers_refusal_says_what_the_program_needs():
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler")
 def test_the_step_compiles_for_a_slice_with_a_gather_a_pass():
     """On v5e:2x4: embeddings forward, row statistics backward; else gradients and batch norm."""
-    config = overrides.load(["--config=configs/cifar10.py", "--config.train.batch_size=64"])
+    config = overrides.load(["--config=cifar10", "--config.train.batch_size=64"])
     counts = {"data.num_examples": 50000, "data.num_classes": 10, "model.width": 0.25}
     config = overrides.changed(config, counts)
     measured = plan.compile_step(config, "v5e:2x4")

@@ -1,0 +1,48 @@
+"""A tiny run of simclr-train, and what the tests read of a run."""
+
+import json
+
+import pytest
+
+from simclr_jax.store.rows import read_rows
+
+# Seconds of training: a test adds what it is about, and an override after these wins.
+SMALL = [
+    "--config.data.image_size=8",
+    "--config.model.depth=10",
+    "--config.model.width=0.0625",
+    "--config.train.batch_size=16",
+    "--config.optim.warmup_epochs=0.02",
+    "--config.eval.batch_size=112",
+    "--config.log.every_steps=1",
+    "--config.log.tensorboard=false",
+]
+TINY = ["--config=digits", *SMALL]
+
+
+def status_of(main, *argv):
+    """The exit status of a command's main."""
+    with pytest.raises(SystemExit) as status:
+        main([str(argument) for argument in argv])
+    return status.value.code
+
+
+def rows(workdir):
+    """metrics.jsonl without what depends on the clock."""
+    found = read_rows(workdir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in found]
+
+
+def result(workdir, protocol, name):
+    """The result of an evaluation; `name` is the checkpoint's step, or 'untrained'."""
+    return json.loads((workdir / "eval" / protocol / str(name) / "result.json").read_text())
+
+
+def saved_digests(workdir, step):
+    """{path of an array: its digest} of a checkpoint's parameters, statistics and optimizer."""
+    return json.loads((workdir / f"checkpoints/{step}/digests/metadata").read_text())["arrays"]
+
+
+def changed_at(workdir):
+    """When each file was written, but for the lock, which every trainer holds."""
+    return {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.name != "lock"}
