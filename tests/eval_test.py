@@ -1,32 +1,21 @@
 """The eval binary on a tiny run."""
 
-import json
 import shutil
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 
 from simclr_jax import cli
 from simclr_jax import eval as evaluation
-from simclr_jax.data import pipeline
 from simclr_jax.errors import FileError
 from simclr_jax.evals import features
-from simclr_jax.run.network import Network, calibrate
 from simclr_jax.store import checkpoint
+from support.runs import result, status_of
 
-ROOT = Path(__file__).parents[1]
-LINEAR, KNN = f"--config={ROOT}/configs/eval/linear.py", f"--config={ROOT}/configs/eval/knn.py"
+LINEAR, KNN = "--config=eval/linear", "--config=eval/knn"
 
-
-def run(*argv):
-    with pytest.raises(SystemExit) as status:
-        evaluation.main(argv)
-    return status.value.code
-
-
-def result(workdir, protocol, name):
-    return json.loads((workdir / "eval" / protocol / name / "result.json").read_text())
+run = partial(status_of, evaluation.main)
 
 
 def test_knn_writes_the_documented_keys(finished):
@@ -64,29 +53,6 @@ def test_a_damaged_run_is_named(finished, tmp_path, capsys):
         (tmp_path / "config.json").write_text(text)
         assert run(KNN, f"--run={tmp_path}", "--untrained") == cli.USER_ERROR
         assert "config.json: damaged" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_calibration_measures_the_training_images(finished):
-    """The first convolution's statistics are moments of what it computes, over whole batches."""
-    import jax
-    import jax.numpy as jnp
-
-    network, source, mesh = opened(finished)
-    calibrated = calibrate(
-        network.model, network.variables, source, batch_size=360, image_size=8,
-        transfer_dtype="float32", mesh=mesh,
-    )  # fmt: skip
-    images = np.concatenate(
-        [b["image"] for b in pipeline.eval_batches(
-            source, batch_size=360, rows=np.arange(360), image_size=8, transfer_dtype="float32")]
-    )  # fmt: skip
-    out = jax.lax.conv_general_dilated(
-        jnp.asarray(images), network.variables["params"]["encoder"]["stem_conv"]["kernel"],
-        (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
-    stem = calibrated["batch_stats"]["encoder"]["stem_bn"]
-    np.testing.assert_allclose(stem["mean"], out.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(stem["var"], out.var(axis=(0, 1, 2)), rtol=1e-3)
 
 
 def test_pixels_are_the_images_themselves(finished):
@@ -141,33 +107,6 @@ def test_another_dataset_by_override(finished, tmp_path):
     assert (found["dataset"], found["num_examples"], found["top1"]) == ("folder", 12, 1.0)
 
 
-def test_padded_features_are_the_unpadded_ones(finished):
-    """Odd batches, last one short: every example once, whatever the batch."""
-    for size in (64, 104):
-        assert run(KNN, f"--run={finished}", f"--config.features.batch_size={size}") == 0
-    network, source, mesh = opened(finished)
-    found = [extractor(network, size, mesh).evaluation(source) for size in (64, 104)]
-    assert found[0].x.shape == (360, 32)
-    np.testing.assert_allclose(found[0].x, found[1].x, atol=1e-5)
-    np.testing.assert_array_equal(found[0].labels, source.load(np.arange(360))[1])
-
-
-def opened(workdir):
-    from simclr_jax import mesh
-    from simclr_jax.config import parts
-    from simclr_jax.store import checkpoint
-
-    network = Network.trained(checkpoint.Reader(workdir), 8)
-    return network, parts.open_split(network.config, "eval"), mesh.make()
-
-
-def extractor(network, size, mesh):
-    return features.Extractor(
-        network.model, network.variables, layer="h", image_size=8, batch_size=size,
-        transfer_dtype="uint8", mesh=mesh,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
@@ -180,7 +119,7 @@ def extractor(network, size, mesh):
         ([KNN, "--run={run}", "--config.knn.k=0"], "config.knn.k=0: must be at least 1"),
         ([LINEAR, "--run={run}", "--config.linear.labels_per_class=999"],
          "config.linear.labels_per_class=999: must be at most"),
-        ([f"--config={ROOT}/configs/digits.py", "--run={run}"], "config.protocol=None: must be"),
+        (["--config=digits", "--run={run}"], "config.protocol=None: must be"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_status_2_and_a_line(finished, capsys, argv, line):

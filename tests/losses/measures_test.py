@@ -1,0 +1,73 @@
+"""What is measured beside the loss, on embeddings and logits whose answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from simclr_jax.losses import collapse, cross_entropy, l2_normalize
+
+
+def test_the_same_embedding_for_every_image_is_a_collapse_to_a_point():
+    z = jnp.tile(jnp.array([[3.0, 0.0, 4.0]]), (6, 1))
+    found = collapse(z, 2 * z)  # lengths do not count
+    np.testing.assert_allclose(found["mean_similarity"], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(found["effective_rank"], 1.0, rtol=1e-6)
+
+
+def test_embeddings_on_a_line_have_rank_one_whatever_their_similarity():
+    z = jnp.array([[1.0, 2.0], [-1.0, -2.0], [2.0, 4.0], [-3.0, -6.0]])
+    found = collapse(z, z)
+    np.testing.assert_allclose(found["mean_similarity"], -1 / 3, rtol=1e-6)  # 2 alike, 4 opposed
+    np.testing.assert_allclose(found["effective_rank"], 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [2, 5])
+def test_orthogonal_embeddings_fill_every_direction(dim):
+    found = collapse(jnp.eye(dim), jnp.eye(dim))
+    np.testing.assert_allclose(found["mean_similarity"], 0.0, atol=1e-6)
+    np.testing.assert_allclose(found["effective_rank"], dim, rtol=1e-6)
+
+
+def test_views_of_the_same_image_do_not_count_as_similar():
+    """Two images, each with equal views, at right angles."""
+    z = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    assert collapse(z, z)["mean_similarity"] == 0.0
+    turned = jnp.array([[0.0, 1.0], [1.0, 0.0]])  # each view equals the other image's other view
+    np.testing.assert_allclose(collapse(z, turned)["mean_similarity"], 0.5, rtol=1e-6)
+
+
+def test_collapse_equals_cosines_pair_by_pair_and_eigenvalues(rng):
+    views = rng.normal(size=(2, 7, 4)) + 0.5
+    found = collapse(*jnp.asarray(views))
+    unit = views / np.linalg.norm(views, axis=2, keepdims=True)
+    cosines = [
+        a[i] @ b[j] for a in unit for b in unit for i in range(7) for j in range(7) if i != j
+    ]
+    np.testing.assert_allclose(found["mean_similarity"], np.mean(cosines), rtol=1e-5)
+    rows = unit.reshape(14, 4)
+    eigenvalues = np.linalg.eigvalsh(rows.T @ rows / 14)
+    np.testing.assert_allclose(eigenvalues.sum(), 1.0)
+    np.testing.assert_allclose(found["effective_rank"], 1 / np.sum(eigenvalues**2), rtol=1e-5)
+
+
+def test_cross_entropy_is_the_mean_of_minus_log_of_the_labels_share(rng):
+    logits, labels = rng.normal(size=(9, 4)), rng.integers(0, 4, 9)
+    loss, accuracy = cross_entropy(jnp.asarray(logits), jnp.asarray(labels))
+    expected = -np.mean(np.log(special.softmax(logits, axis=1)[np.arange(9), labels]))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert accuracy == np.float32(np.mean(logits.argmax(axis=1) == labels))
+
+
+def test_cross_entropy_of_large_logits_is_finite_and_exact():
+    loss, accuracy = cross_entropy(jnp.array([[1e4, 0.0], [0.0, 1e4]]), jnp.array([0, 0]))
+    assert (loss, accuracy) == (5e3, 0.5)
+
+
+def test_normalised_rows_have_length_one_but_for_zero_which_stays_and_has_a_gradient(rng):
+    z = jnp.asarray(rng.normal(size=(3, 4))).at[1].set(0.0)
+    lengths = jnp.linalg.norm(l2_normalize(z), axis=1)
+    np.testing.assert_allclose(lengths, [1.0, 0.0, 1.0], rtol=1e-6)
+    grad = jax.grad(lambda z: jnp.sum(l2_normalize(z) ** 3))(z)
+    assert np.isfinite(grad).all()
