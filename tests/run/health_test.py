@@ -1,6 +1,5 @@
 """What a run's rows give away."""
 
-import logging
 import math
 
 import pytest
@@ -15,13 +14,6 @@ def row(step, loss=5.0, similarity=0.1, rank=20.0, **more):
         "step": step, "loss": loss, "contrastive_loss": loss, "grad_norm": 1.0,
         "learning_rate": 0.3, "mean_similarity": similarity, "effective_rank": rank, **more,
     }  # fmt: skip
-
-
-@pytest.fixture
-def warnings(monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger("simclr_jax"), "propagate", True)
-    caplog.set_level(logging.WARNING)
-    return lambda: [record.getMessage() for record in caplog.records]
 
 
 def health(**changes):

@@ -1,0 +1,107 @@
+"""Where a run goes on, and when it does not, with checkpoints that only have numbers."""
+
+from types import SimpleNamespace
+
+import chex
+import jax.numpy as jnp
+import pytest
+from etils import epath
+
+from simclr_jax.config import overrides, record
+from simclr_jax.config.parts import Intervals
+from simclr_jax.errors import UserError
+from simclr_jax.run.resume import resume
+from simclr_jax.state import TrainState
+
+CONFIG = overrides.load(["--config=digits", "--config.log.every_steps=2"])
+
+
+class Checkpoints:
+    """One good checkpoint, of a run with this config; or none."""
+
+    def __init__(self, step=None, state=None, config=CONFIG):
+        self.step, self.state, self.config = step, state, config
+
+    def steps(self):
+        return [] if self.step is None else [self.step]
+
+    def restore_newest(self, shapes, check):
+        if self.step is None:
+            return None
+        chex.assert_trees_all_equal_shapes_and_dtypes(shapes, self.state)
+        check(record.describe(self.config, device="cpu", devices=1))
+        return self.step, self.state
+
+
+def state_at(step):
+    return TrainState(jnp.asarray(step, jnp.int32), {"w": jnp.full(3, float(step))}, {}, ())
+
+
+@pytest.fixture
+def resumed(tmp_path, mesh1):
+    def run(checkpoints, reached, *, config=CONFIG, save=4, allow=False):
+        """`reached`: the steps that have rows."""
+        intervals = Intervals(total=20, evaluate=None, save=save, log=2)
+        built = SimpleNamespace(initial=lambda: state_at(0), mesh=mesh1, intervals=intervals)
+        rows = [{"step": step} for step in reached]
+        return resume(
+            config, built, epath.Path(tmp_path), checkpoints, rows, allow_config_change=allow
+        )
+
+    return run
+
+
+def test_where_there_is_nothing_it_begins(resumed, capsys):
+    step, state, rows = resumed(Checkpoints(), [])
+    assert (step, rows) == (0, [])
+    chex.assert_trees_all_equal(state, state_at(0))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_checkpoint_is_gone_on_from_and_rows_beyond_it_are_not_its(resumed, capsys):
+    step, state, rows = resumed(Checkpoints(8, state_at(8)), [2, 4, 6, 8, 10])
+    assert step == 8
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    chex.assert_trees_all_equal(state, state_at(8))
+    assert capsys.readouterr().out == "resumed from step 8\n"
+
+
+@pytest.mark.parametrize(("reached", "first"), [([], 1), ([2, 4], 5), ([2, 4, 6], None)])
+def test_rows_that_end_long_before_the_checkpoint_are_missed(resumed, warnings, reached, first):
+    """A row is written every two steps."""
+    resumed(Checkpoints(8, state_at(8)), reached)
+    assert len(warnings()) == (first is not None)
+    assert all(f"has no rows from step {first} to the checkpoint's" in line for line in warnings())
+
+
+def test_rows_that_no_checkpoint_had_to_follow_are_trained_again(resumed, capsys):
+    step, _, rows = resumed(Checkpoints(), [2, 4, 6, 8])
+    assert (step, rows) == (0, [])
+    assert "its 4 steps are trained again" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_must_have_been_there_is_missed(resumed):
+    """Saved every four steps: after the ninth, the first one is complete."""
+    with pytest.raises(UserError, match="reaches step 9, yet there is no checkpoint"):
+        resumed(Checkpoints(), [9])
+
+
+def test_a_run_whose_checkpoints_were_all_set_aside_does_not_begin_again(resumed, tmp_path):
+    (tmp_path / "damaged").mkdir()
+    with pytest.raises(UserError, match="yet there is no checkpoint"):
+        resumed(Checkpoints(), [2])
+
+
+def test_the_config_may_change_where_that_is_said(resumed, capsys):
+    checkpoints = Checkpoints(8, state_at(8))
+    changed = overrides.changed(CONFIG, {"loss.temperature": 0.7})
+    with pytest.raises(UserError, match=r"loss\.temperature=0\.7 \(the run has 0\.5\)"):
+        resumed(checkpoints, [8], config=changed)
+    assert resumed(checkpoints, [8], config=changed, allow=True).step == 8
+    assert "changed since: config.loss.temperature\n" in capsys.readouterr().out
+
+
+def test_another_network_is_refused_whatever_is_said(resumed):
+    other = overrides.changed(CONFIG, {"model.head_dim": 7})
+    with pytest.raises(UserError, match=r"model\.head_dim=7 \(the run has 64\)"):
+        resumed(Checkpoints(8, state_at(8)), [8], config=other, allow=True)
