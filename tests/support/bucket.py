@@ -34,78 +34,82 @@ class Bucket:
             return sorted(name for name in self.objects if name.startswith(prefix))
 
 
-def serve(bucket):
-    """The interface's address, and what shuts it down."""
+class Handler(BaseHTTPRequestHandler):
+    """Answers from the server's bucket, as Google's JSON interface does."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.1"
+    bucket: Bucket
 
-        def log_message(self, *args):
-            pass
+    def log_message(self, *args):
+        pass
 
-        def answer(self, status, body=b"", **headers):
-            body = json.dumps(body).encode() if isinstance(body, dict) else body
-            self.send_response(status)
-            for key, value in {"Content-Length": len(body), **headers}.items():
-                self.send_header(key.replace("_", "-"), str(value))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(self, status, body=b"", **headers):
+        body = json.dumps(body).encode() if isinstance(body, dict) else body
+        self.send_response(status)
+        for key, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(key.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body)
 
-        def conditions_hold(self, name, query):
-            current = bucket.objects.get(name, (b"", 0))[1]
-            wanted = query.get("ifGenerationMatch")
-            unwanted = query.get("ifGenerationNotMatch")
-            if wanted and int(wanted[0]) != current:
-                return False
-            return not (unwanted and int(unwanted[0]) == current)
+    def conditions_hold(self, name, query):
+        current = self.bucket.objects.get(name, (b"", 0))[1]
+        wanted = query.get("ifGenerationMatch")
+        unwanted = query.get("ifGenerationNotMatch")
+        if wanted and int(wanted[0]) != current:
+            return False
+        return not (unwanted and int(unwanted[0]) == current)
 
-        def parsed(self):
-            parts = urlsplit(self.path)
-            return parts.path, parse_qs(parts.query)
+    def parsed(self):
+        parts = urlsplit(self.path)
+        return parts.path, parse_qs(parts.query)
 
-        def do_GET(self):
-            path, query = self.parsed()
-            if re.fullmatch(r".*/b/[^/]+/o", path):
-                prefix = query.get("prefix", [""])[0]
-                names = [name for name in sorted(bucket.objects) if name.startswith(prefix)]
-                items = [{"name": name, "size": len(bucket.objects[name][0])} for name in names]
-                return self.answer(200, {"items": items})
-            name = unquote(path.split("/o/", 1)[1])
-            if name not in bucket.objects:
+    def do_GET(self):
+        path, query = self.parsed()
+        if re.fullmatch(r".*/b/[^/]+/o", path):
+            prefix = query.get("prefix", [""])[0]
+            names = [name for name in sorted(self.bucket.objects) if name.startswith(prefix)]
+            items = [{"name": name, "size": len(self.bucket.objects[name][0])} for name in names]
+            return self.answer(200, {"items": items})
+        name = unquote(path.split("/o/", 1)[1])
+        if name not in self.bucket.objects:
+            return self.answer(404)
+        if not self.conditions_hold(name, query):
+            return self.answer(304)
+        data, generation = self.bucket.objects[name]
+        status, headers = 200, {"x_goog_generation": generation}
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if span:
+            first, last = int(span[1]), int(span[2] or len(data) - 1)
+            headers["Content_Range"] = f"bytes {first}-{last}/{len(data)}"
+            status, data = 206, data[first : last + 1]
+        return self.answer(status, data, **headers)
+
+    def do_POST(self):
+        _, query = self.parsed()
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        name = query["name"][0]
+        with self.bucket.lock:
+            if not self.conditions_hold(name, query):
+                return self.answer(412)
+            return self.answer(200, {"name": name, "generation": str(self.bucket.put(name, data))})
+
+    def do_DELETE(self):
+        path, query = self.parsed()
+        name = unquote(path.split("/o/", 1)[1])
+        with self.bucket.lock:
+            if name not in self.bucket.objects:
                 return self.answer(404)
             if not self.conditions_hold(name, query):
-                return self.answer(304)
-            data, generation = bucket.objects[name]
-            status, headers = 200, {"x_goog_generation": generation}
-            span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            if span:
-                first, last = int(span[1]), int(span[2] or len(data) - 1)
-                headers["Content_Range"] = f"bytes {first}-{last}/{len(data)}"
-                status, data = 206, data[first : last + 1]
-            return self.answer(status, data, **headers)
+                return self.answer(412)
+            del self.bucket.objects[name]
+        return self.answer(204)
 
-        def do_POST(self):
-            _, query = self.parsed()
-            data = self.rfile.read(int(self.headers["Content-Length"]))
-            name = query["name"][0]
-            with bucket.lock:
-                if not self.conditions_hold(name, query):
-                    return self.answer(412)
-                return self.answer(200, {"name": name, "generation": str(bucket.put(name, data))})
 
-        def do_DELETE(self):
-            path, query = self.parsed()
-            name = unquote(path.split("/o/", 1)[1])
-            with bucket.lock:
-                if name not in bucket.objects:
-                    return self.answer(404)
-                if not self.conditions_hold(name, query):
-                    return self.answer(412)
-                del bucket.objects[name]
-            return self.answer(204)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+def serve(bucket):
+    """The interface's address, and what shuts it down."""
+    handler = type("OfBucket", (Handler,), {"bucket": bucket})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop():
         server.shutdown()
