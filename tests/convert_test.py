@@ -11,6 +11,7 @@ from simclr_jax import cli, convert
 from simclr_jax import eval as evaluation
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights import exports
+from support import tf1
 from support.authors_names import named
 from support.runs import result, status_of
 
@@ -28,13 +29,7 @@ def checkpoint(tmp_path_factory):
         np.asarray, model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)), train=False)
     )
     prefix = str(tmp_path_factory.mktemp("authors") / "model.ckpt-40")
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        saved = [
-            tf.compat.v1.get_variable(name, initializer=tf.constant(array))
-            for name, array in {**named(variables)["tf1"], "global_step": np.int64(40)}.items()
-        ]
-        session.run(tf.compat.v1.global_variables_initializer())
-        tf.compat.v1.train.Saver(saved).save(session, prefix)
+    tf1.write(prefix, {**named(variables)["tf1"], "global_step": np.int64(40)})
     return prefix, model, variables
 
 

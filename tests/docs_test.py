@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from simclr_jax.models.simclr import SimCLR
+from support import tf1
 from support.authors_names import named
 
 ROOT = Path(__file__).parents[1]
@@ -79,13 +79,7 @@ def authors(tmp_path_factory):
     model = SimCLR(depth=10, width=0.0625, stem="small", head_layers=3)
     variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)), train=False)
     prefix = str(tmp_path_factory.mktemp("authors") / "model.ckpt-40")
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        saved = [
-            tf.compat.v1.get_variable(name, initializer=tf.constant(array))
-            for name, array in named(variables)["tf1"].items()
-        ]
-        session.run(tf.compat.v1.global_variables_initializer())
-        tf.compat.v1.train.Saver(saved).save(session, prefix)
+    tf1.write(prefix, named(variables)["tf1"])
     return prefix
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import chex
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -41,7 +42,7 @@ def test_draws_of_operations_and_views_are_uncorrelated():
         return tf.concat(values, axis=0)
 
     table = mapped(numbers, 4000)
-    assert table.shape == (4000, 20)
+    chex.assert_shape(table, (4000, 20))
     correlation = np.corrcoef(table.T)
     for box in (8, 18):  # a crop's height bounds its y
         correlation[box, box + 1] = correlation[box + 1, box] = 0

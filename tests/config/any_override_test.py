@@ -3,6 +3,7 @@
 import re
 from functools import lru_cache
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def trace(config, built):
         "blur_sigma": jax.ShapeDtypeStruct((n, 2), np.float32),
     }
     after, _ = jax.eval_shape(built.step, state, batch)
-    assert jax.tree.structure(after) == jax.tree.structure(state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
 
 
 STARTED: list[int] = []

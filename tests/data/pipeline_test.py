@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,11 +40,6 @@ def evaluation(source, batch_size, **changes):
     return list(eval_batches(source, batch_size=batch_size, rows=np.arange(batch_size), **options))
 
 
-def assert_equal(a, b):
-    for key in ("image", "label", "blur_sigma"):
-        np.testing.assert_array_equal(a[key], b[key])
-
-
 def test_batch_has_the_documented_shapes(digits):
     (batch,) = batches(digits, 1)
     assert {key: (value.shape, value.dtype) for key, value in batch.items()} == {
@@ -57,7 +53,7 @@ def test_a_later_start_gives_the_same_batches(digits):
     """Step 46 lies in the second epoch of 360 images."""
     whole = batches(digits, 50)
     for step in (1, 17, 44, 46):
-        assert_equal(batches(digits, 1, start_step=step)[0], whole[step])
+        chex.assert_trees_all_equal(batches(digits, 1, start_step=step)[0], whole[step])
 
 
 def test_two_processes_rows_concatenate_to_one_process_batch(digits):
@@ -65,7 +61,7 @@ def test_two_processes_rows_concatenate_to_one_process_batch(digits):
     halves = [batches(digits, 3, start_step=43, rows=rows) for rows in np.split(np.arange(8), 2)]
     for k in range(3):
         joined = {key: np.concatenate([half[k][key] for half in halves]) for key in halves[0][k]}
-        assert_equal(joined, whole[k])
+        chex.assert_trees_all_equal(joined, whole[k])
 
 
 def test_seeds_epochs_and_views_differ(digits):

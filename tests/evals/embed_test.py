@@ -1,5 +1,6 @@
 """Embedding: a row an image, named, in both files, whatever the images."""
 
+import chex
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
@@ -18,8 +19,8 @@ def embed(workdir, *argv):
 def test_both_files_hold_every_image_of_both_splits(finished, capsys):
     found, arrays, table = embed(finished)
     assert (found["num_examples"], found["dim"], found["unreadable"]) == (1797, 32, 0)
-    assert arrays["features"].shape == (1797, 32)
-    assert arrays["features"].dtype == np.float32
+    chex.assert_shape(arrays["features"], (1797, 32))
+    chex.assert_type(arrays["features"], np.float32)
     columns = {name: table.column(name).to_pylist() for name in ("split", "name", "label")}
     for name, column in columns.items():
         assert column == arrays[name].tolist()
@@ -56,7 +57,7 @@ def test_a_flat_folder_is_embedded_whole_but_for_what_cannot_be_read(finished, t
 def test_files_go_where_they_are_asked_to(finished, tmp_path):
     embed(finished, f"--config.embed.dir={tmp_path}/out", "--config.embed.split=train")
     with np.load(tmp_path / "out" / "features.npz") as arrays:
-        assert arrays["features"].shape == (1437, 32)
+        chex.assert_shape(arrays["features"], (1437, 32))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "features.npz", "features.parquet",
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Linear evaluation on features whose answer is known."""
 
+import chex
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ def test_sgd_separates_separable_features(blobs):
         seed=0,
     )
     logits = linear.logits(params, test.x, batch_size=40)
-    assert logits.shape == (101, 5)
+    chex.assert_shape(logits, (101, 5))
     assert scores.accuracies(logits, test.labels)["top1"] > 0.8
 
 

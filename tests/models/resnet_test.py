@@ -1,5 +1,6 @@
 """The encoder: sizes, layout, and operations against other implementations of them."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,10 +49,10 @@ def test_depth_counts_layers(depth, blocks):
 
 def test_width_multiplies_filters():
     wide = shapes_of(ResNet(depth=50, width=2), 64)["params"]
-    assert wide["stem_conv"]["kernel"].shape == (7, 7, 3, 128)
-    assert wide["group4_block3"]["conv3"]["kernel"].shape == (1, 1, 1024, 4096)
+    chex.assert_shape(wide["stem_conv"]["kernel"], (7, 7, 3, 128))
+    chex.assert_shape(wide["group4_block3"]["conv3"]["kernel"], (1, 1, 1024, 4096))
     narrow = shapes_of(ResNet(depth=18, width=0.25, stem="small"), 32)["params"]
-    assert narrow["stem_conv"]["kernel"].shape == (3, 3, 3, 16)
+    chex.assert_shape(narrow["stem_conv"]["kernel"], (3, 3, 3, 16))
 
 
 def test_first_block_of_every_group_projects_its_shortcut():
@@ -137,7 +138,7 @@ def test_selective_kernel_mixes_its_two_streams(rng):
     norm = named(resnet.batch_norm, train=False, running=False)
     layer = resnet.SelectiveKernel(filters=5, stride=1, ratio=0.0625, conv=conv, norm=norm)
     variables = layer.init(jax.random.key(0), x)
-    assert variables["params"]["reduce"]["kernel"].shape == (1, 1, 5, 32)
+    chex.assert_shape(variables["params"]["reduce"]["kernel"], (1, 1, 5, 32))
     variables["params"]["expand"]["kernel"] *= 0.0
     streams = jax.nn.relu(conv(10, 3, name=None).apply({"params": variables["params"]["conv"]}, x))
     streams = streams / np.sqrt(1 + 1e-5)  # batch norm as initialised
@@ -165,7 +166,7 @@ def test_squeeze_excite_gates_channels(rng):
     x = jnp.asarray(rng.normal(size=(2, 4, 4, 8)), jnp.float32)
     layer = resnet.SqueezeExcite(filters=8, ratio=0.25, dtype=jnp.float32)
     variables = layer.init(jax.random.key(0), x)
-    assert variables["params"]["reduce"]["kernel"].shape == (1, 1, 8, 2)
+    chex.assert_shape(variables["params"]["reduce"]["kernel"], (1, 1, 8, 2))
     assert set(variables["params"]["expand"]) == {"kernel", "bias"}
     y = layer.apply(variables, x)
     gate = y / x
@@ -181,7 +182,7 @@ def test_odd_sizes_have_shapes(kwargs, size):
             jax.random.key(0), jnp.zeros((2, size, size, 3)), train=False
         )[0]
     )
-    assert shape.shape == (2, 2048)
+    chex.assert_shape(shape, (2, 2048))
 
 
 def test_bfloat16_convolutions_keep_float32_parameters_and_features():

@@ -2,13 +2,14 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simclr_jax.convert import from_reference
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.weights.authors import from_reference
 from support.authors_names import named
 
 NETWORKS = {
@@ -51,17 +52,8 @@ def test_every_variable_goes_where_it_came_from(name):
         config, params, batch_stats = from_reference(names)
         for key, value in expected.items():
             assert config[key] == (value if isinstance(value, str) else pytest.approx(value)), style
-        assert_equal(params, variables["params"])
-        assert_equal(batch_stats, variables["batch_stats"])
-
-
-def assert_equal(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
-    ):
-        assert a.shape == b.shape, path
-        assert a.flat[0] == b.flat[0], path
+        found = {"params": params, "batch_stats": batch_stats}
+        chex.assert_trees_all_equal(found, dict(variables), strict=True)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +81,7 @@ def test_numbers_count_in_order_not_as_text(tf1):
 
     shifted = {later(name): array for name, array in reversed(tf1.items())}
     assert "base_model/conv2d_105/kernel" in shifted
-    assert_equal(from_reference(shifted)[1], from_reference(tf1)[1])
+    chex.assert_trees_all_equal(from_reference(shifted)[1], from_reference(tf1)[1])
 
 
 @pytest.mark.parametrize(

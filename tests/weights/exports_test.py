@@ -1,5 +1,6 @@
 """What is exported computes what we compute, in the framework that it is for."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,7 +105,7 @@ def test_one_stablehlo_serves_every_batch_size_and_platform(tmp_path):
     loaded = jax.export.deserialize(content)
     assert loaded.platforms == ("cpu", "tpu", "cuda")
     for count in (1, 7):
-        assert loaded.call(images_of(network, count))["h"].shape == (count, 64)
+        chex.assert_shape(loaded.call(images_of(network, count))["h"], (count, 64))
 
 
 def test_a_difference_is_relative_to_the_largest_value():

@@ -2,14 +2,16 @@
 
 import shutil
 
+import chex
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_jax.convert import from_reference
 from simclr_jax.errors import ArgumentError
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights import tf_files
+from simclr_jax.weights.authors import from_reference
+from support import tf1
 from support.authors_names import named
 
 
@@ -26,23 +28,15 @@ def variables():
 
 
 def assert_same(found, variables):
-    import jax
-
     _, params, batch_stats = from_reference(found)
-    expected = {"params": params, "batch_stats": batch_stats}
-    jax.tree.map(np.testing.assert_array_equal, expected, dict(variables))
+    converted = {"params": params, "batch_stats": batch_stats}
+    chex.assert_trees_all_equal(converted, dict(variables), strict=True)
 
 
 def write_tf1(prefix, variables, **extra):
     arrays = named(variables)["tf1"]
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        slots = {f"{name}/Momentum": np.ones_like(array) for name, array in arrays.items()}
-        saved = [
-            tf.compat.v1.get_variable(name, initializer=tf.constant(array))
-            for name, array in {**arrays, **slots, "global_step": np.int64(321), **extra}.items()
-        ]
-        session.run(tf.compat.v1.global_variables_initializer())
-        tf.compat.v1.train.Saver(saved).save(session, str(prefix))
+    slots = {f"{name}/Momentum": np.ones_like(array) for name, array in arrays.items()}
+    tf1.write(prefix, {**arrays, **slots, "global_step": np.int64(321), **extra})
 
 
 class Node(tf.Module):
