@@ -1,11 +1,12 @@
-"""What can go wrong outside our code, and the exit status each kind ends a binary with."""
+"""The errors that a binary reports, and the exit status that each of them gives."""
 
 import errno
 from typing import Any
 
-PREEMPTED = 75  # exit status: saved, run the same command again
+PREEMPTED = 75  # The exit status of a run that has saved a checkpoint and can be started again.
 
-_OF_THE_HOST = {
+# The operating system's error numbers that are faults of the host, with their usual words.
+_HOST_FAULTS = {
     errno.ENOSPC: "no space left on device",
     errno.EDQUOT: "disk quota exceeded",
     errno.EFBIG: "file too large",
@@ -14,34 +15,38 @@ _OF_THE_HOST = {
     errno.EACCES: "permission denied",
     errno.EMFILE: "too many open files",
     errno.ESTALE: "stale file handle",
-    errno.ENOTCONN: "transport endpoint is not connected",  # a mounted bucket that is gone
+    errno.ENOTCONN: "transport endpoint is not connected",  # A mounted bucket was disconnected.
     errno.ETIMEDOUT: "connection timed out",
 }
-FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
-# Those that say nothing of a file that could not be read.
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}  # The error numbers of a disk without free space.
+# The error numbers of a disk out of reach. They do not show that a file is damaged.
 LOST_DISK = {errno.EACCES, errno.EMFILE, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT}
 
 
 class UserError(Exception):
-    """The user's input is at fault (exit status 2).
+    """An error in the user's input (exit status 2).
 
     The message is one line that names the key or the file, the value, and what is allowed.
     """
 
 
 class FileError(ValueError):
-    """A file or a folder is not what it has to be (exit status 2); the message names it."""
+    """A file or a folder without valid content (exit status 2). The message names it."""
 
 
 class ArgumentError(ValueError):
-    """An argument of a function cannot be used; what is called says why, and knows no keys.
+    """An argument of a function that cannot be used.
 
-    The command line has a name for most arguments: `cli` makes the line that the user reads.
+    The function that raises it does not know the config's keys. `cli` replaces the argument's name
+    by the key or the flag that the value came from.
 
     Attributes:
       argument: The name of the argument.
-      value: Its value.
-      reason: Why it cannot be used, and what is allowed.
+      value: The value of the argument.
+      reason: Why the value cannot be used, and which values are allowed.
+
+    >>> print(ArgumentError("block_rows", 1, "must be at least 2"))
+    block_rows=1: must be at least 2
     """
 
     def __init__(self, argument: str, value: Any, reason: str):
@@ -50,38 +55,60 @@ class ArgumentError(ValueError):
 
 
 class HostError(Exception):
-    """The environment is at fault: a lost process, a full disk (exit status 3)."""
+    """A fault of the environment, such as a lost process or a full disk (exit status 3)."""
 
 
 class DifferenceError(Exception):
-    """What should be equal is not (exit status 1)."""
+    """A difference between two results that should be equal (exit status 1)."""
 
 
 class DivergedError(Exception):
-    """The loss or a gradient is not finite: the run cannot go on (exit status 1)."""
+    """A loss or a gradient that is not finite, which ends the run (exit status 1)."""
 
 
 class PreemptedError(Exception):
-    """The process was told to stop, and saved (exit status 75)."""
+    """The end of a run that was asked to stop, after its checkpoint is saved (exit status 75)."""
 
 
 def one_line(error: BaseException, limit: int = 10_000) -> str:
-    """The message of an error in one line of at most `limit` characters, or else its type."""
+    """The message of an error as one line; the name of its type if the message is empty.
+
+    Args:
+      error: The error.
+      limit: The largest number of characters to return.
+
+    >>> one_line(ValueError("shape (2, 3)\\n  is not (3, 2)"))
+    'shape (2, 3) is not (3, 2)'
+    >>> one_line(KeyError())
+    'KeyError'
+    """
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
 def as_host_error(error: BaseException) -> BaseException:
-    """A HostError, where the error or what caused it is a full, failing or lost disk; else it.
+    """Translates an error that a full, failing or lost disk has caused into a `HostError`.
 
-    Libraries written in C++ leave only the operating system's words in their message.
+    The error, its cause and its context are searched for the operating system's error number, and
+    for its words: libraries written in C++ only give those, in their message.
+
+    Args:
+      error: The error that was caught.
+
+    Returns:
+      A `HostError` if the disk is the cause, or the same error if it is not.
+
+    >>> print(as_host_error(RuntimeError("write failed: Disk quota exceeded")))
+    disk quota exceeded; what was saved before is kept (write failed: Disk quota exceeded)
+    >>> as_host_error(ValueError("shapes differ"))
+    ValueError('shapes differ')
     """
     cause: BaseException | None = error
     while cause is not None:
         text = one_line(cause)
         number = cause.errno if isinstance(cause, OSError) else None
-        named = [words for words in _OF_THE_HOST.values() if words in text.lower()]
-        if number in _OF_THE_HOST or named:
-            reason = _OF_THE_HOST.get(number or 0) or named[0]
+        named = [words for words in _HOST_FAULTS.values() if words in text.lower()]
+        if number in _HOST_FAULTS or named:
+            reason = _HOST_FAULTS.get(number or 0) or named[0]
             return HostError(f"{reason}; what was saved before is kept ({text[:300]})")
         cause = cause.__cause__ or cause.__context__
     return error

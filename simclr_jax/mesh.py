@@ -1,4 +1,4 @@
-"""The devices as one axis, what lies where on them, and how a host's rows become a global batch."""
+"""The mesh of all devices, the shardings of arrays on it, and the global batch of all hosts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,32 +7,52 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-AXIS = "data"
+AXIS = "data"  # The name of the mesh's only axis, over which batches are sharded.
 
 
 def make(devices: list[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh over `devices` (default: all, of every process)."""
+    """A mesh with one axis, over which batches are sharded.
+
+    Args:
+      devices: The devices of the mesh. The default is all devices of all processes.
+    """
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """Rows split over the devices."""
+    """The sharding of an array whose rows are split over the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """The sharding of an array of which every device has a full copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(x: jax.Array, *, mesh: Mesh) -> jax.Array:
-    """Inside `jit`: a whole copy of x on every device."""
+    """Gathers an array inside `jit`, so that every device has a full copy.
+
+    Args:
+      x: An array of any shape and dtype.
+      mesh: The mesh of the devices.
+    """
     return jax.lax.with_sharding_constraint(x, replicated(mesh))
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """Rows of a global batch that this process's devices hold, ascending."""
+    """The rows of a global batch that lie on this process's devices.
+
+    Args:
+      mesh: The mesh of the devices.
+      batch_size: The number of rows of the global batch, a multiple of the number of devices.
+
+    Returns:
+      The row numbers, ascending, int64.
+
+    >>> local_rows(make(jax.devices()[:1]), 4)
+    array([0, 1, 2, 3])
+    """
     rows = np.zeros(batch_size, bool)
     for index in sharded(mesh).addressable_devices_indices_map((batch_size,)).values():
         assert index is not None
@@ -41,7 +61,15 @@ def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
 
 
 def put(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of a batch to one global array per key, split over the devices."""
+    """Copies a batch from the host to the devices.
+
+    Args:
+      batch: This process's rows of each array of the global batch, as `local_rows` selects them.
+      mesh: The mesh of the devices.
+
+    Returns:
+      The global arrays by the same keys, with their rows split over the devices.
+    """
     return {
         key: jax.make_array_from_process_local_data(sharded(mesh), value)
         for key, value in batch.items()
@@ -49,10 +77,11 @@ def put(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def compiler_options(mesh: Mesh) -> dict[str, Any]:
-    """XLA options for `jax.jit` on these devices.
+    """XLA options for `jax.jit` on the devices of a mesh.
 
-    On CPU, XLA's own convolutions are several times slower than the library these turn on. The
-    option is experimental, so it is tried on nothing first: where it is unknown it is left out.
+    On CPU they select a library whose convolutions are several times faster than XLA's default.
+    The option is experimental. An empty function is compiled with it first, and if XLA rejects the
+    option the result is empty.
     """
     if platform(mesh) != "cpu":
         return {}
@@ -69,13 +98,18 @@ def compiler_options(mesh: Mesh) -> dict[str, Any]:
 
 
 def once_options(mesh: Mesh) -> dict[str, Any]:
-    """XLA options for what runs once: on CPU, optimising it takes longer than running it."""
+    """XLA options for a function that runs once.
+
+    On CPU they turn optimisation off, since optimising takes longer than one run.
+    """
     return {"xla_backend_optimization_level": 0} if platform(mesh) == "cpu" else {}
 
 
 def platform(mesh: Mesh) -> str:
-    """What the devices are: 'cpu', 'gpu' or 'tpu'."""
+    """The platform of the devices: 'cpu', 'gpu' or 'tpu'."""
     return mesh.devices.flat[0].platform
 
 
+# The options that `compiler_options` has found to work on CPU. The list is empty before its first
+# call.
 _CPU_OPTIONS: list[dict[str, Any]] = []

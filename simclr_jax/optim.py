@@ -1,7 +1,8 @@
 """Optimizers and the learning-rate schedule, as the published hyperparameters assume them.
 
-Reference: You et al. 2017 (LARS, arXiv 1708.03888); Chen et al. 2020, appendix B.6; the rules of
-which parameter is decayed and adapted are the authors' code's.
+Reference: You et al. 2017 (LARS, arXiv 1708.03888); Chen et al. 2020, appendix B.6
+(arXiv 2002.05709). The rules for which parameters are decayed and adapted are from the authors'
+code.
 """
 
 from collections.abc import Callable
@@ -13,15 +14,26 @@ import jax.numpy as jnp
 import optax
 
 Params = Any
-Mask = Any
+Mask = Any  # A tree of bools with the structure of the parameters.
 
-MOMENTUM = 0.9
-TRUST_COEFFICIENT = 0.001
+MOMENTUM = 0.9  # The momentum of LARS and of SGD.
+TRUST_COEFFICIENT = 0.001  # The factor η of LARS's trust ratio.
 OPTIMIZERS = ("lars", "momentum", "adam", "adamw")
 
 
 def peak_learning_rate(lr: float, batch_size: int, scaling: str) -> float:
-    """The peak: lr·B/256 ('linear'), lr·√B ('sqrt') or lr ('none'), B the global batch."""
+    """The peak learning rate of a run: lr·B/256, lr·√B or lr for a global batch of B.
+
+    Args:
+      lr: The learning rate of the config, before scaling.
+      batch_size: The number of images B of the global batch.
+      scaling: The scaling rule: 'linear', 'sqrt' or 'none'.
+
+    Reference: Chen et al. 2020, appendix B.1 (arXiv 2002.05709).
+
+    >>> peak_learning_rate(0.3, 4096, "linear"), peak_learning_rate(0.075, 4096, "sqrt")
+    (4.8, 4.8)
+    """
     factors = {"linear": batch_size / 256, "sqrt": batch_size**0.5, "none": 1.0}
     return lr * factors[scaling]
 
@@ -29,14 +41,42 @@ def peak_learning_rate(lr: float, batch_size: int, scaling: str) -> float:
 def step_counts(
     *, num_examples: int, batch_size: int, epochs: float, warmup_epochs: float, steps: int | None
 ) -> tuple[int, int]:
-    """(warm-up steps, total steps) of a run; `steps` overrides what the epochs come to."""
+    """The numbers of warm-up steps and of all steps of a run.
+
+    Args:
+      num_examples: The number of training images.
+      batch_size: The number of images of the global batch.
+      epochs: The length of the run, in epochs.
+      warmup_epochs: The length of the warm-up, in epochs.
+      steps: The number of all steps, which replaces the one from `epochs`; or None.
+
+    >>> step_counts(
+    ...     num_examples=1_281_167, batch_size=4096, epochs=100, warmup_epochs=10, steps=None
+    ... )
+    (3127, 31279)
+    """
     warmup = round(warmup_epochs * num_examples // batch_size)
     total = int(num_examples * epochs // batch_size) + 1 if steps is None else steps
     return warmup, total
 
 
 def warmup_cosine(peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
-    """lr(step): linear from 0 at step 0 to `peak` at warmup_steps, then a cosine to 0 at total."""
+    """A schedule with a linear warm-up from 0 to the peak, then a cosine decay to 0.
+
+    Args:
+      peak: The learning rate at the end of the warm-up.
+      warmup_steps: The number of steps of the warm-up.
+      total_steps: The step at which the learning rate reaches 0, and after which it stays there.
+
+    Returns:
+      A function from the step, an int scalar from 0, to the learning rate, a float32 scalar.
+
+    Reference: Chen et al. 2020, section 2.2 (arXiv 2002.05709).
+
+    >>> schedule = warmup_cosine(1.0, warmup_steps=10, total_steps=110)
+    >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 60, 110)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
     decay_steps = max(total_steps - warmup_steps, 1)
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
@@ -54,8 +94,9 @@ class Optimizer(NamedTuple):
 
     Attributes:
       tx: The transformation of gradients into updates.
-      penalty: What the loss holds of the weight decay, a function of the parameters.
-      learning_rate: The schedule in `tx`, a function of the step.
+      penalty: The part of the weight decay that is added to the loss: a function from the
+        parameters to a scalar.
+      learning_rate: The schedule in `tx`: a function from the step to the learning rate.
     """
 
     tx: optax.GradientTransformation
@@ -64,14 +105,14 @@ class Optimizer(NamedTuple):
 
 
 def optimizer(name: str, learning_rate: optax.Schedule, *, weight_decay: float) -> Optimizer:
-    """The optimizer of that name.
+    """Builds the optimizer with a given name.
 
-    For momentum and Adam, and for the supervised head under LARS, the decay belongs in the loss:
-    `loss_decay_mask` says where.
+    Part of the weight decay is a penalty in the loss rather than a part of the transformation:
+    `loss_decay_mask` selects its parameters.
 
     Args:
-      name: One of `OPTIMIZERS`.
-      learning_rate: The learning rate by step.
+      name: The name of the optimizer, one of `OPTIMIZERS`.
+      learning_rate: The schedule of the learning rate.
       weight_decay: The factor of the weight decay, at least 0.
     """
 
@@ -88,12 +129,12 @@ def optimizer(name: str, learning_rate: optax.Schedule, *, weight_decay: float) 
 
 
 class Kind(NamedTuple):
-    """What a parameter is, by its path in the tree; every rule below is made of these.
+    """The properties of a parameter that the rules of weight decay and adaptation depend on.
 
     Attributes:
-      batch_norm: Whether it is a batch norm's scale or bias.
-      bias: Whether it is the bias of a dense or convolution layer.
-      classifier: Whether it is a parameter of the supervised head.
+      batch_norm: Whether the parameter is the scale or the bias of a batch norm.
+      bias: Whether the parameter is the bias of a dense or convolution layer.
+      classifier: Whether the parameter belongs to the supervised head.
     """
 
     batch_norm: bool
@@ -102,10 +143,18 @@ class Kind(NamedTuple):
 
 
 def kind_of(path: tuple[str, ...]) -> Kind:
-    """Classifies the parameter at `path`.
+    """Classifies a parameter by its path in the tree of parameters.
+
+    Args:
+      path: The names of the modules from the outermost one on, then the parameter's name.
 
     Raises:
-      ValueError: The path is none of the kinds known here; a new layer must be given one.
+      ValueError: There is no rule for the parameter. A new kind of layer needs one here.
+
+    >>> kind_of(("encoder", "stem_bn", "bias"))
+    Kind(batch_norm=True, bias=False, classifier=False)
+    >>> kind_of(("classifier", "dense", "bias"))
+    Kind(batch_norm=False, bias=True, classifier=True)
     """
     module, leaf = path[-2], path[-1]
     batch_norm = "bn" in module and leaf in ("scale", "bias")
@@ -118,25 +167,43 @@ def kind_of(path: tuple[str, ...]) -> Kind:
     )
 
 
-def _mask(params: Params, keep: Any) -> Mask:
-    def one(path: tuple[Any, ...], _: Any) -> bool:
-        return keep(kind_of(tuple(str(key.key) for key in path)))
+def _mask(params: Params, rule: Callable[[Kind], bool]) -> Mask:
+    """The mask of the parameters whose kind the rule selects."""
 
-    return jax.tree_util.tree_map_with_path(one, params)
+    def selected(path: tuple[Any, ...], _: Any) -> bool:
+        return rule(kind_of(tuple(str(key.key) for key in path)))
+
+    return jax.tree_util.tree_map_with_path(selected, params)
 
 
 def lars_mask(params: Params) -> Mask:
-    """True where LARS decays and adapts: not batch norm, biases, or the supervised head."""
+    """The mask of the parameters that LARS decays and adapts.
+
+    It excludes the parameters of batch norms, biases, and the supervised head.
+
+    Args:
+      params: The parameters of the model.
+
+    >>> lars_mask({"conv1": {"kernel": 1.0}, "bn1": {"scale": 1.0}})
+    {'bn1': {'scale': False}, 'conv1': {'kernel': True}}
+    """
     return _mask(params, lambda kind: not (kind.batch_norm or kind.bias or kind.classifier))
 
 
 def loss_decay_mask(name: str, params: Params) -> Mask:
-    """True where the loss itself holds ½·wd·‖w‖².
+    """The mask of the parameters w whose decay is a penalty ½·wd·‖w‖² in the loss.
 
-    With LARS the supervised head's kernels (its own decay skips them); with momentum and Adam all
-    but batch norm, biases included; with AdamW nothing.
+    With LARS these are the kernels of the supervised head, which `lars_mask` excludes. With
+    momentum and Adam they are all parameters but those of batch norms, with AdamW none.
+
+    Args:
+      name: The name of the optimizer, one of `OPTIMIZERS`.
+      params: The parameters of the model.
+
+    >>> loss_decay_mask("adam", {"conv1": {"kernel": 1.0}, "bn1": {"scale": 1.0}})
+    {'bn1': {'scale': False}, 'conv1': {'kernel': True}}
     """
-    rules = {
+    rules: dict[str, Callable[[Kind], bool]] = {
         "lars": lambda kind: kind.classifier and not kind.bias,
         "momentum": lambda kind: not kind.batch_norm,
         "adam": lambda kind: not kind.batch_norm,
@@ -146,16 +213,31 @@ def loss_decay_mask(name: str, params: Params) -> Mask:
 
 
 def l2_penalty(params: Params, mask: Mask) -> jax.Array:
-    """½·Σ‖w‖² over the parameters that `mask` selects."""
+    """The penalty ½·Σ‖w‖² over the parameters that a mask selects, a scalar.
+
+    Args:
+      params: The parameters of the model.
+      mask: The mask, a tree of bools like `params`.
+
+    >>> params = {"kernel": jnp.array([3.0, 4.0]), "bias": jnp.array([5.0])}
+    >>> float(l2_penalty(params, {"kernel": True, "bias": False}))
+    12.5
+    """
     terms = jax.tree.map(lambda w, on: 0.5 * jnp.sum(w**2) if on else 0.0, params, mask)
     return jnp.asarray(sum(jax.tree.leaves(terms)))
 
 
 def lars(learning_rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
-    """LARS: g ← g + wd·w; v ← 0.9·v + lr·(0.001·‖w‖/‖g‖)·g; w ← w - v.
+    """LARS with momentum: g ← g + wd·w; v ← 0.9·v + lr·(0.001·‖w‖/‖g‖)·g; w ← w - v.
 
-    Outside `lars_mask` neither the decay nor the trust ratio applies: plain momentum at full lr.
-    Where either norm is zero the ratio is 1.
+    The parameters that `lars_mask` excludes have neither the decay nor the trust ratio: for them
+    it is SGD with momentum. The trust ratio is 1 where either norm is 0.
+
+    Args:
+      learning_rate: The schedule of the learning rate lr.
+      weight_decay: The factor wd of the weight decay, at least 0.
+
+    Reference: You et al. 2017, Algorithm 1 (arXiv 1708.03888).
     """
     return optax.lars(
         learning_rate,
@@ -168,16 +250,25 @@ def lars(learning_rate: optax.Schedule, *, weight_decay: float) -> optax.Gradien
 
 
 def momentum(learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum; the learning rate enters the velocity, as in Keras."""
+    """SGD with Nesterov momentum, with the learning rate inside the velocity as in Keras.
+
+    Args:
+      learning_rate: The schedule of the learning rate.
+    """
     return optax.chain(
         optax.scale_by_learning_rate(learning_rate), optax.trace(decay=MOMENTUM, nesterov=True)
     )
 
 
 def adam(learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """Adam as Keras computes it: epsilon (1e-7) is added before the bias correction.
+    """Adam as Keras computes it, with ε = 1e-7 added before the bias correction.
 
-    lr·√(1-β₂ᵗ)/(1-β₁ᵗ) · m/(√v + ε), which is Kingma & Ba's form at the end of their section 2.
+    The update is lr·√(1-β₂ᵗ)/(1-β₁ᵗ) · m/(√v + ε).
+
+    Args:
+      learning_rate: The schedule of the learning rate lr.
+
+    Reference: Kingma & Ba 2014, the last paragraph of section 2 (arXiv 1412.6980).
     """
     b1, b2, epsilon = 0.9, 0.999, 1e-7
 
@@ -200,7 +291,14 @@ def adam(learning_rate: optax.Schedule) -> optax.GradientTransformation:
 
 
 def adamw(learning_rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
-    """AdamW (decoupled decay) on everything but batch norm and biases."""
+    """AdamW, whose decoupled decay excludes the parameters of batch norms and biases.
+
+    Args:
+      learning_rate: The schedule of the learning rate.
+      weight_decay: The factor of the weight decay, at least 0.
+
+    Reference: Loshchilov & Hutter 2017, Algorithm 2 (arXiv 1711.05101).
+    """
 
     def mask(params: Params) -> Mask:
         return _mask(params, lambda kind: not (kind.batch_norm or kind.bias))

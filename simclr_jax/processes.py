@@ -1,7 +1,7 @@
-"""The processes of a run: how they find each other, agree, and end when one of them is lost.
+"""The processes of a run: how they connect, agree, and end when one of them is lost.
 
-On one host there is one process and nothing to do. A TPU slice has one a host, a GPU cluster one
-a host or a device; all of them run the same command.
+On a single host there is one process, and most functions return at once. A TPU slice has one
+process per host; a GPU cluster has one per host or per device. All of them run the same command.
 """
 
 import contextlib
@@ -21,25 +21,30 @@ from jax.experimental import multihost_utils
 
 from simclr_jax.errors import ArgumentError, HostError, one_line
 
-HEARTBEAT_SECONDS = 30  # without a sign of life until a process counts as dead
-JOIN_SECONDS = 300  # for all processes to be there
-LEAVE_SECONDS = 5  # that process 0, which serves the others, waits for them to leave
+HEARTBEAT_SECONDS = 30  # The time without a heartbeat after which a process counts as lost.
+JOIN_SECONDS = 300  # The time limit for all processes to connect.
+# The time that process 0, which runs the coordination service, waits for the others to exit.
+LEAVE_SECONDS = 5
 
 _LOST = "another process of the run is lost; start all of them again with the same command"
+# The words in a runtime error's message that show that another process is out of reach.
 _SIGNS_OF_LOSS = ("gloo", "connection", "unavailable", "deadline_exceeded", "heartbeat", "socket")
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Joins the other processes, if there are any; before anything asks JAX for its devices.
+    """Connects this process with the others of the run, if there are any.
+
+    It must be called before any other call that makes JAX look for its devices.
 
     Args:
-      coordinator: HOST:PORT of process 0; None: a cluster's scheduler says it, or there is one
-        process.
-      num_processes: The number of processes, with a coordinator.
-      process_id: The number of this process, from 0, with a coordinator.
+      coordinator: The address HOST:PORT of process 0. With None a cluster's scheduler gives it, or
+        there is only one process.
+      num_processes: The number of processes, given together with `coordinator`.
+      process_id: The number of this process, from 0, given together with `coordinator`.
 
     Raises:
-      HostError: The others do not come.
+      HostError: The other processes do not connect within `JOIN_SECONDS`.
+      ValueError: `coordinator` is given, and the arguments do not fit together.
     """
     if coordinator is None and not _started_by_a_cluster():
         return
@@ -57,14 +62,14 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     except ValueError:
         if coordinator is not None:
             raise
-        return  # There is no cluster after all.
+        return  # The environment looked like a cluster's, and JAX found none.
     except RuntimeError as error:
         raise HostError(f"coordinator {coordinator}: {one_line(error)}") from error
     _exit_3_when_aborted(_LOST)
 
 
 def _started_by_a_cluster() -> bool:
-    """Whether `jax.distributed` will find by itself how many processes there are."""
+    """Whether `jax.distributed` can find the number of processes without arguments."""
     several = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
     if any(int(os.environ.get(name, 1)) > 1 for name in several):
         return True
@@ -75,10 +80,10 @@ def _started_by_a_cluster() -> bool:
 
 
 def _exit_3_when_aborted(line: str) -> None:
-    """Makes of an abort an exit with status 3 and a clear last line.
+    """Replaces an abort by an exit with status 3, after printing `line` to stderr.
 
-    JAX's service ends a process that waits in vain for others, or has lost one, by abort(), which
-    no Python handler sees: so this one is C's.
+    JAX's coordination service calls abort() in a process that has waited too long for others or
+    has lost one. Python's signal handlers do not run then, so the handler is installed through C.
     """
 
     def report(_: int) -> None:
@@ -86,37 +91,52 @@ def _exit_3_when_aborted(line: str) -> None:
         os._exit(3)
 
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(report)
-    _KEPT.append(handler)
+    _ABORT_HANDLERS.append(handler)
     ctypes.CDLL(None).signal(signal.SIGABRT, handler)
 
 
-_KEPT: list[Any] = []  # what C refers to
+# References to the handlers that C calls. Python would free them without these.
+_ABORT_HANDLERS: list[Any] = []
 
 
 def several() -> bool:
-    """Whether this process has joined others."""
+    """Whether the run has more than one process."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_primary() -> bool:
-    """Whether this process writes what only one may write."""
+    """Whether this is process 0, the only one that prints and writes shared files."""
     return jax.process_index() == 0
 
 
 def say(line: str) -> None:
-    """Prints a line, once for all processes."""
+    """Prints a line to stdout in process 0 alone."""
     if is_primary():
-        with contextlib.suppress(OSError):  # a terminal or a pipe that is gone
+        with contextlib.suppress(OSError):  # A closed terminal or pipe must not end the run.
             print(line, flush=True)
 
 
 def all_have(flag: bool) -> bool:
-    """Whether the flag is set in every process."""
+    """Whether the flag is true in every process. All processes must call it together.
+
+    Args:
+      flag: The flag of this process.
+
+    >>> all_have(True)
+    True
+    """
     return bool(multihost_utils.process_allgather(np.array(flag)).all()) if several() else flag
 
 
 def check_agree(**values: str | int) -> None:
-    """Raises ArgumentError where a value is not the same in every process."""
+    """Checks that values are equal in all processes. All processes must call it together.
+
+    Args:
+      **values: The values by name; each is compared as a string.
+
+    Raises:
+      ArgumentError: A process has another value than process 0.
+    """
     if not several():
         return
     for name, value in values.items():
@@ -136,7 +156,14 @@ def check_agree(**values: str | int) -> None:
 
 
 def as_lost(error: Exception) -> Exception:
-    """The error, or, where it says that the others are out of reach, a HostError."""
+    """Translates an error caused by the loss of another process into a `HostError`.
+
+    Args:
+      error: The error that was caught.
+
+    Returns:
+      A `HostError` if JAX's runtime reports a failed connection, or the same error if it does not.
+    """
     text = str(error).lower()
     if isinstance(error, jax.errors.JaxRuntimeError) and any(s in text for s in _SIGNS_OF_LOSS):
         return HostError(f"{_LOST} ({one_line(error, 200)})")
@@ -144,7 +171,12 @@ def as_lost(error: Exception) -> Exception:
 
 
 def leave(status: int, error: Exception | None) -> None:
-    """Ends this process of several at once: an orderly end would wait for the others."""
+    """Ends this process without Python's clean-up, which would wait for lost processes.
+
+    Args:
+      status: The exit status.
+      error: An error whose traceback is printed, or None.
+    """
     if error is not None:
         traceback.print_exception(error)
     sys.stdout.flush()

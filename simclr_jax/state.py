@@ -1,4 +1,4 @@
-"""What a run remembers: everything else follows from the config and the seed."""
+"""The state of training. Everything else in a run follows from its config and seed."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,7 +17,14 @@ T = TypeVar("T")
 
 @flax.struct.dataclass
 class TrainState:
-    """step: updates so far, int32; params, batch_stats: of the model; opt_state: of Optax."""
+    """The state of training after some number of updates.
+
+    Attributes:
+      step: The number of updates so far, an int32 scalar.
+      params: The parameters of the model, a tree of float32 arrays.
+      batch_stats: The moving averages of the model's batch norms, a tree of float32 arrays.
+      opt_state: The state of the Optax transformation.
+    """
 
     step: jax.Array
     params: Any
@@ -32,7 +39,16 @@ def initialize(
     seed: int,
     image_size: int,
 ) -> TrainState:
-    """The state before the first update; pure, so that `jax.eval_shape` gives its shapes."""
+    """The state before the first update.
+
+    The function is pure, so `jax.eval_shape` gives the shapes.
+
+    Args:
+      model: The network, such as `models.simclr.SimCLR`.
+      tx: The transformation of gradients into updates.
+      seed: The seed of the parameters.
+      image_size: The height and the width of the images, in pixels.
+    """
     variables = initialize_model(model, seed=seed, image_size=image_size)
     return TrainState(
         step=jnp.zeros([], jnp.int32),
@@ -42,14 +58,31 @@ def initialize(
 
 
 def initialize_model(model: nn.Module, *, seed: int, image_size: int) -> dict[str, Any]:
-    """{"params", "batch_stats"} of a network before its first update."""
+    """The variables of a network before its first update.
+
+    Args:
+      model: The network, such as `models.simclr.SimCLR`.
+      seed: The seed of the parameters.
+      image_size: The height and the width of the images, in pixels.
+
+    Returns:
+      The trees "params" and "batch_stats".
+    """
     images = jnp.zeros((2, image_size, image_size, 3))
     variables = model.init(jax.random.key(seed), images, train=False)
     return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
 
 
 def on_mesh(initial: Callable[[], T], mesh: Mesh) -> T:
-    """What `initial` computes, run on the devices: a copy on each."""
+    """Runs a function on the devices of a mesh.
+
+    Args:
+      initial: A pure function without arguments that returns a tree of arrays.
+      mesh: The mesh of the devices.
+
+    Returns:
+      The result of `initial`, with a full copy on every device.
+    """
     jitted = jax.jit(
         initial, out_shardings=meshes.replicated(mesh), compiler_options=meshes.once_options(mesh)
     )
@@ -57,7 +90,15 @@ def on_mesh(initial: Callable[[], T], mesh: Mesh) -> T:
 
 
 def abstract(initial: Callable[[], T], mesh: Mesh) -> T:
-    """Shapes, dtypes and shardings of what `on_mesh` returns, for restoring it."""
+    """The shapes, dtypes and shardings of the result of `on_mesh`, without computing it.
+
+    Args:
+      initial: A pure function without arguments that returns a tree of arrays.
+      mesh: The mesh of the devices.
+
+    Returns:
+      A tree of `jax.ShapeDtypeStruct`, as restoring a checkpoint needs it.
+    """
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=meshes.replicated(mesh)),
         jax.eval_shape(initial),

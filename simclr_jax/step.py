@@ -1,7 +1,7 @@
-"""The train step: (state, batch) → (state, metrics). Written for one device, sharded by its inputs.
+"""The train step: (state, batch) → (state, metrics).
 
-Global batch norm and the global-batch loss need no collective here: the arrays are global, and
-`jit` splits the work by where the arguments lie.
+It contains no collectives. Its arrays are global, so batch norm and the loss cover the global
+batch, and `jit` divides the work over the devices by the shardings of the arguments.
 """
 
 import chex
@@ -22,24 +22,25 @@ def train_step(
     optimizer: Optimizer,
     skip_nonfinite: bool = False,
 ) -> tuple[TrainState, Metrics]:
-    """One update.
+    """Computes one update of the parameters from one global batch.
 
     Args:
-      state: The state before it.
+      state: The state before the update.
       batch: The arrays of the global batch, as the objective takes them.
-      objective: What is minimised, such as `objectives.contrastive.Contrastive`.
+      objective: The objective to minimise, such as `objectives.contrastive.Contrastive`.
       optimizer: The optimizer, from `optim.optimizer`.
-      skip_nonfinite: Whether an update that is not finite leaves the state as it was, but for its
-        step and the schedule's.
+      skip_nonfinite: Whether to discard an update that is not finite. The step and the counts in
+        the optimizer's state advance all the same.
 
     Returns:
-      The state after the update, and its metrics: the objective's own, with the optimizer's penalty
-      added to loss; weight_decay_loss (that penalty), learning_rate, grad_norm (over all
-      parameters), finite (whether loss, gradients, and the state after the update all are).
+      The state after the update, and scalar metrics by name: those of the objective, with the
+      weight-decay penalty added to "loss"; "weight_decay_loss", that penalty; "learning_rate";
+      "grad_norm", the L2 norm of all gradients; and "finite", whether the loss, the gradients and
+      the new state are all finite.
 
     Raises:
       AssertionError: The arrays of the batch have different numbers of rows, or the objective
-        returns other trees than those of the state.
+        returns trees of another structure than the state's.
     """
     chex.assert_equal_shape_prefix([*batch.values()], 1)
     gradients, batch_stats, metrics = objective(state.params, state.batch_stats, batch)
@@ -73,7 +74,17 @@ def train_step(
 
 
 def keep_counts(finite: jax.Array, new: TrainState, old: TrainState) -> TrainState:
-    """The new state if it is finite; else the old one with the new one's counts of steps."""
+    """Chooses between the states after and before an update.
+
+    Args:
+      finite: A bool scalar that says whether the update is finite.
+      new: The state after the update.
+      old: The state before the update.
+
+    Returns:
+      The new state if `finite` is true. Otherwise the old one, with the integers of the new one,
+      which are the step and the counts in the optimizer's state.
+    """
 
     def choose(new: jax.Array, old: jax.Array) -> jax.Array:
         return new if jnp.issubdtype(new.dtype, jnp.integer) else jnp.where(finite, new, old)
