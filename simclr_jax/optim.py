@@ -71,7 +71,7 @@ def warmup_cosine(peak: float, warmup_steps: int, total_steps: int) -> optax.Sch
     Returns:
       A function from the step, an int scalar from 0, to the learning rate, a float32 scalar.
 
-    Reference: Chen et al. 2020, section 2.2 (arXiv 2002.05709).
+    Reference: Chen et al. 2020, section 2.3 (arXiv 2002.05709).
 
     >>> schedule = warmup_cosine(1.0, warmup_steps=10, total_steps=110)
     >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 60, 110)]

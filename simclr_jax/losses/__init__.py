@@ -1,4 +1,4 @@
-"""Contrastive losses, and what is measured beside them."""
+"""Contrastive losses, and the measures of embeddings and logits that are logged with them."""
 
 from simclr_jax.losses.blocks import count_blocks, identity
 from simclr_jax.losses.measures import collapse, cross_entropy, l2_normalize
@@ -14,4 +14,4 @@ __all__ = [
     "nt_xent",
 ]
 
-LOSSES = {"nt_xent": nt_xent}
+LOSSES = {"nt_xent": nt_xent}  # The contrastive losses by their names in a config.

@@ -1,4 +1,6 @@
-"""NT-Xent a block of rows at a time, and again for its gradient: memory for a block alone.
+"""NT-Xent with the logits of one block of rows in memory at a time.
+
+The backward pass computes the logits of each block again instead of storing them.
 
 Shapes: N images of the global batch, V = 2 views, D projection; B images of a block.
 """
@@ -11,18 +13,35 @@ import jax
 import jax.numpy as jnp
 from jax.lax import Precision
 
-from simclr_jax.losses.measures import means, retrieval
+from simclr_jax.losses.measures import contrastive_metrics, contrastive_scores
 
+# A function that gathers an array whose rows are split over devices.
 Gather = Callable[[jax.Array], jax.Array]
 
 
 def identity(x: jax.Array) -> jax.Array:
-    """The `gather` of rows that are on one device."""
+    """The `gather` of an array that is on one device, which needs no copy."""
     return x
 
 
 def count_blocks(images: int, block_rows: int) -> int:
-    """The smallest number of equal blocks of images with at most block_rows views each."""
+    """The smallest number of equal blocks with at most a given number of rows of logits each.
+
+    Args:
+      images: The number of images of the global batch. Each has two rows of logits.
+      block_rows: The largest number of rows of a block, at least 2.
+
+    Returns:
+      The number of blocks, a divisor of `images`.
+
+    Raises:
+      ValueError: `block_rows` is less than 2, the rows of one image.
+
+    >>> count_blocks(4096, block_rows=1024)
+    8
+    >>> count_blocks(10, block_rows=8)  # Three blocks would not be equal.
+    5
+    """
     if block_rows < 2:
         raise ValueError(f"block_rows must be at least 2, an image's two views, got {block_rows}")
     fewest = -(-2 * images // block_rows)
@@ -33,17 +52,27 @@ def count_blocks(images: int, block_rows: int) -> int:
 def in_blocks(
     z_VND: jax.Array, temperature: float, count: int, gather: Gather
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """NT-Xent of z as it is, `count` blocks of rows one after another.
+    """NT-Xent of embeddings that are already normalised, one block of rows after another.
 
-    Row i, one of 2N, has logits s_ij = z_i·z_j/τ. With L_i = logsumexp of its negatives' logits
-    and p_i its positive's, its loss is softplus(L_i - p_i), and with σ_i = sigmoid(L_i - p_i)
+    Row i of the 2N rows has the logits s_ij = z_i·z_j/τ. Let L_i be the logsumexp of the logits of
+    its negatives, p_i the logit of its positive, and σ_i = sigmoid(L_i - p_i). Then the loss of the
+    row is softplus(L_i - p_i), and
 
         ∂loss_i/∂s_ij = σ_i exp(s_ij - L_i) for a negative j,  -σ_i for the positive.
 
-    s is symmetric, and j is a negative of i when i is one of j. So the gradient of all losses with
-    respect to z_i needs row i of s alone, and (L, σ) of every row:
+    s is symmetric, and j is a negative of i exactly if i is a negative of j. So the gradient of the
+    sum of all losses with respect to z_i only needs row i of s, and (L, σ) of every row:
 
         τ ∂/∂z_i = Σ_j [σ_i exp(s_ij - L_i) + σ_j exp(s_ij - L_j)] z_j - (σ_i + σ_pos) z_pos.
+
+    Args:
+      z_VND: The embeddings (2, N, D) of both views, float.
+      temperature: The temperature τ, above 0.
+      count: The number of blocks, a divisor of N.
+      gather: Gathers an array of the rows of all images, so that each device has a full copy.
+
+    Returns:
+      The loss and the metrics, as `losses.nt_xent` returns them.
     """
     return _forward(z_VND, temperature, count, gather)[0]
 
@@ -55,15 +84,16 @@ def _forward(z_VND: jax.Array, temperature: float, count: int, gather: Gather) -
         logits_VBVN = _logits(z_VBD, all_VND, temperature)
         negatives_VBVN = _without_own_image(logits_VBVN, image_B)
         lse_VB = jax.nn.logsumexp(negatives_VBVN, axis=(2, 3))
-        return lse_VB, *(x_B[None] for x_B in retrieval(logits_VBVN[0, :, 1], image_B))
+        return lse_VB, *(x_B[None] for x_B in contrastive_scores(logits_VBVN[0, :, 1], image_B))
 
     lse_VN, correct_1N, entropy_1N = _by_blocks(rows, count, z_VND)
     positive_N = jnp.sum(z_VND[0] * z_VND[1], axis=-1) / temperature
     margin_VN = lse_VN - positive_N[None]
     loss = jnp.mean(jnp.sum(jax.nn.softplus(margin_VN), axis=0))
-    # Without negatives (N = 1) the logsumexp is -inf, and every weight on it 0.
+    # With one image there are no negatives, and the logsumexp is -inf. The backward pass would
+    # compute -inf - (-inf) = nan with it; with a finite value the weights of the logits are 0.
     saved = z_VND, all_VND, jnp.maximum(lse_VN, jnp.finfo(lse_VN.dtype).min), margin_VN
-    return (loss, means(correct_1N, entropy_1N)), saved
+    return (loss, contrastive_metrics(correct_1N, entropy_1N)), saved
 
 
 def _backward(temperature: float, count: int, gather: Gather, saved: Any, cotangent: Any) -> Any:
@@ -93,10 +123,12 @@ in_blocks.defvjp(_forward, _backward)
 
 
 def _logits(z_VBD: jax.Array, all_VND: jax.Array, temperature: float) -> jax.Array:
+    # HIGHEST: a TPU's default precision rounds to bfloat16, too coarse at a low temperature.
     return jnp.einsum("vbd,wnd->vbwn", z_VBD, all_VND, precision=Precision.HIGHEST) / temperature
 
 
 def _without_own_image(logits_VBVN: jax.Array, image_B: jax.Array) -> jax.Array:
+    """The logits with -inf at both views of each row's image, which leaves the negatives."""
     own_BN = image_B[:, None] == jnp.arange(logits_VBVN.shape[-1])[None, :]
     return jnp.where(own_BN[None, :, None], -jnp.inf, logits_VBVN)
 
@@ -104,9 +136,18 @@ def _without_own_image(logits_VBVN: jax.Array, image_B: jax.Array) -> jax.Array:
 def _by_blocks(
     rows: Callable[..., tuple[jax.Array, ...]], count: int, *of_rows_VN: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """rows(*blocks (V, B, …), image numbers (B,)) → arrays (V, B, …), joined to (V, N, …).
+    """Applies a function to blocks of rows, one after another, and joins the results.
 
-    Block k has the images ≡ k: where rows are split over devices, some of every device's.
+    Block k has the images whose number is k modulo `count`. So each block has rows of every device
+    when the rows are split over devices.
+
+    Args:
+      rows: A function from arrays (V, B, …) and image numbers (B,) to arrays (V, B, …).
+      count: The number of blocks, a divisor of N.
+      *of_rows_VN: Arrays (V, N, …) that are divided into blocks.
+
+    Returns:
+      The arrays (V, N, …) of the results.
     """
     images = of_rows_VN[0].shape[1]
 

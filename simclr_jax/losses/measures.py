@@ -1,4 +1,4 @@
-"""What is measured of embeddings and of logits, beside the loss.
+"""Measures of embeddings and logits, logged beside the loss.
 
 Shapes: N images, B images of a block, D projection, C classes.
 """
@@ -10,18 +10,48 @@ import optax
 
 
 def l2_normalize(z_ND: jax.Array) -> jax.Array:
-    """Scales rows to unit length; a zero row stays zero and has a finite gradient."""
+    """Scales rows to unit length; a zero row stays zero and has a finite gradient.
+
+    Args:
+      z_ND: The embeddings (N, D), float.
+
+    >>> l2_normalize(jnp.array([[0.0, 4.0], [0.0, 0.0]])).round(3).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
     return z_ND * jax.lax.rsqrt(jnp.maximum(jnp.sum(z_ND**2, axis=-1, keepdims=True), 1e-12))
 
 
-def retrieval(logits_BN: jax.Array, image_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Whether each row's largest logit is its own image's, and its softmax's entropy in nats."""
+def contrastive_scores(logits_BN: jax.Array, image_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The correctness and the entropy of each row's prediction of its own image.
+
+    Args:
+      logits_BN: The logits (B, N) of view a of B images against view b of all N images.
+      image_B: The number (B,) of each row's image among the N images, int.
+
+    Returns:
+      Whether the largest logit of each row is that of its own image, (B,) of 0 and 1; and the
+      entropy of each row's softmax (B,) in nats. Both have the dtype of the logits.
+
+    >>> logits_BN = jnp.array([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]])
+    >>> correct_B, _ = contrastive_scores(logits_BN, jnp.array([0, 1, 1]))
+    >>> correct_B.tolist()
+    [1.0, 1.0, 0.0]
+    """
     p_BN = jax.nn.softmax(logits_BN, axis=1)
     correct_B = (jnp.argmax(logits_BN, axis=1) == image_B).astype(logits_BN.dtype)
     return correct_B, -jnp.sum(p_BN * jnp.log(p_BN + 1e-8), axis=1)
 
 
-def means(correct_N: jax.Array, entropy_N: jax.Array) -> dict[str, jax.Array]:
+def contrastive_metrics(correct_N: jax.Array, entropy_N: jax.Array) -> dict[str, jax.Array]:
+    """The metrics of a batch: the means of what `contrastive_scores` returns for its rows.
+
+    Args:
+      correct_N: The correctness of the prediction of each image, an array of N values 0 and 1.
+      entropy_N: The entropy of the prediction of each image in nats, an array of N values.
+
+    Returns:
+      The scalars "contrastive_accuracy", from 0 to 1, and "contrastive_entropy", in nats.
+    """
     return {
         "contrastive_accuracy": jnp.mean(correct_N),
         "contrastive_entropy": jnp.mean(entropy_N),
@@ -29,14 +59,29 @@ def means(correct_N: jax.Array, entropy_N: jax.Array) -> dict[str, jax.Array]:
 
 
 def collapse(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
-    """How far apart the embeddings (B, D) of different images are: where a collapse shows.
+    """Two measures of how spread out the embeddings of different images are.
+
+    A collapse of the representation shows as a similarity near 1 and a rank near 1.
+
+    Args:
+      z_a: The embeddings (N, D) of one view, float.
+      z_b: The embeddings (N, D) of the other view.
 
     Returns:
-      mean_similarity: the mean cosine similarity of two different images' embeddings, 1 where all
-        are the same.
-      effective_rank: 1 / Σλ² for the eigenvalues λ, which sum to 1, of the second moment of the
-        normalised embeddings: the number of directions they fill, from 1 to D. (The exponential of
-        the Rényi entropy of order 2; with Shannon's it is Roy & Vetterli 2007's.)
+      Two scalars. "mean_similarity" is the mean cosine similarity of embeddings of two different
+      images, from -1 to 1. "effective_rank" is the number of directions that the embeddings fill,
+      from 1 to D: 1 / Σλ² for the eigenvalues λ, which sum to 1, of the second moment of the
+      normalised embeddings.
+
+    Raises:
+      AssertionError: The shapes differ or are not (N, D).
+
+    Reference: Roy & Vetterli 2007 (The effective rank: a measure of effective dimensionality), here
+    with the Rényi entropy of order 2 in place of Shannon's entropy.
+
+    >>> z_ND = jnp.eye(4)  # Four images, with orthogonal embeddings.
+    >>> {name: float(value) for name, value in collapse(z_ND, z_ND).items()}
+    {'mean_similarity': 0.0, 'effective_rank': 4.0}
     """
     chex.assert_rank([z_a, z_b], 2)
     chex.assert_equal_shape([z_a, z_b])
@@ -54,7 +99,22 @@ def collapse(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The mean cross-entropy and the accuracy of logits (N, C) against int labels (N,)."""
+    """The mean cross-entropy and the accuracy of logits.
+
+    Args:
+      logits: The logits (N, C), float.
+      labels: The classes (N,) from 0 to C - 1, int.
+
+    Returns:
+      The cross-entropy in nats and the accuracy from 0 to 1, both scalars.
+
+    Raises:
+      AssertionError: The shapes are not (N, C) and (N,).
+
+    >>> loss, accuracy = cross_entropy(jnp.zeros((2, 10)), jnp.array([0, 3]))
+    >>> round(float(loss), 3), float(accuracy)  # The loss is log 10; argmax takes class 0.
+    (2.303, 0.5)
+    """
     chex.assert_rank([logits, labels], [2, 1])
     chex.assert_equal_shape_prefix([logits, labels], 1)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()

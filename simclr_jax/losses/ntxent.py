@@ -1,4 +1,4 @@
-"""NT-Xent, SimCLR's contrastive loss. Math only: no config, no mesh, no collective.
+"""NT-Xent, SimCLR's contrastive loss, as a function of arrays alone.
 
 Shapes: N images of the global batch, V = 2 views, D projection. `z_a[i]` and `z_b[i]` are two views
 of image i.
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from simclr_jax.losses.blocks import Gather, count_blocks, identity, in_blocks
-from simclr_jax.losses.measures import l2_normalize, means, retrieval
+from simclr_jax.losses.measures import contrastive_metrics, contrastive_scores, l2_normalize
 
 
 def nt_xent(
@@ -22,32 +22,40 @@ def nt_xent(
     block_rows: int | None = None,
     gather: Gather = identity,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Normalised temperature-scaled cross-entropy loss.
+    """The normalised temperature-scaled cross-entropy loss.
 
-    Each row scores its positive, the other view of the same image, against the 2N - 2 views of
-    other images. The loss is mean(loss_a + loss_b), **twice** the mean over 2N rows of Eq. 1: so
-    the authors' code has it, and the published learning rates belong to that scale. At its start
-    it is near 2 log(2N - 1).
+    In each row the positive is the other view of the same image, and the negatives are the 2N - 2
+    views of other images. The loss is mean(loss_a + loss_b), **twice** the mean of Eq. 1 over 2N
+    rows. The authors' code has this scale, and the published learning rates assume it. Before
+    training the loss is near 2 log(2N - 1).
 
     Args:
-      z_a: (N, D) projections of one view; any float dtype. Computed in at least float32.
-      z_b: (N, D) projections of the other view.
-      temperature: > 0; the paper's tau.
-      normalize: compare cosine similarities; False compares inner products (Table 5).
-      block_rows: compute this many of the 2N rows of logits at a time, at most (an even divisor of
-        2N is used), and again for the gradient: memory O(N·block_rows). None: all at once, O(N²).
-      gather: brings an array of all N images to where rows are compared with it; for rows that
-        are split over devices, a copy on each.
+      z_a: The projections (N, D) of one view, in any float dtype. The loss is computed in at least
+        float32.
+      z_b: The projections (N, D) of the other view.
+      temperature: The temperature τ, above 0.
+      normalize: Whether to compare views by cosine similarity; otherwise it is by inner product
+        (Table 5).
+      block_rows: The largest number of rows of logits, of 2N, in memory at a time; an even divisor
+        of 2N is used. The backward pass computes them again. Memory is O(N·block_rows), and O(N²)
+        with None, which computes all rows at once.
+      gather: Gathers an array of the rows of all N images, so that each device has a full copy.
 
     Returns:
-      The scalar loss, and {"contrastive_accuracy": how often view a's nearest among N views b is
-      its own, "contrastive_entropy": of that softmax, in nats}.
+      The loss, a scalar, and the scalar metrics "contrastive_accuracy", the share of images whose
+      view a is more similar to its own view b than to that of any other image, and
+      "contrastive_entropy", the mean entropy in nats of the softmax over the N views b.
 
     Raises:
       AssertionError: The shapes differ or are not (N, D).
-      ValueError: The temperature or block_rows is not positive.
+      ValueError: The temperature is not positive, or `block_rows` is less than 2.
 
     Reference: Chen et al. 2020, Eq. 1 and Algorithm 1 (arXiv 2002.05709).
+
+    >>> z_ND = jnp.eye(4)  # Four images, with orthogonal embeddings that both views share.
+    >>> loss, metrics = nt_xent(z_ND, z_ND, temperature=0.1)
+    >>> round(float(loss), 5), float(metrics["contrastive_accuracy"])
+    (0.00054, 1.0)
     """
     chex.assert_rank([z_a, z_b], 2)
     chex.assert_equal_shape([z_a, z_b])
@@ -66,11 +74,11 @@ def nt_xent(
 def _all_at_once(
     z_a: jax.Array, z_b: jax.Array, temperature: float, gather: Gather
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """NT-Xent of z as it is, with all rows of logits in memory."""
+    """NT-Xent of embeddings that are already normalised, with all rows of logits in memory."""
     all_a, all_b = gather(z_a), gather(z_b)
 
     def similarity(x_ND: jax.Array, y_ND: jax.Array) -> jax.Array:
-        # HIGHEST: a TPU would otherwise round float32 operands to bfloat16, too coarse at low tau.
+        # HIGHEST: a TPU's default precision rounds to bfloat16, too coarse at a low temperature.
         return jnp.matmul(x_ND, y_ND.T, precision=Precision.HIGHEST) / temperature
 
     self_NN = jnp.eye(len(z_a), dtype=bool)
@@ -78,9 +86,9 @@ def _all_at_once(
     logits_aa, logits_bb = similarity(z_a, all_a), similarity(z_b, all_b)
 
     def cross_entropy(cross_NN: jax.Array, within_NN: jax.Array) -> jax.Array:
-        """-log of the positive's share of the softmax, as softplus(log Σ negatives - positive).
+        """The cross-entropy of each row, softplus(logsumexp of the negatives - positive).
 
-        The textbook logsumexp - positive would lose the small loss of an easy positive to rounding.
+        The usual form, logsumexp of all - positive, rounds the small loss of an easy row to 0.
         """
         negatives_N2N = jnp.concatenate([cross_NN, within_NN], axis=1)
         negatives_N2N = jnp.where(jnp.tile(self_NN, 2), -jnp.inf, negatives_N2N)
@@ -92,5 +100,5 @@ def _all_at_once(
     loss = jnp.mean(loss_a + loss_b)
 
     logits_ab = jax.lax.stop_gradient(logits_ab)
-    correct_N, entropy_N = retrieval(logits_ab, jnp.arange(len(z_a)))
-    return loss, means(correct_N, entropy_N)
+    correct_N, entropy_N = contrastive_scores(logits_ab, jnp.arange(len(z_a)))
+    return loss, contrastive_metrics(correct_N, entropy_N)

@@ -1,4 +1,4 @@
-"""What sits on the encoder: the projection head g(h) = z and the linear classifier.
+"""The networks on top of the encoder: the projection head g(h) = z and the linear classifier.
 
 Reference: Chen et al. 2020, section 4.2 (arXiv 2002.05709); layers as in the authors' code.
 """
@@ -15,19 +15,30 @@ HEADS = ("none", "linear", "nonlinear")
 
 
 def count_layers(kind: str, layers: int) -> int:
-    """The number of layers of a head of that kind; `layers` is that of a nonlinear one."""
+    """The number of layers of a projection head.
+
+    Args:
+      kind: The kind of the head, one of `HEADS`.
+      layers: The number of layers of a nonlinear head.
+
+    >>> [count_layers(kind, 3) for kind in ("none", "linear", "nonlinear")]
+    [0, 1, 3]
+    """
     return {"none": 0, "linear": 1, "nonlinear": layers}[kind]
 
 
 class ProjectionHead(nn.Module):
-    """Maps representations h to the space in which the contrastive loss compares them.
+    """The projection head, from representations h to the embeddings z that the loss compares.
 
     Attributes:
-      kind: 'none' (z = h), 'linear' (the last layer alone) or 'nonlinear'.
-      layers: number of layers of a nonlinear head, the last included (v1: 2, v2: 3).
-      dim: width of z; hidden layers are as wide as h.
-      dtype: of the computation.
-      running_norm: see `resnet.batch_norm`.
+      kind: The kind of the head: 'none' (z = h), 'linear' (one layer) or 'nonlinear'.
+      layers: The number of layers of a nonlinear head, including the last one: 2 in SimCLR, 3 in
+        SimCLRv2.
+      dim: The width of z. The other layers are as wide as h.
+      dtype: The dtype of the computation.
+      running_norm: Whether training normalises by the moving averages; see `resnet.batch_norm`.
+
+    Reference: Chen et al. 2020, section 4.2 (arXiv 2002.05709); SimCLRv2 (arXiv 2006.10029).
     """
 
     kind: str = "nonlinear"
@@ -38,7 +49,15 @@ class ProjectionHead(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
-        """Projects h (N, F); returns (h, after layer 1, ..., z (N, dim)); z is the last one."""
+        """Projects representations.
+
+        Args:
+          h: The representations (N, F), float.
+          train: Whether to normalise by this batch's statistics and update the moving averages.
+
+        Returns:
+          h and the output of each layer in order. The last one is z (N, dim).
+        """
         layers = count_layers(self.kind, self.layers)
         outputs = [h]
         for layer in range(1, layers + 1):
@@ -50,7 +69,7 @@ class ProjectionHead(nn.Module):
                 dtype=self.dtype,
                 name=f"dense{layer}",
             )(outputs[-1])
-            # The last layer is scaled but not shifted: a shift common to all z carries nothing.
+            # As in the authors' code, the batch norm of the last layer has no bias.
             x = batch_norm(
                 train=train,
                 running=self.running_norm,
@@ -63,7 +82,7 @@ class ProjectionHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A linear classifier, from features (N, F) to logits (N, classes).
+    """A linear classifier of representations.
 
     Attributes:
       classes: The number of classes.
@@ -75,5 +94,6 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
+        """The logits (N, classes) of representations h (N, F)."""
         init = nn.initializers.normal(0.01)
         return nn.Dense(self.classes, kernel_init=init, dtype=self.dtype, name="dense")(h)

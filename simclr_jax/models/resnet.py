@@ -1,4 +1,4 @@
-"""ResNets as SimCLR uses them: v1 post-activation blocks, SimCLRv2's selective kernels, SE.
+"""ResNets with post-activation blocks, with optional selective kernels and squeeze-excite.
 
 Reference: He et al. 2015 (arXiv 1512.03385), Chen et al. 2020 (arXiv 2002.05709, 2006.10029),
 Li et al. 2019 (selective kernels, arXiv 1903.06586), Hu et al. 2017 (SE, arXiv 1709.01507).
@@ -15,22 +15,41 @@ import jax.numpy as jnp
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
 
-STEMS = ("auto", "small", "imagenet")
-REMAT = ("none", "block", "stage")
+STEMS = ("auto", "small", "imagenet")  # The stems that a config can name.
+REMAT = ("none", "block", "stage")  # The values of `ResNet.remat`.
 
-Module = Callable[..., Any]
+Module = Callable[..., Any]  # A Flax module, or a function that makes or applies one.
 
 
 def stem_for(stem: str, image_size: int) -> str:
-    """The stem that 'auto' stands for: small for images up to 32 px."""
+    """The stem for images of a given size, with 'auto' resolved.
+
+    Args:
+      stem: The stem that the config names, one of `STEMS`.
+      image_size: The height and the width of the images, in pixels.
+
+    Returns:
+      'small' or 'imagenet'. 'auto' gives 'small' for images of up to 32 pixels.
+
+    >>> stem_for("auto", 32), stem_for("auto", 224), stem_for("small", 224)
+    ('small', 'imagenet', 'small')
+    """
     return stem if stem != "auto" else "small" if image_size <= 32 else "imagenet"
 
 
 def conv_layer(filters: int, size: int, stride: int = 1, *, dtype: Any, name: str) -> nn.Conv:
-    """A convolution without bias whose padding does not depend on its stride or the image size.
+    """A convolution without bias, with the padding of the authors' code.
 
-    (k-1)//2 before and the rest after equals SAME at stride 1; at stride 2 it keeps the taps
-    centred where SAME would shift them by a pixel on even sizes.
+    The padding only depends on the kernel's size k: (k-1)//2 pixels before and k//2 after. At
+    stride 1 that is the padding SAME. At stride 2 and even image sizes SAME would shift the kernel
+    by a pixel.
+
+    Args:
+      filters: The number of output channels.
+      size: The height and the width of the kernel, in pixels.
+      stride: The stride in both directions.
+      dtype: The dtype of the computation.
+      name: The name of the layer.
     """
     pad = ((size - 1) // 2, size // 2)
     return nn.Conv(
@@ -48,10 +67,17 @@ def conv_layer(filters: int, size: int, stride: int = 1, *, dtype: Any, name: st
 def batch_norm(
     *, train: bool, running: bool, dtype: Any, name: str, **kwargs: Any
 ) -> Callable[[jax.Array], jax.Array]:
-    """Batch normalisation over all rows of the (global) batch; biased variance throughout.
+    """Batch normalisation over the global batch.
 
-    In training it normalises by the batch's statistics, or, where `running`, by the moving averages
-    as they were before this batch; either way it updates them.
+    The moving average of the variance is one of the biased variance, as in TensorFlow.
+
+    Args:
+      train: Whether to update the moving averages, and to normalise by the statistics of the batch
+        unless `running` is set. Without `train`, the moving averages normalise.
+      running: Whether the moving averages before this batch normalise in training too.
+      dtype: The dtype of the output.
+      name: The name of the layer.
+      **kwargs: Further arguments of `nn.BatchNorm`.
     """
     layer = nn.BatchNorm(
         momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name, **kwargs
@@ -60,16 +86,24 @@ def batch_norm(
     def normalize(x: jax.Array) -> jax.Array:
         y = layer(x, use_running_average=running or not train)
         if running and train:
-            layer(x, use_running_average=False)  # for its update alone
+            layer(x, use_running_average=False)  # This call only updates the moving averages.
         return y
 
     return normalize
 
 
 class SqueezeExcite(nn.Module):
-    """Scales channels by a gate computed from their global average (arXiv 1709.01507, Eq. 2-4)."""
+    """A squeeze-excite layer, which scales channels by a gate of their global averages.
 
-    filters: int  # the block's filters (a bottleneck's inner width)
+    Attributes:
+      filters: The filters of the block; in a bottleneck, its inner width.
+      ratio: The width of the hidden layer, as a fraction of `filters`.
+      dtype: The dtype of the computation.
+
+    Reference: Hu et al. 2017, Eq. 2-4 (arXiv 1709.01507).
+    """
+
+    filters: int
     ratio: float
     dtype: Any
 
@@ -88,7 +122,19 @@ class SqueezeExcite(nn.Module):
 
 
 class SelectiveKernel(nn.Module):
-    """Two 3x3 streams mixed by a softmax over their pooled sum (arXiv 1903.06586, as SimCLRv2)."""
+    """A selective-kernel layer, which mixes two 3x3 convolutions by a softmax.
+
+    The weights of the softmax come from the pooled sum of both convolutions.
+
+    Attributes:
+      filters: The number of output channels.
+      stride: The stride of the convolutions.
+      ratio: The width of the hidden layer, as a fraction of `filters`. The smallest width is 32.
+      conv: The convolution, `conv_layer` with its dtype.
+      norm: The batch norm, `batch_norm` with its mode and dtype.
+
+    Reference: Li et al. 2019, section 3.1 (arXiv 1903.06586), with two 3x3 kernels as in SimCLRv2.
+    """
 
     filters: int
     stride: int
@@ -110,11 +156,25 @@ class SelectiveKernel(nn.Module):
 
 
 class Block(nn.Module):
-    """What basic and bottleneck blocks share: the shortcut, squeeze-excite, add and relu."""
+    """The common part of basic and bottleneck blocks: shortcut, squeeze-excite, sum and ReLU.
+
+    Attributes:
+      filters: The filters of the block; in a bottleneck, its inner width.
+      stride: The stride of the block.
+      project: Whether the shortcut is a 1x1 convolution, as in the first block of every group.
+      sk_ratio: The ratio of `SelectiveKernel`, or 0 for none.
+      se_ratio: The ratio of `SqueezeExcite`, or 0 for none.
+      conv: The convolution, `conv_layer` with its dtype.
+      norm: The batch norm, `batch_norm` with its mode and dtype.
+      dtype: The dtype of the computation.
+      expansion: The number of output channels, as a multiple of `filters`.
+
+    Reference: He et al. 2015, Eq. 1 and 2 (arXiv 1512.03385).
+    """
 
     filters: int
     stride: int
-    project: bool  # whether the shortcut is a 1x1 convolution; so in every group's first block
+    project: bool
     sk_ratio: float
     se_ratio: float
     conv: Module
@@ -124,6 +184,7 @@ class Block(nn.Module):
     expansion = 1
 
     def residual(self, x: jax.Array) -> jax.Array:
+        """The block's convolutions, applied to x (N, H, W, C)."""
         raise NotImplementedError
 
     @nn.compact
@@ -135,8 +196,9 @@ class Block(nn.Module):
         return nn.relu(y + shortcut)
 
     def shortcut(self, x: jax.Array) -> jax.Array:
+        """The projection of the input x (N, H, W, C) to the shape of the block's output."""
         stride = self.stride
-        if self.sk_ratio > 0:  # ResNet-D: pool first, so that no pixel is skipped
+        if self.sk_ratio > 0:  # ResNet-D pools first. A strided 1x1 convolution would skip pixels.
             if stride > 1:
                 x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
                 x = nn.avg_pool(x, (2, 2), (stride, stride), "VALID")
@@ -148,7 +210,7 @@ class Block(nn.Module):
 
 
 class BasicBlock(Block):
-    """Two 3x3 convolutions (ResNet-18 and 34)."""
+    """A block of two 3x3 convolutions, as in ResNet-18 and ResNet-34."""
 
     def residual(self, x: jax.Array) -> jax.Array:
         x = self.conv(self.filters, 3, self.stride, name="conv1")(x)
@@ -158,7 +220,10 @@ class BasicBlock(Block):
 
 
 class BottleneckBlock(Block):
-    """1x1, 3x3 (with the stride, or selective kernels), 1x1 to four times the filters."""
+    """A block of a 1x1, a 3x3 and a 1x1 convolution, the last with four times the filters.
+
+    The 3x3 convolution has the stride. With `sk_ratio` a selective kernel takes its place.
+    """
 
     expansion = 4
 
@@ -176,18 +241,23 @@ class BottleneckBlock(Block):
 
 
 class ResNet(nn.Module):
-    """An image encoder f(x) = h.
+    """The encoder f(x) = h, from images to representations.
 
     Attributes:
-      depth: a key of `BLOCKS`.
-      width: multiplies every layer's filters; fractions make small networks.
-      stem: 'small' (3x3, no pooling; for images up to 32 px) or 'imagenet' (7x7, stride 4).
-      sk_ratio: selective kernels' reduction (0.0625 in SimCLRv2; 0 = none); bottleneck only.
-      se_ratio: squeeze-excite's reduction (0 = none).
-      dtype: of the convolutions; statistics and parameters stay float32.
-      running_norm: train with the moving averages, see `batch_norm`.
-      remat: what the backward pass computes again instead of keeping: 'none', the inside of each
-        'block' (and of the stem), or of each 'stage' (a group; the stem goes with the first).
+      depth: The number of layers, a key of `BLOCKS`.
+      width: The multiple of the standard number of filters of every layer, above 0.
+      stem: The first layers: 'small' (a 3x3 convolution, for images of up to 32 pixels) or
+        'imagenet' (a 7x7 convolution and max pooling, with a total stride of 4).
+      sk_ratio: The ratio of selective kernels, which only bottleneck blocks have: 0.0625 in
+        SimCLRv2, 0 for none. Above 0, shortcuts and the 'imagenet' stem are those of ResNet-D.
+      se_ratio: The ratio of squeeze-excite, or 0 for none.
+      dtype: The dtype of the convolutions. Parameters and batch-norm statistics stay float32.
+      running_norm: Whether training normalises by the moving averages; see `batch_norm`.
+      remat: The activations that the backward pass computes again instead of storing them: 'none',
+        those inside each 'block' and the stem, or those inside each 'stage' (a group of blocks,
+        the first one together with the stem).
+
+    Reference: He et al. 2015, Table 1 (arXiv 1512.03385).
     """
 
     depth: int = 50
@@ -204,11 +274,11 @@ class ResNet(nn.Module):
         """Encodes images.
 
         Args:
-          x: (N, H, W, 3) images in [0, 1].
-          train: normalise by this batch's statistics and update the moving averages.
+          x: The images (N, H, W, 3), float in [0, 1].
+          train: Whether to normalise by this batch's statistics and update the moving averages.
 
         Returns:
-          The representations h (N, features), in at least float32.
+          The representations h (N, F), in at least float32.
         """
         conv = partial(conv_layer, dtype=self.dtype)
         norm = partial(batch_norm, train=train, running=self.running_norm, dtype=self.dtype)
@@ -239,15 +309,16 @@ class ResNet(nn.Module):
             return run if self.remat == "none" else nn.remat(run)
 
         x = x.astype(self.dtype)
-        for places in _recomputed_together(self.remat, sizes):
+        for places in _remat_units(self.remat, sizes):
             x = layers(places)(self, x)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
 
     def _stem(self, x: jax.Array, *, filters: int, conv: Module, norm: Module) -> jax.Array:
+        """The output of the stem for images x (N, H, W, 3)."""
         if self.stem == "small":
             x = conv(filters, 3, 1, name="stem_conv")(x)
             return nn.relu(norm(name="stem_bn")(x))
-        if self.sk_ratio > 0:  # ResNet-D
+        if self.sk_ratio > 0:  # SimCLRv2 uses ResNet-D's stem together with selective kernels.
             x = nn.relu(norm(name="stem_bn1")(conv(filters // 2, 3, 2, name="stem_conv1")(x)))
             x = nn.relu(norm(name="stem_bn2")(conv(filters // 2, 3, 1, name="stem_conv2")(x)))
             x = nn.relu(norm(name="stem_bn3")(conv(filters, 3, 1, name="stem_conv3")(x)))
@@ -256,11 +327,16 @@ class ResNet(nn.Module):
         return nn.max_pool(x, (3, 3), (2, 2), "SAME")
 
 
-Place = tuple[str, int, int]  # a layer's name, its group and its index there
+Place = tuple[str, int, int]  # The name of a block or the stem, its group, and its index there.
 
 
-def _recomputed_together(remat: str, sizes: tuple[int, ...]) -> list[list[Place]]:
-    """The stem and every block, in order, divided as the backward pass goes through them."""
+def _remat_units(remat: str, sizes: tuple[int, ...]) -> list[list[Place]]:
+    """The stem and all blocks in order, divided into units that are recomputed as a whole.
+
+    Args:
+      remat: One of `REMAT`.
+      sizes: The number of blocks of each group.
+    """
     groups: list[list[Place]] = [
         [(f"group{group + 1}_block{index + 1}", group, index) for index in range(size)]
         for group, size in enumerate(sizes)
@@ -269,6 +345,7 @@ def _recomputed_together(remat: str, sizes: tuple[int, ...]) -> list[list[Place]
     return groups if remat == "stage" else [[place] for group in groups for place in group]
 
 
+# The kind of block and the number of blocks of each group, by the depth of the network.
 BLOCKS: dict[int, tuple[type[Block], tuple[int, int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),

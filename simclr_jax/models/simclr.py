@@ -1,4 +1,4 @@
-"""SimCLR's network: encoder, projection head, and the online linear classifier beside them."""
+"""SimCLR's network: the encoder, the projection head and the online linear classifier."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,13 @@ from simclr_jax.models.resnet import ResNet
 
 
 class Outputs(NamedTuple):
-    """h (N, F) representations; z the head's layers, from h to (N, D); logits (N, C) or None."""
+    """The outputs of `SimCLR`.
+
+    Attributes:
+      h: The representations (N, F).
+      z: h and the output of each layer of the projection head. The last one is z (N, D).
+      logits: The logits (N, C) of the online classifier, or None without one.
+    """
 
     h: jax.Array
     z: tuple[jax.Array, ...]
@@ -19,13 +25,24 @@ class Outputs(NamedTuple):
 
 
 class SimCLR(nn.Module):
-    """Encoder and heads.
+    """The encoder, the projection head and the online linear classifier.
 
     Attributes:
-      depth, width, stem, sk_ratio, se_ratio, running_norm, remat: see `ResNet`.
-      head, head_layers, head_dim: see `ProjectionHead`.
-      classes: of the online classifier; 0 for unlabelled data: no classifier.
-      dtype: of the encoder's convolutions; the heads compute in at least float32.
+      depth: The number of layers of the encoder; see `ResNet`.
+      width: The multiple of the standard number of filters; see `ResNet`.
+      stem: The first layers of the encoder; see `ResNet`.
+      sk_ratio: The ratio of selective kernels, or 0 for none.
+      se_ratio: The ratio of squeeze-excite, or 0 for none.
+      head: The kind of the projection head; see `ProjectionHead`.
+      head_layers: The number of layers of a nonlinear projection head.
+      head_dim: The width of z.
+      classes: The number of classes of the online classifier. With 0, for unlabelled data, there
+        is no classifier.
+      dtype: The dtype of the encoder's convolutions. The heads compute in at least float32.
+      running_norm: Whether training normalises by the moving averages; see `resnet.batch_norm`.
+      remat: The activations that are computed again in the backward pass; see `ResNet`.
+
+    Reference: Chen et al. 2020, section 2.1 (arXiv 2002.05709).
     """
 
     depth: int = 50
@@ -43,9 +60,13 @@ class SimCLR(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Maps images (N, H, W, 3) in [0, 1] to `Outputs`.
+        """Applies the network to images.
 
-        The classifier sees stop_gradient(h): labels never reach the encoder.
+        A stop-gradient before the classifier keeps its loss from training the encoder.
+
+        Args:
+          images: The images (N, H, W, 3), float in [0, 1].
+          train: Whether to normalise by this batch's statistics and update the moving averages.
         """
         head_dtype = jnp.promote_types(self.dtype, jnp.float32)
         h = ResNet(
@@ -60,7 +81,12 @@ class SimCLR(nn.Module):
             name="encoder",
         )(images, train=train)
         z = ProjectionHead(
-            self.head, self.head_layers, self.head_dim, head_dtype, self.running_norm, name="head"
+            kind=self.head,
+            layers=self.head_layers,
+            dim=self.head_dim,
+            dtype=head_dtype,
+            running_norm=self.running_norm,
+            name="head",
         )(h, train=train)
         logits = None
         if self.classes:

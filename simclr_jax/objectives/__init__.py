@@ -1,21 +1,21 @@
-"""What a step minimises: (params, batch_stats, batch) → (gradients, batch_stats, metrics)."""
+"""The objectives of training: (params, batch_stats, batch) → (gradients, batch_stats, metrics)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-Batch = Mapping[str, jax.Array]
-Metrics = dict[str, jax.Array]
+Batch = Mapping[str, jax.Array]  # The arrays of a global batch by name.
+Metrics = dict[str, jax.Array]  # Scalars by name.
 
 
 class Gradients(NamedTuple):
-    """What an objective returns.
+    """The result of an objective for one batch.
 
     Attributes:
       gradients: The gradients of the loss with respect to the parameters, a tree like theirs.
-      batch_stats: The batch-norm statistics after this batch.
-      metrics: Scalars by name; "loss" is what the gradients are of.
+      batch_stats: The moving averages of the batch norms after this batch.
+      metrics: Scalars by name. "loss" is the loss that is differentiated.
     """
 
     gradients: Any
@@ -23,4 +23,5 @@ class Gradients(NamedTuple):
     metrics: Metrics
 
 
+# A function of the parameters, the moving averages of the batch norms, and a batch.
 Objective = Callable[[Any, Any, Batch], Gradients]

@@ -1,4 +1,4 @@
-"""SimCLR's objective: the contrastive loss, with the online classifier beside it.
+"""SimCLR's objective: the sum of the contrastive loss and the online classifier's loss.
 
 Shapes: N images, V = 2 views, D projection, C classes.
 """
@@ -15,17 +15,18 @@ from simclr_jax.augment.device import views_of
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives import Batch, Gradients, Metrics
 
+# A contrastive loss: a function from the embeddings (N, D) of both views to a scalar and metrics.
 Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, Metrics]]
 
 
 class Encoded(NamedTuple):
-    """What the network makes of a batch in training.
+    """The outputs of the network for a training batch.
 
     Attributes:
-      z: The embeddings of both views, (n, 2, D).
-      classified: The online classifier's "classifier_loss" and "online_accuracy", means over the
-        batch; empty without labels.
-      batch_stats: The batch-norm statistics after this batch.
+      z: The embeddings (N, 2, D) of both views.
+      classified: The online classifier's "classifier_loss" and "online_accuracy", which are means
+        over the batch; empty without labels.
+      batch_stats: The moving averages of the batch norms after this batch.
     """
 
     z: jax.Array
@@ -35,14 +36,13 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Contrastive:
-    """The contrastive loss of two views, plus the online classifier's.
+    """The contrastive loss of two views, plus the loss of the online classifier.
 
     Attributes:
-      model: A `SimCLR`.
+      model: The network.
       loss: The contrastive loss, (z_a, z_b) → (scalar, metrics), such as `losses.nt_xent` with its
         temperature.
-      blur_radius: The radius of the blur's kernel in pixels; 0: the images are blurred already, or
-        not to be.
+      blur_radius: The radius in pixels of the blur that the device applies; 0 if it applies none.
 
     Reference: Chen et al. 2020, Algorithm 1 (arXiv 2002.05709).
     """
@@ -52,13 +52,13 @@ class Contrastive:
     blur_radius: int = 0
 
     def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
-        """The gradients of a batch.
+        """Computes the gradients of a batch.
 
         Args:
           params: The parameters of the model.
-          batch_stats: The batch-norm statistics before this batch.
-          batch: "image" (n, 2, S, S, 3), uint8 or float in [0, 1], "label" (n,) int32 and
-            "blur_sigma" (n, 2) in pixels.
+          batch_stats: The moving averages of the batch norms before this batch.
+          batch: "image" (N, 2, S, S, 3), uint8 or float in [0, 1], "label" (N,) int32 and
+            "blur_sigma" (N, 2) float in pixels.
         """
 
         def total(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
@@ -71,7 +71,13 @@ class Contrastive:
         return Gradients(gradients, batch_stats, metrics)
 
     def encode(self, params: Any, batch_stats: Any, batch: Batch) -> Encoded:
-        """Embeds both views, and scores what the online classifier makes of them."""
+        """Computes the embeddings of both views and the online classifier's metrics.
+
+        Args:
+          params: The parameters of the model.
+          batch_stats: The moving averages of the batch norms before this batch.
+          batch: The batch, as `__call__` takes it.
+        """
         variables = {"params": params, "batch_stats": batch_stats}
         images = views_of(batch, blur_radius=self.blur_radius)
         outputs: Any
@@ -85,7 +91,11 @@ class Contrastive:
         return Encoded(z_NVD, classified, updated["batch_stats"])
 
     def compare(self, z_NVD: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The contrastive loss of a whole batch's embeddings (n, 2, D), and its metrics."""
+        """The contrastive loss and its metrics.
+
+        Args:
+          z_NVD: The embeddings (N, 2, D) of the global batch.
+        """
         z_a, z_b = z_NVD[:, 0], z_NVD[:, 1]
         loss, metrics = self.loss(z_a, z_b)
         return loss, {"contrastive_loss": loss, **metrics, **losses.collapse(z_a, z_b)}

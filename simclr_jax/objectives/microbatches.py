@@ -1,11 +1,15 @@
-"""Gradients of a loss over a large batch, in the memory of a small one.
+"""Gradients of the contrastive loss over a global batch, with the memory of a microbatch.
 
-The contrastive loss does not divide into microbatches: every image is compared with all others.
-But it depends on the network only through the embeddings. So a first pass embeds every microbatch
-and keeps nothing else, the loss of all embeddings gives the gradient with respect to each, and a
-second pass runs each microbatch again and pulls its embeddings' gradient back to the parameters.
-It costs one more forward pass; where each image's embedding depends on that image alone the result
-is the whole batch's gradient exactly. (The idea: Gao et al. 2021, arXiv 2101.06983.)
+The contrastive loss compares every image with all others, so it is not a sum over microbatches.
+But it depends on the parameters only through the embeddings. A first pass computes the embeddings
+of all microbatches without storing activations. The loss then gives its gradient with respect to
+the embeddings. A second pass runs each microbatch again and propagates that gradient to the
+parameters. The cost is one more forward pass. The gradient is exact if the embedding of an image
+does not depend on the other images of its microbatch. With batch norm by batch statistics it does.
+
+Shapes: N images of the global batch, V = 2 views, D projection; R microbatches of M images.
+
+Reference: Gao et al. 2021 (arXiv 2101.06983).
 """
 
 from dataclasses import dataclass
@@ -21,22 +25,25 @@ from simclr_jax.objectives.contrastive import Contrastive
 
 @dataclass(frozen=True)
 class TwoPasses:
-    """A contrastive objective over microbatches; microbatch r of `count` has the rows ≡ r.
+    """A contrastive objective that runs the network on one microbatch at a time.
 
-    So every device has rows of every microbatch. Batch norm normalises as the model does, by each
-    microbatch's statistics or by the moving averages. The moving averages take one step, towards
-    the statistics of the whole batch that the first pass saw.
+    Microbatch r has the images whose number is r modulo `count`, so every device has images of
+    every microbatch. Batch norm uses the statistics of each microbatch, or the moving averages if
+    the model does. The moving averages are updated once per batch, with the statistics of the
+    global batch from the first pass.
 
     Attributes:
-      objective: The objective of the whole batch.
-      count: The number of microbatches, a divisor of the number of rows.
+      objective: The objective of the global batch.
+      count: The number of microbatches, a divisor of the number of images.
+
+    Reference: Gao et al. 2021 (arXiv 2101.06983).
     """
 
     objective: Contrastive
     count: int
 
     def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
-        """The gradients of a batch, as `Contrastive` returns them."""
+        """Computes the gradients of a batch, with the arguments of `Contrastive`."""
         count, encode = self.count, self.objective.encode
         divided = {key: x.reshape(-1, count, *x.shape[1:]) for key, x in batch.items()}
 
@@ -77,10 +84,15 @@ class TwoPasses:
 
 
 def _whole_statistics(updated: Any) -> Any:
-    """Moving averages after the whole batch, from those after each of its microbatches alone.
+    """The moving averages after a global batch, from those after each of its microbatches alone.
 
-    The mean is the mean of means. The variance is the mean of variances plus the variance of the
-    means, of which an average updated by a step of 1 - momentum holds the square of that step.
+    The mean of the batch is the mean of the microbatches' means. Its variance is the mean of their
+    variances plus the variance of their means. Each moving mean has moved by the fraction
+    1 - momentum towards its microbatch's mean, so the variance of the moving means is
+    (1 - momentum)² times that of the means. The moving variance needs 1 - momentum times it.
+
+    Args:
+      updated: The moving averages after each microbatch, stacked along a first axis.
     """
     step = 1.0 - BATCH_NORM_MOMENTUM
 
