@@ -1,6 +1,6 @@
-"""What the device does to a batch of images, inside the train step.
+"""Augmentations that the device applies to a batch, inside the train step.
 
-Shapes: N images, S pixels a side; batches hold V views of each of n images.
+Shapes: N images of S x S pixels. A batch has V views of each of n images, so N = n·V.
 """
 
 from collections.abc import Mapping
@@ -10,23 +10,32 @@ import jax.numpy as jnp
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """Images that travelled as uint8, as float32 in [0, 1]; floats as they are."""
+    """Converts uint8 images to float32 in [0, 1] and returns float images unchanged.
+
+    Args:
+      images: Images of any shape, uint8 or float.
+
+    >>> to_float(jnp.array([0, 255], jnp.uint8)).tolist()
+    [0.0, 1.0]
+    """
     return images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images
 
 
 def gaussian_blur(images: jax.Array, sigma_N: jax.Array, *, radius: int) -> jax.Array:
-    """Blurs image i with sigma_N[i] pixels, zero padding; where sigma is 0 it stays as it is.
+    """Applies a Gaussian blur with zero padding, with a sigma for each image.
 
-    A blur along an axis is a banded matrix, so two small matrix products blur a batch in which
-    every image has its own sigma.
+    Blurring along one axis is multiplication by a banded matrix. So two small matrix products blur
+    a batch in which every image has another sigma.
 
     Args:
-      images: Images (N, S, S, 3), floats in [0, 1].
-      sigma_N: The sigma (N,) of each image, in pixels.
+      images: The images (N, S, S, 3), float in [0, 1].
+      sigma_N: The sigma (N,) of each image, float in pixels; 0 leaves the image unchanged.
       radius: The radius of the kernel, in pixels.
 
     Returns:
       The blurred images (N, S, S, 3), clipped to [0, 1].
+
+    Reference: Chen et al. 2020, appendix A (arXiv 2002.05709).
     """
     pixel = jnp.arange(images.shape[1])
     distance = (pixel[:, None] - pixel[None, :]).astype(images.dtype)
@@ -42,14 +51,15 @@ def gaussian_blur(images: jax.Array, sigma_N: jax.Array, *, radius: int) -> jax.
 
 
 def views_of(batch: Mapping[str, jax.Array], *, blur_radius: int) -> jax.Array:
-    """The views of a batch as the network sees them, those of an image side by side.
+    """The views of a batch as the input of the network, with the views of an image in sequence.
 
     Args:
-      batch: "image" (n, V, S, S, 3), uint8 or float in [0, 1], and "blur_sigma" (n, V) in pixels.
-      blur_radius: The radius of the blur's kernel in pixels; 0: the images are not to be blurred.
+      batch: "image" (n, V, S, S, 3), uint8 or float in [0, 1], and "blur_sigma" (n, V), float in
+        pixels.
+      blur_radius: The radius of the blur's kernel in pixels, or 0 for no blur.
 
     Returns:
-      Floats (n·V, S, S, 3) in [0, 1].
+      The views (n·V, S, S, 3), float in [0, 1].
     """
     images = to_float(batch["image"])
     images = images.reshape(-1, *images.shape[2:])

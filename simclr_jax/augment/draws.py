@@ -1,12 +1,11 @@
-"""Every random number of a view, drawn before anything is done to the image.
+"""The random numbers of a view, drawn before any operation is applied to the image.
 
-A draw is a value: it can be applied on the host or on the device, shown, and tested by itself.
-Every operation takes its numbers from another seed, made by `fold` from the key of the view. So an
-example is augmented the same way wherever and whenever it is loaded, and leaving an operation out
-changes none of the others.
+A draw is a value that the host or the device can apply, and that tests can inspect. Each operation
+has a seed that `fold` derives from the key of the view. So an example is augmented in the same way
+on any host and after any restart, and omitting one operation does not change the others.
 
-Reference: Chen et al. 2020, appendix A (arXiv 2002.05709); the crop's law and the jitter's rules
-are those of the authors' code.
+Reference: Chen et al. 2020, appendix A (arXiv 2002.05709). The distributions of the crop and of the
+colour jitter are those of the authors' code.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-BRIGHTNESS = ("v1", "v2")
+BRIGHTNESS = ("v1", "v2")  # The versions of the brightness operation.
 
 FLIP_PROBABILITY = 0.5
 JITTER_PROBABILITY = 0.8
@@ -25,7 +24,8 @@ BLUR_SIGMA = (0.1, 2.0)  # The range of the blur's sigma, in pixels.
 CROP_AREA = (0.08, 1.0)  # The paper's range of a crop's area, as fractions of the image.
 CROP_ASPECT = (3 / 4, 4 / 3)  # The range of a crop's width over its height.
 
-# The numbers that `fold` adds for each seed; two operations that shared one would be correlated.
+# The number that `fold` adds to the key for each seed. Operations with the same number would be
+# correlated.
 _CROP, _GATES, _JITTER, _ORDER, _BLUR = range(5)
 
 Draw = dict[str, Any]  # The random numbers of a view, by the name of the operation.
@@ -33,17 +33,19 @@ Draw = dict[str, Any]  # The random numbers of a view, by the name of the operat
 
 @dataclass(frozen=True)
 class Views:
-    """How the views of an image are made.
+    """The settings of the augmentation.
 
     Attributes:
-      size: Height and width of a view, in pixels.
+      size: The height and the width of a view, in pixels.
       count: The number of views of each image, drawn independently.
-      ops: The names of the operations, from `OPS`; they are applied in the order of `OPS`. Without
-        'crop' the whole image is resized.
-      strength: The strength of the colour distortion; 0 turns jitter and grey off.
-      brightness: 'v2' multiplies by the brightness factor, 'v1' adds it.
+      ops: The names of the operations, from `OPS`, which are applied in the order of `OPS`. Without
+        'crop' the full image is resized.
+      strength: The strength of the colour distortion, at least 0. With 0 there is no jitter and no
+        greyscale.
+      brightness: The version of the brightness operation: 'v2' multiplies by a factor, 'v1' adds a
+        summand.
       crop_area: The smallest and the largest area of a crop, as fractions of the image.
-      blur_on: Where the blur is applied: 'host' (tf.data) or 'device' (the train step).
+      blur_on: The place of the blur: 'host' (in tf.data) or 'device' (in the train step).
     """
 
     size: int
@@ -59,12 +61,13 @@ class Jitter(NamedTuple):
     """A draw of the colour jitter.
 
     Attributes:
-      applied: A bool scalar that says whether the view is jittered at all.
-      brightness: The factor (or, for 'v1', the summand) of the brightness.
+      applied: Whether the view is jittered, a bool scalar.
+      brightness: The factor of the brightness, or with 'v1' its summand.
       contrast: The factor of the contrast.
       saturation: The factor of the saturation.
       hue: The shift of the hue, as a fraction of the colour circle.
-      order: A permutation (4,) int32 of the four, in the order of the attributes above.
+      order: The order of the four operations, a permutation (4,) int32 of their numbers: 0 for the
+        brightness, 1 for the contrast, 2 for the saturation, 3 for the hue.
     """
 
     applied: tf.Tensor
@@ -76,10 +79,21 @@ class Jitter(NamedTuple):
 
 
 def image_key(seed: int, epoch: tf.Tensor, index: tf.Tensor, view: int) -> tf.Tensor:
-    """The key (2,) int64 of one view of one example in one epoch.
+    """The key of one view of one example in one epoch.
 
-    The four numbers are packed, not hashed: seed and epoch below 2³¹, index below 2⁴⁷, view below
-    2⁸, so no two examples, epochs or views can collide.
+    The four numbers are packed rather than hashed, so different arguments give different keys.
+
+    Args:
+      seed: The seed of the run, from 0 and below 2³¹.
+      epoch: The epoch, an int scalar from 0 and below 2³¹.
+      index: The index of the example in the dataset, an int scalar from 0 and below 2⁴⁷.
+      view: The number of the view, from 0 and below 2⁸.
+
+    Returns:
+      The key (2,) int64.
+
+    >>> image_key(1, epoch=tf.constant(2), index=tf.constant(3), view=1).numpy().tolist()
+    [4294967298, 196864]
     """
     high = tf.constant(seed * 2**32, tf.int64) + tf.cast(epoch, tf.int64)
     low = tf.cast(index, tf.int64) * 2**16 + view * 2**8
@@ -87,21 +101,38 @@ def image_key(seed: int, epoch: tf.Tensor, index: tf.Tensor, view: int) -> tf.Te
 
 
 def fold(key: tf.Tensor, number: int) -> tf.Tensor:
-    """The seed (2,) int64 with that number (below 2⁸) of a key."""
+    """Derives a seed from the key of a view.
+
+    Args:
+      key: The key (2,) int64 of the view, from `image_key`.
+      number: The number of the seed, from 0 and below 2⁸.
+
+    Returns:
+      The seed (2,) int64.
+    """
     return key + tf.constant([0, number], tf.int64)
 
 
 def uniform(seed: tf.Tensor, shape: tuple[int, ...], low: float, high: float) -> tf.Tensor:
-    """Numbers from U(low, high), float32; the generator is named, since the default may change."""
+    """Draws float32 numbers from the uniform distribution U(low, high).
+
+    Args:
+      seed: The seed (2,) int64, from `fold`.
+      shape: The shape of the result.
+      low: The lower end of the range, included.
+      high: The upper end of the range, excluded.
+    """
+    # TensorFlow's default generator may differ between devices and versions.
     return tf.random.stateless_uniform(shape, seed, low, high, alg="philox")
 
 
 class Seeds(NamedTuple):
-    """What the laws draw from.
+    """The arguments of the functions in `OPS` that depend on the image.
 
     Attributes:
       key: The key (2,) int64 of the view, from `image_key`.
-      gates: Three numbers (3,) from U(0, 1): of the flip, the jitter and the greyscale.
+      gates: Three numbers (3,) from U(0, 1), float32, that decide whether the view is flipped,
+        jittered and made grey.
       height: The height of the image in pixels, an int32 scalar.
       width: The width of the image in pixels, an int32 scalar.
     """
@@ -113,23 +144,23 @@ class Seeds(NamedTuple):
 
 
 def draw(key: tf.Tensor, height: tf.Tensor, width: tf.Tensor, views: Views) -> Draw:
-    """Draws a view of an image of height x width pixels.
+    """Draws the random numbers of one view of an image.
 
     Args:
       key: The key (2,) int64 of the view, from `image_key`.
       height: The height of the image in pixels, an int32 scalar.
       width: The width of the image in pixels, an int32 scalar.
-      views: How the views are made.
+      views: The settings of the augmentation.
 
     Returns:
-      The random numbers of each operation in views.ops, as `OPS` lists them.
+      The random numbers of each operation in `views.ops`, by name, in the order of `OPS`.
     """
     seeds = Seeds(key, uniform(fold(key, _GATES), (3,), 0.0, 1.0), height, width)
     return {name: law(seeds, views) for name, law in OPS.items() if _is_on(name, views)}
 
 
 def _is_on(name: str, views: Views) -> bool:
-    """Whether the operation is asked for; strength 0 turns the colour operations off."""
+    """Whether an operation is applied; with strength 0 the colour operations are not."""
     return name in views.ops and (views.strength > 0 or name not in ("jitter", "grey"))
 
 
@@ -140,10 +171,22 @@ def _crop(seeds: Seeds, views: Views) -> tf.Tensor:
 def crop_box(
     height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor, *, area: tuple[float, float]
 ) -> tf.Tensor:
-    """A random crop (y, x, height, width) int32 for a square target.
+    """Draws a random crop.
 
-    Area a fraction U(area) of the image, aspect U(3/4, 4/3), 100 attempts, then the whole image:
-    the law of TensorFlow's sample_distorted_bounding_box.
+    The area is drawn as a fraction U(area) of the image's and the aspect ratio from U(3/4, 4/3), as
+    TensorFlow's `sample_distorted_bounding_box` does. If 100 attempts do not fit into the image,
+    the crop is the full image.
+
+    Args:
+      height: The height of the image in pixels, an int32 scalar.
+      width: The width of the image in pixels, an int32 scalar.
+      seed: The seed (2,) int64, from `fold`.
+      area: The smallest and the largest area, as fractions of the image.
+
+    Returns:
+      The box (y, x, height, width) in pixels, (4,) int32.
+
+    Reference: Chen et al. 2020, appendix A (arXiv 2002.05709).
     """
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.stack([height, width, 3]),
@@ -171,10 +214,20 @@ def _jitter(seeds: Seeds, views: Views) -> Jitter:
 def jitter(
     applied: tf.Tensor, seed: tf.Tensor, order_seed: tf.Tensor, *, strength: float, brightness: str
 ) -> Jitter:
-    """Brightness, contrast, saturation and hue, and their order.
+    """Draws the brightness, contrast, saturation and hue of the colour jitter, and their order.
 
-    Ranges at strength s: 1 ± 0.8s (never below 0) for the first three, ± 0.2s of the colour circle
-    for hue; 'v1' brightness adds U(-0.8s, 0.8s) instead.
+    At strength s the factors of brightness, contrast and saturation are from U(1 - 0.8s, 1 + 0.8s),
+    with a lower end of at least 0, and the shift of the hue is from U(-0.2s, 0.2s). With 'v1' the
+    summand of the brightness is from U(-0.8s, 0.8s).
+
+    Args:
+      applied: Whether the view is jittered, a bool scalar.
+      seed: The seed (2,) int64 of the factors, from `fold`.
+      order_seed: The seed (2,) int64 of the order, from `fold`.
+      strength: The strength s of the colour distortion, above 0.
+      brightness: The version of the brightness operation, one of `BRIGHTNESS`.
+
+    Reference: Chen et al. 2020, appendix A (arXiv 2002.05709).
     """
     spread = 0.8 * strength
     numbers = uniform(seed, (4,), -1.0, 1.0)
@@ -199,19 +252,36 @@ def _blur(seeds: Seeds, views: Views) -> tf.Tensor:
 
 
 def blur_sigma(seed: tf.Tensor) -> tf.Tensor:
-    """The blur's sigma in pixels: U(0.1, 2) with probability 1/2, else 0, which is no blur."""
+    """Draws the blur's sigma: with probability 1/2 from U(0.1, 2), otherwise 0 for no blur.
+
+    Args:
+      seed: The seed (2,) int64, from `fold`.
+
+    Returns:
+      The sigma in pixels, a float32 scalar.
+
+    Reference: Chen et al. 2020, appendix A (arXiv 2002.05709).
+    """
     numbers = uniform(seed, (2,), 0.0, 1.0)
     low, high = BLUR_SIGMA
     return tf.where(numbers[0] < BLUR_PROBABILITY, low + numbers[1] * (high - low), 0.0)
 
 
 def blur_taps(size: int) -> int:
-    """Length of the blur's kernel for images of `size` pixels: a tenth of it, made odd."""
+    """The length of the blur's kernel: about a tenth of the image's size, and odd.
+
+    Args:
+      size: The height and the width of the view, in pixels.
+
+    >>> blur_taps(224), blur_taps(32)
+    (23, 3)
+    """
     return 2 * (size // 10 // 2) + 1
 
 
-# The law of every operation, in the order in which they are applied. Their draws: a box
-# (y, x, height, width) int32 in pixels, a bool, a `Jitter`, a bool, and a sigma in pixels.
+# The functions that draw the numbers of each operation, in the order in which the operations are
+# applied. They return a box (y, x, height, width) int32 in pixels, a bool, a `Jitter`, a bool, and
+# a sigma in pixels.
 OPS: dict[str, Callable[[Seeds, Views], Any]] = {
     "crop": _crop,
     "flip": _flip,

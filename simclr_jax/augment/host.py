@@ -1,4 +1,4 @@
-"""What the host does to an image: draws applied by TensorFlow, inside tf.data or eagerly.
+"""Augmentations that the host applies to an image with TensorFlow, in tf.data or eagerly.
 
 Images are (H, W, 3) float32 in [0, 1].
 
@@ -12,20 +12,20 @@ import tensorflow as tf
 
 from simclr_jax.augment.draws import Draw, Jitter, Views, blur_taps
 
-EVAL_CROP_PROPORTION = 0.875
+EVAL_CROP_PROPORTION = 0.875  # The side of the evaluation crop over the image's shorter side.
 
 
 def random_view(image: tf.Tensor, draw: Draw, views: Views) -> tuple[tf.Tensor, tf.Tensor]:
-    """Applies a draw to an image.
+    """Makes one view of an image from its random numbers.
 
     Args:
       image: The image (H, W, 3), float32 in [0, 1].
       draw: The random numbers of the view, from `draws.draw`.
-      views: How the views are made.
+      views: The settings of the augmentation.
 
     Returns:
-      The view (size, size, 3) float32 in [0, 1], and the sigma in pixels of the blur that the
-      device is still to apply (0: none).
+      The view (size, size, 3), float32 in [0, 1], and the sigma in pixels of the blur that the
+      device has yet to apply, a float32 scalar that is 0 for none.
     """
     if "crop" not in draw:
         image = resize(image, views.size)
@@ -40,24 +40,52 @@ def random_view(image: tf.Tensor, draw: Draw, views: Views) -> tuple[tf.Tensor, 
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Bicubic (Keys, a = -0.5) to (size, size), half-pixel centres, no antialiasing, unclipped."""
+    """Resizes an image by bicubic interpolation, as the authors' code does.
+
+    The interpolation is that of Keys (a = -0.5) with half-pixel centres and without antialiasing.
+    It can leave the range [0, 1].
+
+    Args:
+      image: The image (H, W, 3), float32.
+      size: The height and the width of the result, in pixels.
+    """
     image = tf.image.resize(image, (size, size), method="bicubic", antialias=False)
     return tf.ensure_shape(image, (size, size, 3))
 
 
 def crop_and_resize(image: tf.Tensor, box: tf.Tensor, views: Views) -> tf.Tensor:
-    """The part of the image in a box (y, x, height, width), resized to (size, size, 3)."""
+    """Crops an image and resizes the crop to the size of a view.
+
+    Args:
+      image: The image (H, W, 3), float32.
+      box: The crop (y, x, height, width) in pixels, (4,) int32.
+      views: The settings of the augmentation.
+    """
     y, x, height, width = tf.unstack(box)
     return resize(image[y : y + height, x : x + width], views.size)
 
 
 def flip(image: tf.Tensor, flipped: tf.Tensor, views: Views) -> tf.Tensor:
-    """Mirrors the image from left to right where `flipped` is true."""
+    """Flips an image from left to right if a bool scalar is true.
+
+    Args:
+      image: The image (H, W, 3), float32.
+      flipped: Whether to flip the image, a bool scalar.
+      views: The settings of the augmentation, which are not used.
+    """
     return tf.cond(flipped, lambda: tf.image.flip_left_right(image), lambda: image)
 
 
 def color_jitter(image: tf.Tensor, draw: Jitter, views: Views) -> tf.Tensor:
-    """Brightness, contrast, saturation and hue in the drawn order, clipped to [0, 1] after each."""
+    """Changes brightness, contrast, saturation and hue in the drawn order, if the draw says so.
+
+    The image is clipped to [0, 1] after each of them.
+
+    Args:
+      image: The image (H, W, 3), float32.
+      draw: The random numbers, from `draws.jitter`.
+      views: The settings of the augmentation.
+    """
 
     def apply(step: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         image = tf.switch_case(
@@ -81,21 +109,38 @@ def color_jitter(image: tf.Tensor, draw: Jitter, views: Views) -> tf.Tensor:
 
 
 def adjust_brightness(image: tf.Tensor, factor: tf.Tensor, *, version: str) -> tf.Tensor:
-    """Multiplies by `factor` (v2, as the authors' later code) or adds it (v1)."""
+    """Changes the brightness of an image.
+
+    Args:
+      image: The image (H, W, 3), float32.
+      factor: The factor or the summand, a float32 scalar.
+      version: 'v2' to multiply by the factor, as the authors' later code does; 'v1' to add it.
+
+    >>> image = tf.fill((1, 1, 3), 0.5)
+    >>> [adjust_brightness(image, 0.25, version=version).numpy().max() for version in ("v1", "v2")]
+    [np.float32(0.75), np.float32(0.125)]
+    """
     return image * factor if version == "v2" else image + factor
 
 
 def grey(image: tf.Tensor, applied: tf.Tensor, views: Views) -> tf.Tensor:
-    """Makes the image grey where `applied` is true."""
+    """Makes an image grey if a bool scalar is true.
+
+    Args:
+      image: The image (H, W, 3), float32.
+      applied: Whether to make the image grey, a bool scalar.
+      views: The settings of the augmentation, which are not used.
+    """
     return tf.cond(applied, lambda: greyscale(image), lambda: image)
 
 
 def greyscale(image: tf.Tensor) -> tf.Tensor:
-    """The luma of the image in all three channels."""
+    """The luma of an image (H, W, 3), in all three channels."""
     return tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
 
 
-# What is done with the draw of an operation; the blur, which comes last, may be the device's.
+# The functions that apply the draw of each operation. The blur is not among them: it is the last
+# one, and either `random_view` or the device applies it.
 OPS: dict[str, Callable[[tf.Tensor, Any, Views], tf.Tensor]] = {
     "crop": crop_and_resize,
     "flip": flip,
@@ -105,7 +150,14 @@ OPS: dict[str, Callable[[tf.Tensor, Any, Views], tf.Tensor]] = {
 
 
 def gaussian_blur(image: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-    """Separable Gaussian blur with zero padding; sigma in pixels, 0 leaves the image as it is."""
+    """Applies a separable Gaussian blur with zero padding.
+
+    Args:
+      image: The image (S, S, 3), float32.
+      sigma: The sigma in pixels, a float32 scalar; 0 leaves the image unchanged.
+
+    Reference: Chen et al. 2020, appendix A (arXiv 2002.05709).
+    """
     size = image.shape[0]
     offsets = tf.range(size, dtype=tf.float32)
     distance = tf.abs(offsets[:, None] - offsets[None, :])
@@ -120,10 +172,16 @@ def gaussian_blur(image: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
 
 
 def eval_view(image: tf.Tensor, *, size: int) -> tf.Tensor:
-    """The view that evaluation uses: central crop of 87.5 %, resized, clipped to [0, 1].
+    """The view of an image for evaluation: a central square crop of 87.5 %, resized.
 
-    The crop keeps the (square) target's aspect. Up to 32 pixels there is no crop: small images are
-    all subject.
+    For views of up to 32 pixels there is no crop, since the subject fills such small images.
+
+    Args:
+      image: The image (H, W, 3), float32 in [0, 1].
+      size: The height and the width of the view, in pixels.
+
+    Returns:
+      The view (size, size, 3), float32, clipped to [0, 1].
     """
     if size > 32:
         shape = tf.shape(image)

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: a source that needs no download."""
+"""The digits of scikit-learn, a dataset that needs no download."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,24 @@ from simclr_jax.data.order import permutation
 from simclr_jax.data.source import Images
 from simclr_jax.errors import ArgumentError
 
-DIGITS_TRAIN = 1437
-_DIGITS_SEED = 0
+DIGITS_TRAIN = 1437  # The number of images of the training split.
+_DIGITS_SEED = 0  # The seed of the division into splits, the same in every run.
 
 
 class Digits:
-    """scikit-learn's 8x8 digits, shuffled once: 1,437 for training and 360 for testing."""
+    """A split of scikit-learn's 8x8 digits: 1,437 images for training or 360 for testing.
+
+    It implements `source.Source`, which documents its methods.
+
+    Args:
+      split: The split, 'train' or 'test'.
+
+    Raises:
+      ArgumentError: There is no such split.
+
+    >>> len(Digits("train")), len(Digits("test")), Digits("test").name(0)
+    (1437, 360, 'test/0')
+    """
 
     num_classes = 10
     place = "digits"

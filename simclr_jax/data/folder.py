@@ -1,4 +1,4 @@
-"""A folder of images: nested folders are classes, flat files are unlabelled."""
+"""A dataset in a folder of image files, whose subfolders are the classes."""
 
 import hashlib
 import logging
@@ -12,17 +12,23 @@ from etils import epath
 
 from simclr_jax.errors import ArgumentError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")  # The extensions of image files.
 _log = logging.getLogger(__name__)
 
-SPLITS = ("train", "test", "val", "validation")
+SPLITS = ("train", "test", "val", "validation")  # The names of folders that can be splits.
 
 
 class Root:
-    """The folder given as data.dir.
+    """The folder of a dataset, with its splits.
 
-    With train/ and test/, val/ or validation/ inside, or nothing but train/, those are the
-    splits; otherwise all of it is the split 'train'.
+    The folders train/, test/, val/ and validation/ are the splits if train/ is there together with
+    another of them, or alone. Otherwise the full folder is the split 'train'.
+
+    Args:
+      directory: The path of the folder, local or in a bucket.
+
+    Raises:
+      ArgumentError: No directory is given, or there is no such folder.
     """
 
     def __init__(self, directory: str | None):
@@ -38,11 +44,16 @@ class Root:
             found = []
         self._folders = {name: path / name for name in found} or {"train": path}
         self.splits = tuple(self._folders)
-        # One list of classes for all splits, so that a label means the same in each.
+        # All splits share one list of classes, so that a label means the same in each of them.
         self._files = {name: _images_below(folder) for name, folder in self._folders.items()}
         self._classes = _classes([file for files in self._files.values() for file in files])
 
     def open(self, split: str) -> "Folder":
+        """Opens a split.
+
+        Raises:
+          ArgumentError: There is no such split, or there are no images in it.
+        """
         if split not in self._folders:
             reason = f"the folder has the splits {', '.join(self.splits)}"
             raise ArgumentError("split", split, reason)
@@ -54,7 +65,15 @@ class Root:
 
 
 class Folder:
-    """The images of one split, ordered by their path."""
+    """The images of one split, ordered by their path.
+
+    It implements `source.Source`, which documents its methods.
+
+    Args:
+      folder: The folder of the split.
+      files: The paths of the images, relative to the folder.
+      classes: The names of the classes, or none for unlabelled images.
+    """
 
     split = ""
 
@@ -94,12 +113,15 @@ class Folder:
     def _read(self, index: int) -> bytes | None:
         try:
             return (self._folder / self._files[index]).read_bytes()
-        except (OSError, tf.errors.OpError):  # vanished, or not ours to read
+        except (OSError, tf.errors.OpError):  # The file was deleted, or it may not be read.
             return None
 
 
 def _images_below(folder: epath.Path) -> list[str]:
-    """Paths of all images, relative, sorted by their bytes; hidden files and folders left out."""
+    """The relative paths of all images below a folder, sorted by their bytes.
+
+    Hidden files and folders are left out.
+    """
     root = os.fspath(folder)
     files = []
     for parent, folders, names in folder.walk() if "://" in root else os.walk(root):
@@ -114,7 +136,10 @@ def _images_below(folder: epath.Path) -> list[str]:
 
 
 def _classes(files: list[str]) -> list[str]:
-    """The folders that hold the files, sorted; none unless every file lies in one of several."""
+    """The names of the folders with images, sorted, which are the classes.
+
+    There are no classes if a file lies outside of the folders, or all files are in one folder.
+    """
     names = {file.split("/")[0] if "/" in file else "" for file in files}
     if "" in names and len(names) > 1:
         _log.warning("some images lie in folders and some do not: treated as unlabelled")

@@ -1,4 +1,4 @@
-"""Which encoded images can be read, and what is made of them for TensorFlow."""
+"""Checks of encoded images, and their conversion to the formats that TensorFlow decodes."""
 
 import io
 import re
@@ -8,11 +8,27 @@ from PIL import Image, UnidentifiedImageError
 
 from simclr_jax.errors import one_line
 
-MAX_PIXELS = 2**27  # 134 megapixels: more is a decompression bomb, not a photograph
+# The largest number of pixels of an image (134 megapixels). A small file with more of them is a
+# decompression bomb, which could exhaust the host's memory.
+MAX_PIXELS = 2**27
 
 
 def decodable(data: bytes | None) -> bytes:
-    """Decodes `data` once; returns it as `transcode` does. Raises ValueError with the reason."""
+    """Checks that TensorFlow can decode an image, by decoding it once.
+
+    Args:
+      data: The encoded image, or None for a file that could not be read.
+
+    Returns:
+      The image as JPEG or PNG, from `transcode`.
+
+    Raises:
+      ValueError: The image cannot be decoded. The message is the reason.
+
+    >>> decodable(b"")
+    Traceback (most recent call last):
+    ValueError: empty file
+    """
     if not data:
         raise ValueError("missing" if data is None else "empty file")
     try:
@@ -32,7 +48,17 @@ def decodable(data: bytes | None) -> bytes:
 
 
 def transcode(data: bytes) -> bytes:
-    """JPEG and PNG as they are; anything else that Pillow reads (its first frame) as PNG."""
+    """Converts an image to PNG, unless it is JPEG or PNG already.
+
+    Args:
+      data: The encoded image, in any format that Pillow reads. Of several frames, the first one is
+        used.
+
+    >>> buffer = io.BytesIO()
+    >>> Image.new("RGB", (2, 2)).save(buffer, "GIF")
+    >>> transcode(buffer.getvalue())[:4]
+    b'\\x89PNG'
+    """
     if data.startswith((b"\xff\xd8", b"\x89PNG")):
         return data
     with Image.open(io.BytesIO(data)) as image:
@@ -40,11 +66,12 @@ def transcode(data: bytes) -> bytes:
 
 
 def as_png(image: Image.Image) -> bytes:
+    """Encodes an image as PNG, with the fastest compression."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def _reason(error: Exception) -> str:
-    """The message without what TensorFlow says of its operations."""
+    """The message of an error, without TensorFlow's names of operations."""
     return re.sub(r"\{\{.*?\}\}|\[Op:.*", "", one_line(error, 300)).strip()[:200]

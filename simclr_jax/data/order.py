@@ -1,8 +1,8 @@
-"""Which example comes when: index arithmetic, free of state.
+"""The order of examples in a run, as a pure function of the seed and the step.
 
-The examples of a run form one endless sequence, epoch after epoch, each epoch a permutation. The
-batch of step k is rows k·B … (k+1)·B - 1 of it, so any step is reached in O(1), by any number of
-processes.
+The examples of a run form an endless sequence of epochs, each of them a permutation of the dataset.
+The batch of step k is the elements k·B to (k+1)·B - 1 of the sequence. So a resumed run computes
+the batch of any step without computing those before it, with any number of processes.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,21 @@ import numpy as np
 
 
 def permutation(n: int, *, seed: int, stream: int) -> np.ndarray:
-    """A permutation (n,) int64 of range(n), a function of (seed, stream) alone.
+    """A random permutation of range(n), a function of (seed, stream) alone.
 
-    The argsort of Philox's raw 64-bit output: raw output is specified by the algorithm, whereas
-    what `Generator.permutation` makes of it may change between NumPy releases.
+    It is the argsort of the raw 64-bit output of Philox. The algorithm specifies the raw output,
+    whereas `Generator.permutation` may change between NumPy releases.
+
+    Args:
+      n: The number of elements.
+      seed: The seed, from 0 and below 2⁶⁴.
+      stream: The number of the permutation among those of the seed, from 0 and below 2⁶⁴.
+
+    Returns:
+      The permutation (n,) int64.
+
+    >>> permutation(6, seed=0, stream=0), permutation(6, seed=0, stream=1)
+    (array([0, 1, 2, 3, 4, 5]), array([0, 1, 2, 3, 4, 5]))
     """
     raw = np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(n)
     return np.argsort(raw, kind="stable")
@@ -23,16 +34,22 @@ def permutation(n: int, *, seed: int, stream: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def epoch_order(n: int, *, seed: int, epoch: int, block: int = 1, window: int = 1) -> np.ndarray:
-    """The order (n,) int64 of one epoch.
+    """The order of the examples in one epoch.
 
     Args:
       n: The number of examples.
-      seed: The seed of the run.
+      seed: The seed of the run, below 2³¹.
       epoch: The number of the epoch, from 0.
-      block: The number of neighbouring records that stay near each other, for storage that reads
-        best in sequence; 1 is an exact shuffle.
-      window: The number of blocks among whose records the epoch shuffles, once the blocks have
-        been shuffled as wholes.
+      block: The number of neighbouring records that stay near each other, for storage that is
+        fastest when read in sequence. With 1 the order is a uniform shuffle.
+      window: The number of blocks in a window. The order of the blocks is shuffled first; then the
+        records of each window are shuffled.
+
+    Returns:
+      The indices of the examples (n,) int64.
+
+    >>> epoch_order(6, seed=0, epoch=0)
+    array([0, 1, 2, 3, 4, 5])
     """
     if block == 1:
         return permutation(n, seed=seed, stream=epoch)
@@ -41,20 +58,23 @@ def epoch_order(n: int, *, seed: int, epoch: int, block: int = 1, window: int = 
     order = np.argsort(raw[:blocks], kind="stable")
     records = (order[:, None] * block + np.arange(block)).reshape(-1)
     records = records[records < n]
-    # Sorting by (window, random) shuffles within each window and leaves the windows in place.
+    # Sorting by (window, random number) shuffles the records within each window.
     return records[np.lexsort((raw[blocks:], np.arange(n) // (block * window)))]
 
 
 @dataclass(frozen=True)
 class Order:
-    """The endless sequence of a run's examples, epoch after epoch, cut into batches.
+    """The endless sequence of a run's examples, epoch after epoch, divided into batches.
 
     Attributes:
       examples: The number of examples of an epoch.
       batch_size: The number of examples of a global batch.
-      seed: The seed of the epochs' orders, below 2³¹.
-      block: See `epoch_order`.
-      window: See `epoch_order`.
+      seed: The seed of the run, below 2³¹.
+      block: The number of neighbouring records that stay near each other; see `epoch_order`.
+      window: The number of blocks in a window; see `epoch_order`.
+
+    >>> Order(examples=3, batch_size=2, seed=0).batch(step=1)
+    (array([0, 0]), array([0, 1]))
     """
 
     examples: int
@@ -64,11 +84,14 @@ class Order:
     window: int = 1
 
     def batch(self, step: int, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The index and the epoch of each example of a batch, both int64.
+        """The examples of a batch.
 
         Args:
           step: The step of the batch, from 0.
-          rows: Which rows of the global batch to return, ints (n,); all of them by default.
+          rows: The rows of the global batch to return, (n,) int. The default is all rows.
+
+        Returns:
+          The index in the dataset and the epoch of each example, both (n,) int64.
         """
         rows = np.arange(self.batch_size) if rows is None else np.asarray(rows, np.int64)
         epoch, offset = np.divmod(step * self.batch_size + rows, self.examples)

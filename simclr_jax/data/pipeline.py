@@ -1,6 +1,9 @@
-"""(seed, step) → batches: tf.data from the index stream to NumPy arrays on this host."""
+"""The input pipeline: batches of NumPy arrays on this host, from a source and an order.
 
-from collections.abc import Generator
+The batch of a step is a function of the seed and the step, so a resumed run sees the same batches.
+"""
+
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,8 @@ from simclr_jax.augment.draws import Views
 from simclr_jax.data.order import Order
 from simclr_jax.data.source import Readable
 
-Batch = dict[str, np.ndarray]
-Batches = Generator[Batch, None, None]  # closing it ends its threads
+Batch = dict[str, np.ndarray]  # The arrays of this process's rows of a batch, by name.
+Batches = Generator[Batch, None, None]  # Closing the generator ends the threads of tf.data.
 
 
 def train_batches(
@@ -25,24 +28,25 @@ def train_batches(
     stop_step: int,
     transfer_dtype: str,
 ) -> Batches:
-    """Augmented batches from `start_step` on, a function of these arguments and the images alone.
+    """Yields the augmented batches of training, which depend on the arguments alone.
 
     Args:
       source: The images.
-      order: Which example comes when; its seed is that of the augmentations too.
-      views: How the views are made.
-      rows: Which rows of the global batch to produce, ascending.
-      start_step: The first step.
-      stop_step: The step after the last one.
-      transfer_dtype: The dtype in which images travel: 'uint8' rounds to 1/255, 'float32' is exact.
+      order: The order of the examples. Its seed is the seed of the augmentations too.
+      views: The settings of the augmentation.
+      rows: The rows of the global batch to produce, (n,) int, ascending.
+      start_step: The step of the first batch.
+      stop_step: The step after that of the last batch.
+      transfer_dtype: The dtype of the images on their way to the device: 'uint8', which rounds to
+        multiples of 1/255, or 'float32', which is exact.
 
     Yields:
-      {"image": (n, V, size, size, 3) of transfer_dtype, "label": (n,) int32 (-1: none),
-      "blur_sigma": (n, V) float32 pixels that the device is to blur by (0: not at all)}, with
-      n = len(rows) and V = views.count.
+      "image" (n, V, size, size, 3) in `transfer_dtype`; "label" (n,) int32, which is -1 without
+      labels; and "blur_sigma" (n, V) float32, the sigma in pixels of the blur that the device has
+      yet to apply, 0 for none. V is `views.count`.
     """
 
-    def examples(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def indices_and_epochs(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return order.batch(int(step), rows)
 
     def augmented(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, epoch: tf.Tensor) -> dict:
@@ -58,7 +62,7 @@ def train_batches(
         }
 
     steps = tf.data.Dataset.range(start_step, stop_step)
-    return _stream(source, steps, examples, augmented, len(rows))
+    return _stream(source, steps, indices_and_epochs, augmented, len(rows))
 
 
 def eval_batches(
@@ -70,61 +74,93 @@ def eval_batches(
     transfer_dtype: str,
     order: np.ndarray | None = None,
 ) -> Batches:
-    """Every example once, in order (or those of `order`), in its evaluation view.
+    """Yields the batches of evaluation, with every example once.
+
+    Args:
+      source: The images.
+      batch_size: The number of images of a global batch.
+      rows: The rows of the global batch to produce, (n,) int, ascending.
+      image_size: The height and the width of the images, in pixels.
+      transfer_dtype: The dtype of the images on their way to the device, 'uint8' or 'float32'.
+      order: The indices of the examples in order, int. The default is all examples of the source.
 
     Yields:
-      {"image": (n, size, size, 3), "label": (n,) int32, "mask": (n,) bool}, n = len(rows). The
-      last batch is padded to batch_size with examples whose mask is False.
+      "image" (n, image_size, image_size, 3) in `transfer_dtype`, "label" (n,) int32 and "mask" (n,)
+      bool. The last batch is padded with repeated examples, whose mask is False.
     """
     order = np.arange(len(source)) if order is None else order
     total = len(order)
 
-    def examples(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def indices_and_masks(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         position = int(step) * batch_size + np.asarray(rows, np.int64)
         return order[np.minimum(position, total - 1)], (position < total).astype(np.int64)
 
-    def view(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, real: tf.Tensor) -> dict:
+    def view(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, mask: tf.Tensor) -> dict:
         del index
         image = host.eval_view(decode(data), size=image_size)
-        return {"image": to_transfer(image, transfer_dtype), "label": label, "mask": real > 0}
+        return {"image": to_transfer(image, transfer_dtype), "label": label, "mask": mask > 0}
 
     steps = tf.data.Dataset.range(-(-total // batch_size))
-    return _stream(source, steps, examples, view, len(rows))
+    return _stream(source, steps, indices_and_masks, view, len(rows))
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """Encoded bytes to (H, W, 3) float32 in [0, 1]."""
+    """Decodes an image from a string scalar to (H, W, 3) float32 in [0, 1]."""
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image.set_shape((None, None, 3))
     return tf.image.convert_image_dtype(image, tf.float32)
 
 
 def to_transfer(image: tf.Tensor, dtype: str) -> tf.Tensor:
-    """What travels to the device: [0, 1] floats, or their nearest of 256 levels."""
+    """Converts an image to the dtype in which it is sent to the device.
+
+    Args:
+      image: An image or several, float32 in [0, 1].
+      dtype: The dtype: 'float32', or 'uint8' for the nearest of 256 levels.
+
+    >>> to_transfer(tf.constant([0.0, 0.5, 1.0]), "uint8").numpy().tolist()
+    [0, 128, 255]
+    """
     return image if dtype == "float32" else tf.cast(tf.round(image * 255.0), tf.uint8)
 
 
-def _stream(source: Readable, steps: Any, examples: Any, example_fn: Any, n: int) -> Batches:
-    """Index stream → load (a call a batch) → decode and augment in parallel → batch → prefetch."""
+def _stream(
+    source: Readable,
+    steps: Any,
+    examples_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    make_example: Callable[..., dict],
+    n: int,
+) -> Batches:
+    """Yields batches: images are loaded by the batch, then decoded and augmented in parallel.
+
+    Args:
+      source: The images.
+      steps: A `tf.data.Dataset` of steps.
+      examples_of: A function from a step to the indices of its examples and one more number for
+        each of them, the epoch or the mask, both (n,) int64.
+      make_example: A function from an encoded image, its label, its index and that number to the
+        tensors of an example.
+      n: The number of examples of a batch in this process.
+    """
     failure: list[BaseException] = []
 
     def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
         try:
-            index, extra = examples(step)
-            images, labels = source.load(index)
+            index, epoch_or_mask = examples_of(step)
+            images, labels = source.load(index.tolist())
         except BaseException as error:
-            failure.append(error)  # TensorFlow would turn it into text
+            failure.append(error)  # TensorFlow would keep its message alone.
             raise
-        return np.array(images, object), labels, index, extra
+        return np.array(images, object), labels, index, epoch_or_mask
 
     def load_in_graph(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         types = (tf.string, tf.int32, tf.int64, tf.int64)
         loaded = tf.numpy_function(load, [step], types, stateful=False)
         return tuple(tf.ensure_shape(tensor, (n,)) for tensor in loaded)
 
-    plain = tf.autograph.experimental.do_not_convert  # there is no Python to rewrite as a graph
+    plain = tf.autograph.experimental.do_not_convert  # The functions have no Python control flow.
     dataset = steps.map(plain(load_in_graph), num_parallel_calls=2).unbatch()
-    dataset = dataset.map(plain(example_fn), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(plain(make_example), num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(n, drop_remainder=True).prefetch(2)
     options = tf.data.Options()
     options.deterministic = True

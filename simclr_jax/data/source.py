@@ -1,6 +1,6 @@
-"""Where images come from: a source is a length and `load(indices)`.
+"""The interface of a dataset's split, and a wrapper that replaces unreadable images.
 
-Nothing here knows about order, epochs or augmentation; that is the pipeline's.
+A source loads encoded images by index. Order, epochs and augmentation are the pipeline's part.
 """
 
 import logging
@@ -17,16 +17,16 @@ from simclr_jax.errors import ArgumentError
 
 _log = logging.getLogger(__name__)
 
-Images = list[bytes | None]
+Images = list[bytes | None]  # Encoded images; None for one that could not be read.
 
 
 class Source(Protocol):
-    """Encoded images by index.
+    """A split of a dataset, as encoded images by index.
 
     Attributes:
-      num_classes: 0 for unlabelled data, whose labels are all -1.
-      split: the split's name, once `splits.open_split` has opened it.
-      place: Where the images are, to be named in messages before an image's name.
+      num_classes: The number of classes; 0 for unlabelled data, whose labels are all -1.
+      split: The name of the split, once `splits.open_split` has opened it.
+      place: The place of the images, which messages put before the name of an image.
     """
 
     num_classes: int
@@ -36,34 +36,52 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> str:
-        """Changes when the data do; cached features are keyed by it."""
+        """A string that changes when the data change, used as a key of cached features."""
         ...
 
     def name(self, index: int) -> str:
-        """Names image `index` within the dataset: its file, or its place in it."""
+        """The name of an image within the dataset: its file, or its position."""
         ...
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
-        """Encoded images (None where one cannot be read) and int32 labels, in the order asked."""
+        """Loads images.
+
+        Args:
+          indices: The indices of the images, from 0 and below the length.
+
+        Returns:
+          The encoded images, with None for one that cannot be read, and the labels (n,) int32, both
+          in the order of `indices`.
+        """
         ...
 
 
 class Readable:
-    """A source in which every image can be decoded, as JPEG or PNG, to RGB.
+    """A wrapper of a source in which every image can be decoded.
 
-    An unreadable image is replaced by the next readable one, counted, and named once in the log;
-    or, with on_bad_image='error', it ends the run. Each image is decoded once more, the first time
-    it is seen and whenever its bytes are others, to know that the pipeline will not fail on it.
+    Each image is decoded to check it when it is first loaded, and again if its bytes have changed.
+    An unreadable image is replaced by the next readable one and logged once, or raises an error.
 
-    With labelled=False the source's labels are not used: all are -1.
+    Args:
+      source: The source.
+      on_bad_image: The treatment of unreadable images: 'replace' or 'error'.
+      labelled: Whether to use the labels. Otherwise all labels are -1.
+
+    Attributes:
+      bad: The reasons why images are unreadable, by index.
+      num_classes: The number of classes; 0 for unlabelled data.
+      split: The name of the split.
+      fingerprint: The method of the source.
+      name: The method of the source.
     """
 
     def __init__(self, source: Source, *, on_bad_image: str, labelled: bool = True):
         self._source = source
         self._on_bad_image = on_bad_image
-        self._good = np.zeros(len(source), np.uint32)  # CRC-32 of what was decoded; 0: nothing
+        # The CRC-32 of each image that could be decoded, or 0 before.
+        self._good = np.zeros(len(source), np.uint32)
         self._pool = ThreadPoolExecutor(8)
-        self._lock = threading.Lock()  # the pool's threads report
+        self._lock = threading.Lock()  # The threads of the pool write to `bad`.
         self.bad: dict[int, str] = {}
         self.num_classes = source.num_classes if labelled else 0
         self.split = source.split
@@ -74,11 +92,17 @@ class Readable:
         return len(self._source)
 
     def load(self, indices: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
-        """Like `Source.load`, with replacements: no image is None.
+        """Loads images like `Source.load`, with unreadable ones replaced.
+
+        Args:
+          indices: The indices of the images, from 0 and below the length.
+
+        Returns:
+          The images as JPEG or PNG, and the labels (n,) int32.
 
         Raises:
-          ArgumentError: an image is unreadable and on_bad_image is 'error', none is readable, or a
-        label is not one of the classes.
+          ArgumentError: An image is unreadable and `on_bad_image` is 'error', no image of the
+            source is readable, or a label is not one of the classes.
         """
         loaded, labels = self._source.load(indices)
         images = list(self._pool.map(self._prepare, indices, loaded))
@@ -98,7 +122,7 @@ class Readable:
         return images, labels  # type: ignore[return-value]
 
     def in_words(self, index: int) -> str:
-        """The place and the name of image `index`, quoted so that they cannot forge a line."""
+        """The place and the name of an image for messages, quoted so that they stay on one line."""
         return repr(f"{self._source.place}/{self.name(index)}")
 
     def _prepare(self, index: int, data: bytes | None) -> bytes | None:
@@ -115,6 +139,7 @@ class Readable:
         return data
 
     def _report(self, index: int, reason: str) -> None:
+        """Logs an unreadable image, or raises an error for it."""
         name = self.in_words(index)
         if self._on_bad_image == "error":
             raise ArgumentError(
@@ -129,6 +154,7 @@ class Readable:
             _log.warning("unreadable image left out: %s (%s)", name, reason)
 
     def _replacement(self, index: int) -> tuple[bytes, int]:
+        """The next readable image after an unreadable one, and its label."""
         for step in range(1, len(self)):
             candidate = (index + step) % len(self)
             if candidate in self.bad:

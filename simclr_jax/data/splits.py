@@ -1,4 +1,4 @@
-"""A dataset's splits: what is trained on, what is evaluated on, what is held out."""
+"""The splits of a dataset that a run trains and evaluates on."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,22 +10,26 @@ from simclr_jax.data.order import permutation
 from simclr_jax.data.source import Images, Source
 from simclr_jax.errors import ArgumentError
 
+# The splits to evaluate on if the config names none; the first one that exists is used.
 EVAL_SPLITS = ("test", "val", "validation")
-_HELD_OUT_STREAM = 2**32  # a permutation stream that no epoch number reaches
+_HELD_OUT_STREAM = 2**32  # The stream of the permutation. It is larger than any epoch's number.
 
 
 class Splits:
-    """A dataset's splits, as a config's data keys name them.
+    """The splits of a dataset, as the config names them.
 
     Args:
-      name: 'digits', 'folder', or a TFDS name.
-      directory: the image folder, or TFDS's data_dir (None: TFDS_DATA_DIR, else its default).
-      train_split: the split that is trained on.
-      eval_split: the one that is evaluated on. None: test, else val or validation, else none.
-      cache_bytes: TFRecord files up to this size together are held in memory.
+      name: The dataset: 'digits', 'folder' or the name of a TFDS dataset.
+      directory: The folder of images, or the data_dir of TFDS. With None it is the environment
+        variable TFDS_DATA_DIR, or else the default of TFDS.
+      train_split: The split to train on.
+      eval_split: The split to evaluate on. With None it is the first of `EVAL_SPLITS` that exists,
+        if any.
+      cache_bytes: The largest total size in bytes of TFRecord files that are read into memory.
 
     Raises:
-      ArgumentError: there is no such dataset, directory or split, or there are no images in it.
+      ArgumentError: There is no such dataset or directory. `train` and `eval` raise it for a split
+        that does not exist or has no images.
     """
 
     def __init__(
@@ -51,16 +55,16 @@ class Splits:
         self._eval = eval_split or next((split for split in EVAL_SPLITS if split in names), None)
 
     def train(self) -> Source:
-        """All of train_split."""
+        """Opens the split to train on, with all of its images."""
         return self._open("train_split", self._train)
 
     @property
     def has_eval(self) -> bool:
-        """Whether a split to evaluate on is named or found."""
+        """Whether there is a split to evaluate on."""
         return self._eval is not None
 
     def eval(self) -> Source | None:
-        """The split that is evaluated on, if one is named or found."""
+        """Opens the split to evaluate on, or returns None if there is none."""
         return None if self._eval is None else self._open("eval_split", self._eval)
 
     def _open(self, argument: str, split: str) -> Source:
@@ -75,13 +79,20 @@ class Splits:
 
 
 def open_split(which: str, splits: Splits, *, seed: int, held_out: float) -> Source:
-    """Opens what is trained on ('train') or evaluated on ('eval').
+    """Opens the images to train on or to evaluate on.
 
-    Without a split to evaluate on, that is a share `held_out` of the training images, chosen by
-    `seed`, that training does not see.
+    If the dataset has no split to evaluate on, part of the training images is used for evaluation
+    and not for training.
+
+    Args:
+      which: The use of the images, 'train' or 'eval'.
+      splits: The splits of the dataset.
+      seed: The seed of the choice of the images for evaluation.
+      held_out: The fraction of the training images that is used for evaluation, if there is no
+        split for it.
 
     Raises:
-      ArgumentError: as `Splits`, or the share is none or all of the images.
+      ArgumentError: There is no such split, or the fraction gives none or all of the images.
     """
     if which == "eval" and (source := splits.eval()) is not None:
         return source
@@ -104,7 +115,15 @@ def open_split(which: str, splits: Splits, *, seed: int, held_out: float) -> Sou
 
 
 class Subset:
-    """Some of a source's images."""
+    """A subset of the images of a source.
+
+    It implements `source.Source`, which documents its methods.
+
+    Args:
+      source: The source.
+      indices: The indices of the images in the source, (n,) int.
+      name: The name of the subset, used as that of its split.
+    """
 
     def __init__(self, source: Source, indices: np.ndarray, name: str):
         self._source = source

@@ -1,4 +1,4 @@
-"""Photographs that nobody took: a source to measure with where there is no dataset."""
+"""Synthetic images, to measure the speed of the input pipeline without a dataset."""
 
 import io
 from collections.abc import Sequence
@@ -6,13 +6,19 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-DISTINCT = 32
+DISTINCT = 32  # The number of different images, which are repeated.
 
 
 class Photos:
-    """Endless JPEGs of `width` x `height` pixels, of blurred noise, with labels all 0.
+    """JPEG images of blurred noise, all with the label 0.
 
-    At 500 x 375 they take about 100 kB each, as ImageNet's do.
+    At 500 x 375 pixels each has about 100 kB, like the images of ImageNet. The class implements
+    `source.Source`, which documents its methods.
+
+    Args:
+      length: The number of images.
+      width: The width of the images, in pixels.
+      height: The height of the images, in pixels.
     """
 
     num_classes = 1
@@ -39,6 +45,7 @@ class Photos:
 
 
 def _jpeg(rng: np.random.Generator, width: int, height: int) -> bytes:
+    """A JPEG image of noise that is blurred at a scale of 16 pixels, with finer noise added."""
     coarse = rng.integers(0, 256, (max(2, height // 16), max(2, width // 16), 3), np.uint8)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     noisy = np.asarray(smooth, np.int16) + rng.integers(-12, 13, (height, width, 3))

@@ -1,4 +1,4 @@
-"""TFDS datasets by random access: ArrayRecord as it is, TFRecord through an index of offsets."""
+"""TFDS datasets with random access to their records, in ArrayRecord or TFRecord files."""
 
 import os
 from collections.abc import Sequence
@@ -14,42 +14,62 @@ from simclr_jax.errors import ArgumentError
 
 
 class Dataset:
-    """A prepared TFDS dataset; its features must include one image, and may include one label."""
+    """A prepared TFDS dataset, with an image and an optional label among its features.
+
+    Args:
+      name: The name of the dataset, such as 'cifar10' or 'cifar10:3.0.2'.
+      directory: The data_dir of TFDS. With None it is the environment variable TFDS_DATA_DIR, or
+        else the default of TFDS.
+      cache_bytes: The largest total size in bytes of TFRecord files that are read into memory.
+
+    Attributes:
+      splits: The names of the splits.
+
+    Raises:
+      ArgumentError: There is no such dataset, it is not prepared, or it has no images.
+    """
 
     def __init__(self, name: str, directory: str | None, *, cache_bytes: int):
         self._name = name
         self._cache_bytes = cache_bytes
-        where = directory or os.environ.get("TFDS_DATA_DIR") or "TFDS's default data_dir"
+        searched = directory or os.environ.get("TFDS_DATA_DIR") or "TFDS's default data_dir"
         directory = directory and os.path.expanduser(directory)
         try:
             self._builder = tfds.builder(name, data_dir=directory)
-        except Exception as error:  # of many kinds, by what TFDS makes of the name
+        except Exception as error:  # TFDS raises errors of many types for an unknown name.
             base, _, version = name.partition(":")
             folder = epath.Path(directory or os.environ.get("TFDS_DATA_DIR") or ".") / base
-            there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-            if version and there:
+            versions = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+            if version and versions:
                 raise ArgumentError(
                     "name",
                     name,
-                    f"version {version} is not prepared in {where}; there are {', '.join(there)}",
+                    f"version {version} is not prepared in {searched}; there are "
+                    f"{', '.join(versions)}",
                 ) from error
             raise ArgumentError(
                 "name",
                 name,
                 "not 'folder' or 'digits', no dataset that TFDS knows, and none prepared in "
-                f"{where}",
+                f"{searched}",
             ) from error
         self.splits = tuple(self._builder.info.splits)
         if not self.splits:
             raise ArgumentError(
                 "directory",
                 directory,
-                f"{name!r} is not prepared in {where}; prepare it with `tfds build {name}`, or "
+                f"{name!r} is not prepared in {searched}; prepare it with `tfds build {name}`, or "
                 "name the data_dir that holds it",
             )
         self._image_key, self._label_key, self._num_classes = _features(name, self._builder)
 
     def open(self, split: str) -> "Records":
+        """Opens a split or a slice of one, such as 'train[:90%]'.
+
+        Raises:
+          ArgumentError: There is no such split, it is empty, or its files have another format than
+            ArrayRecord and TFRecord.
+        """
         try:
             info = self._builder.info.splits[split]
         except (KeyError, ValueError) as error:
@@ -82,7 +102,10 @@ class Dataset:
 
 
 def _features(name: str, builder: Any) -> tuple[str, str | None, int]:
-    """(image key, label key, classes) of a dataset's features; the label may be absent."""
+    """The names of the image and label features, and the number of classes.
+
+    Without a label its name is None, and the number of classes is 0.
+    """
     image_key = label_key = None
     classes = 0
     for key, feature in builder.info.features.items():
@@ -96,7 +119,18 @@ def _features(name: str, builder: Any) -> tuple[str, str | None, int]:
 
 
 class Records:
-    """One split: serialised examples from `reader`, parsed a batch at a time."""
+    """A split of a TFDS dataset, whose serialised examples are parsed a batch at a time.
+
+    It implements `source.Source`, which documents its methods.
+
+    Args:
+      reader: The reader of serialised examples by index.
+      image_key: The name of the image feature.
+      label_key: The name of the label feature, or None for unlabelled data.
+      num_classes: The number of classes; 0 for unlabelled data.
+      place: The name and the version of the dataset, for messages.
+      split: The name of the split.
+    """
 
     def __init__(
         self,

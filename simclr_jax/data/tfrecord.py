@@ -15,15 +15,24 @@ import tensorflow as tf
 from simclr_jax.errors import FileError
 from simclr_jax.store import files
 
-# A TFRecord is: length uint64, its CRC uint32, the data, their CRC uint32.
+# The sizes in bytes of what comes before and after the data of a TFRecord. It consists of the
+# length (uint64), the CRC of the length (uint32), the data, and the CRC of the data (uint32).
 _HEADER, _FOOTER = 12, 4
 
 
 class TFRecordReader:
-    """Random access to TFRecord files.
+    """Random access to the records of TFRecord files.
 
-    Together at most `cache_bytes` large they are held in memory; otherwise the offsets of their
-    records are found once and kept in the user's cache, since the data's folder may be read-only.
+    Small files are read into memory. For others the positions of the records are found once and
+    stored in the user's cache folder, since the folder of the data may be read-only.
+
+    Args:
+      instructions: The files of a split and the records of each that belong to it, as TFDS gives
+        them in `SplitInfo.file_instructions`.
+      cache_bytes: The largest total size in bytes of files that are read into memory.
+
+    Raises:
+      FileError: A file is damaged, or has another number of records than its description.
     """
 
     def __init__(self, instructions: Sequence[Any], *, cache_bytes: int):
@@ -38,7 +47,7 @@ class TFRecordReader:
                 for shard, (instruction, (_, offsets)) in enumerate(
                     zip(instructions, self._shards, strict=True)
                 )
-                for rows in [_taken(instruction, len(offsets))]
+                for rows in [_selected_rows(instruction, len(offsets))]
             ]
         )
         self._paths = paths
@@ -61,8 +70,8 @@ class TFRecordReader:
             return file.read(int(length))
 
 
-def _taken(instruction: Any, available: int) -> np.ndarray:
-    """Rows of a shard that a split's slice asks for."""
+def _selected_rows(instruction: Any, available: int) -> np.ndarray:
+    """The numbers of a file's records that belong to the split."""
     stop = available if instruction.take in (-1, None) else instruction.skip + instruction.take
     if instruction.examples_in_shard != available or stop > available:
         raise FileError(
@@ -73,6 +82,7 @@ def _taken(instruction: Any, available: int) -> np.ndarray:
 
 
 def _read_shard(path: str, size: int) -> tuple[bytes | None, np.ndarray]:
+    """The content of a file, and the position and length of each record in it."""
     with tf.io.gfile.GFile(path, "rb") as file:
         buffer = file.read()
     spans = []
@@ -85,6 +95,7 @@ def _read_shard(path: str, size: int) -> tuple[bytes | None, np.ndarray]:
 
 
 def _index_shard(path: str, size: int) -> tuple[bytes | None, np.ndarray]:
+    """The position and length of each record in a file, from the user's cache if it has them."""
     modified = tf.io.gfile.stat(path).mtime_nsec
     key = hashlib.sha256(f"{os.path.abspath(path)} {size} {modified}".encode()).hexdigest()
     cached = _cache_folder() / f"{key}.npy"
@@ -107,18 +118,19 @@ def _index_shard(path: str, size: int) -> tuple[bytes | None, np.ndarray]:
 
 
 def _cached_spans(path: Path, size: int) -> np.ndarray | None:
-    """An index that was found before; None where there is none, or it is damaged."""
+    """The positions and lengths in a file of the user's cache; None if it is missing or damaged."""
     try:
         spans = np.load(path, allow_pickle=False)
         starts, lengths = spans.astype(np.int64).T
     except (OSError, EOFError, ValueError):
         return None
-    ends = np.concatenate([[0], starts + lengths + _FOOTER])  # of each record, and of what precedes
+    ends = np.concatenate([[0], starts + lengths + _FOOTER])  # The first record starts at byte 0.
     whole = ends[-1] == size and np.array_equal(ends[:-1] + _HEADER, starts)
     return spans if whole and (lengths >= 0).all() else None
 
 
 def _spans(path: str, spans: list[tuple[int, int]], end: int, size: int) -> np.ndarray:
+    """The positions and lengths as an array (n, 2) int64, if the last record ends the file."""
     if end != size:
         raise FileError(
             f"{path}: its last record ends at byte {end} of {size}; the file is damaged"
@@ -127,5 +139,6 @@ def _spans(path: str, spans: list[tuple[int, int]], end: int, size: int) -> np.n
 
 
 def _cache_folder() -> Path:
+    """The folder of the positions in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "simclr_jax" / "tfrecord_index"

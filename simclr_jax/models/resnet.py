@@ -77,7 +77,6 @@ def batch_norm(
       running: Whether the moving averages before this batch normalise in training too.
       dtype: The dtype of the output.
       name: The name of the layer.
-      **kwargs: Further arguments of `nn.BatchNorm`.
     """
     layer = nn.BatchNorm(
         momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name, **kwargs
@@ -331,12 +330,7 @@ Place = tuple[str, int, int]  # The name of a block or the stem, its group, and 
 
 
 def _remat_units(remat: str, sizes: tuple[int, ...]) -> list[list[Place]]:
-    """The stem and all blocks in order, divided into units that are recomputed as a whole.
-
-    Args:
-      remat: One of `REMAT`.
-      sizes: The number of blocks of each group.
-    """
+    """The stem and all blocks in order, divided into units that are recomputed as a whole."""
     groups: list[list[Place]] = [
         [(f"group{group + 1}_block{index + 1}", group, index) for index in range(size)]
         for group, size in enumerate(sizes)
