@@ -26,7 +26,7 @@ def permutation(n: int, *, seed: int, stream: int) -> np.ndarray:
       The permutation (n,) int64.
 
     >>> permutation(6, seed=0, stream=0), permutation(6, seed=0, stream=1)
-    (array([0, 1, 2, 3, 4, 5]), array([0, 1, 2, 3, 4, 5]))
+    (array([0, 2, 1, 5, 4, 3]), array([5, 3, 2, 4, 1, 0]))
     """
     raw = np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(n)
     return np.argsort(raw, kind="stable")
@@ -49,7 +49,7 @@ def epoch_order(n: int, *, seed: int, epoch: int, block: int = 1, window: int = 
       The indices of the examples (n,) int64.
 
     >>> epoch_order(6, seed=0, epoch=0)
-    array([0, 1, 2, 3, 4, 5])
+    array([0, 2, 1, 5, 4, 3])
     """
     if block == 1:
         return permutation(n, seed=seed, stream=epoch)
@@ -74,7 +74,7 @@ class Order:
       window: The number of blocks in a window; see `epoch_order`.
 
     >>> Order(examples=3, batch_size=2, seed=0).batch(step=1)
-    (array([0, 0]), array([0, 1]))
+    (array([1, 2]), array([0, 1]))
     """
 
     examples: int
