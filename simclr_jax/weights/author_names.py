@@ -27,12 +27,12 @@ _LEAVES = {
     "moving_mean": "mean",
     "moving_variance": "var",
 }
-# Training state that is no part of a network.
+# The names of training state, which is no part of a network.
 _IGNORED = re.compile(
     r"(^|/)(global_step|save_counter|beta[12]_power|_CHECKPOINTABLE_OBJECT_GRAPH)(:0|/|$)"
     r"|/(Momentum|Adam|Adam_1)(:0)?$|\.OPTIMIZER_SLOT|^(_?optimizer|SGD|Adam|LARSOptimizer)[./]"
 )
-_LISTED = 20  # names in an error
+_LISTED = 20  # The number of names that an error lists.
 
 
 def ignored(name: str) -> bool:
@@ -41,8 +41,8 @@ def ignored(name: str) -> bool:
 
 
 def layers_of(variables: Mapping[str, np.ndarray]) -> tuple[Layers, dict[Path, str]]:
-    """Arrays by our layers' paths and leaves, and the name that each came from."""
-    placed: dict[Path, tuple[str, np.ndarray]] = {}  # (*path, leaf) → name, array
+    """The arrays by our layers' paths and leaves, and the name that each came from."""
+    placed: dict[Path, tuple[str, np.ndarray]] = {}  # By (*path, leaf).
     numbered: dict[str, dict[int, dict[str, tuple[str, np.ndarray]]]] = {"conv": {}, "bn": {}}
     strange = []
 
@@ -84,7 +84,7 @@ def _floats(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype == np.float64:
         return array
-    if array.dtype.kind not in "fV":  # V: bfloat16, as NumPy sees it
+    if array.dtype.kind not in "fV":  # NumPy calls bfloat16 the kind V.
         raise ValueError(f"{name} holds {array.dtype}, not floating-point numbers")
     return array.astype(np.float32)
 
@@ -128,7 +128,7 @@ def _object_path(parts: list[str]) -> Path | None:
     return number and ("encoder", name, f"{kind}{number}")
 
 
-# Layers within a block's layer: a selective kernel's and squeeze-excite's.
+# The layers inside a selective kernel and inside squeeze-excite.
 _NESTED = {
     "conv2d_fixed_padding": ("sk", "conv"),
     "batch_norm_relu": ("sk", "bn"),
@@ -172,7 +172,7 @@ def _numbered_paths(numbered: Mapping[str, Mapping[int, Any]]) -> dict[str, list
     ]
     if gaps:
         raise ValueError(f"not the authors' network: {listed('missing', gaps)[0]}")
-    has: dict[int, dict[str, int]] = {}  # by how far it is
+    has: dict[int, dict[str, int]] = {}  # By how many layers too many or too few there are.
     for depth in BLOCKS:
         for sk in (False, True):
             for se in (False, True):
@@ -231,7 +231,7 @@ def _stem_name(path: Path, layers: Mapping[Path, Any]) -> Path:
 
 
 def listed(what: str, names: list[str]) -> list[str]:
-    """['what: a, b, …'], or nothing."""
+    """A list of one phrase, 'what: a, b, …', or an empty one where there are no names."""
     if not names:
         return []
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

@@ -13,7 +13,7 @@ from simclr_jax.models.resnet import BLOCKS, BottleneckBlock
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights.author_names import Layers, Path, layers_of, listed
 
-SK_RATIO = 0.0625  # of SimCLRv2; what it comes to where the smallest width, 32, hides it
+SK_RATIO = 0.0625  # SimCLRv2's ratio, taken where the smallest width, 32, hides the ratio.
 _STATISTICS = ("mean", "var")
 
 
@@ -21,7 +21,7 @@ def from_reference(variables: Mapping[str, np.ndarray]) -> tuple[ConfigDict, Any
     """Finds out which network the authors' variables are, and renames them to ours.
 
     Args:
-      variables: name → array, names in any one of the three styles. Optimizer slots and step
+      variables: The arrays by name, in any one of the three styles. Optimizer slots and step
         counters are ignored.
 
     Returns:
@@ -65,7 +65,7 @@ def from_reference(variables: Mapping[str, np.ndarray]) -> tuple[ConfigDict, Any
 
 
 def _model_config(layers: Layers) -> dict[str, Any]:
-    """The keys of `config.model`, from which layers there are and their shapes."""
+    """The keys of `config.model`, deduced from the layers and their shapes."""
 
     def shape(*path: str) -> tuple[int, ...]:
         leaf = "scale" if "bn" in path[-1] else "kernel"
@@ -123,7 +123,7 @@ def _ratio(reduced: int, filters: int, *, smallest: int) -> float:
 
 
 def _expected(model: SimCLR) -> dict[Path, tuple[int, ...]]:
-    """Shapes of the model's variables."""
+    """The shapes of the model's variables by path."""
     images = jnp.zeros((1, 64, 64, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
     return {

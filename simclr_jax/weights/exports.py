@@ -20,15 +20,21 @@ from simclr_jax.models.heads import count_layers
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights.state_dict import state_dict
 
-TOLERANCE = 1e-4  # relative, of features
+TOLERANCE = 1e-4  # The largest relative difference of outputs that is always allowed.
 PLATFORMS = ("cpu", "tpu", "cuda")
-MAX_STABLEHLO_BYTES = 2**31  # of the format's buffers
+MAX_STABLEHLO_BYTES = 2**31  # The size of weights that StableHLO's buffers cannot reach.
 
 Outputs = dict[str, np.ndarray]
 
 
 class Exported(NamedTuple):
-    """model, variables, and the images' size in pixels."""
+    """A network that is to be exported.
+
+    Attributes:
+      model: The `SimCLR` module.
+      variables: Its {"params", "batch_stats"}.
+      image_size: The height and the width of its images, in pixels.
+    """
 
     model: SimCLR
     variables: Any
@@ -36,7 +42,13 @@ class Exported(NamedTuple):
 
 
 def outputs(variables: Any, images: jax.Array, *, model: SimCLR) -> dict[str, jax.Array]:
-    """(N, S, S, 3) floats in [0, 1] to h (N, F), z (N, D) and, with a classifier, logits (N, C)."""
+    """The network's outputs: h (N, F), z (N, D) and, with a classifier, logits (N, C).
+
+    Args:
+      variables: The network's {"params", "batch_stats"}.
+      images: The images (N, S, S, 3), floats in [0, 1].
+      model: The `SimCLR` module.
+    """
     found: Any = model.apply(variables, images, train=False)
     result = {"h": found.h, "z": found.z[-1]}
     if found.logits is not None:
@@ -45,7 +57,7 @@ def outputs(variables: Any, images: jax.Array, *, model: SimCLR) -> dict[str, ja
 
 
 def reference(model: SimCLR, variables: Any, images: np.ndarray) -> tuple[Outputs, float]:
-    """Our outputs in float64, and how far our own float32 ones are from them.
+    """The outputs in float64, and how far those in float32 are from them.
 
     A network with selective kernels and random weights can lose 1e-4 to float32; a trained one
     loses about 1e-6.
@@ -64,7 +76,7 @@ def reference(model: SimCLR, variables: Any, images: np.ndarray) -> tuple[Output
 
 
 def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: bool) -> Outputs:
-    """model.safetensors (and .pth) under torchvision's names, with simclr_torch.py beside it.
+    """Writes model.safetensors (and .pth) under torchvision's names, and simclr_torch.py beside it.
 
     Where torchvision has no such network, the file is for `simclr_torch.load` alone and holds the
     projection head too.
@@ -107,7 +119,7 @@ def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: boo
 
 
 def stablehlo(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
-    """model.stablehlo: a serialised `jax.export.Exported` that holds its weights."""
+    """Writes model.stablehlo, a serialised `jax.export.Exported` with the weights in it."""
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(network.variables))
     if size >= MAX_STABLEHLO_BYTES:
         raise ArgumentError(
@@ -129,7 +141,7 @@ def stablehlo(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
 
 
 def savedmodel(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
-    """A TensorFlow SavedModel: signature serving_default, images → h, z and logits."""
+    """Writes a SavedModel whose signature serving_default maps images to h, z and logits."""
     import tensorflow as tf
     from jax.experimental import jax2tf
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-# depth: (bottleneck blocks or basic ones, blocks a group)
+# Whether the blocks are bottlenecks, and the blocks of each group, by depth.
 BLOCKS = {
     18: (False, (2, 2, 2, 2)),
     34: (False, (3, 4, 6, 3)),
@@ -109,7 +109,7 @@ class ShortcutPool(nn.Module):
         padded = functional.pad(x, (0, 1, 0, 1))
         pooled = functional.avg_pool2d(padded, 2, self.stride)
         if self.stride > 1:
-            return pooled  # zeros of the padding count here, and below they do not
+            return pooled  # The padding's zeros count here; below they do not.
         inside = functional.pad(torch.ones_like(x[:1, :1]), (0, 1, 0, 1))
         return pooled / functional.avg_pool2d(inside, 2, 1)
 
@@ -230,13 +230,14 @@ class SimCLR(nn.Module):
     """An encoder f(x) = h, with `head` (g(h), a list that ends with z) and `fc` where it has them.
 
     Args:
-      depth: a key of `BLOCKS`.
-      width: multiplies every layer's filters.
-      stem: 'small' or 'imagenet'.
-      sk_ratio, se_ratio: of selective kernels and squeeze-excite; 0: none.
-      head_layers: of the projection head; 0: none.
-      head_dim: width of z.
-      classes: of the classifier; 0: none.
+      depth: The depth, a key of `BLOCKS`.
+      width: The factor of every layer's filters.
+      stem: The first layers, 'small' or 'imagenet'.
+      sk_ratio: The ratio of selective kernels; 0: none.
+      se_ratio: The ratio of squeeze-excite; 0: none.
+      head_layers: The number of layers of the projection head; 0: none.
+      head_dim: The width of z.
+      classes: The number of classes of the classifier; 0: none.
     """
 
     def __init__(
@@ -280,7 +281,7 @@ class SimCLR(nn.Module):
         self.fc = nn.Linear(inputs, classes) if classes else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, 3, S, S) floats in [0, 1] to h (N, features)."""
+        """The representations h (N, features) of images (N, 3, S, S), floats in [0, 1]."""
         if hasattr(self, "stem"):
             x = self.stem(images)
         else:

@@ -16,13 +16,13 @@ _SHORTCUT = {"shortcut_conv": "downsample.0", "shortcut_bn": "downsample.1"}
 
 
 def state_dict(variables: Any, *, head: bool) -> dict[str, np.ndarray]:
-    """Name → array of a `SimCLR`'s {"params", "batch_stats"}.
+    """The arrays of a network by PyTorch's names.
 
     Convolutions' kernels become (out, in, height, width), dense ones (out, in).
 
     Args:
-      variables: of the network.
-      head: whether to include the projection head; torchvision has none.
+      variables: A `SimCLR`'s {"params", "batch_stats"}.
+      head: Whether to include the projection head; torchvision has none.
     """
     arrays: dict[str, np.ndarray] = {}
     for collection in ("params", "batch_stats"):
@@ -36,13 +36,17 @@ def state_dict(variables: Any, *, head: bool) -> dict[str, np.ndarray]:
             if leaf == "mean":
                 arrays[f"{name}.num_batches_tracked"] = np.array(0, np.int64)
     for name in [name for name in arrays if name.endswith(".running_mean")]:
-        bias = name.replace("running_mean", "bias")  # the head's last batch norm has none
+        bias = name.replace("running_mean", "bias")  # The last batch norm of the head has no bias.
         arrays.setdefault(bias, np.zeros_like(arrays[name]))
     return arrays
 
 
 def _layer_name(layer: list[str]) -> str:
-    """('encoder', 'group2_block1', 'conv1') → 'layer2.0.conv1'."""
+    """PyTorch's name of a layer.
+
+    >>> _layer_name(["encoder", "group2_block1", "conv1"])
+    'layer2.0.conv1'
+    """
     part, name, *inner = layer
     if part == "classifier":
         return "fc"
@@ -52,5 +56,5 @@ def _layer_name(layer: list[str]) -> str:
         group, block = name.removeprefix("group").split("_block")
         inner = [_SHORTCUT.get(inner[0], inner[0]), *inner[1:]]
         return ".".join([f"layer{group}", str(int(block) - 1), *inner])
-    stem = name.removeprefix("stem_")  # conv, bn, or ResNet-D's conv1 ... bn3
+    stem = name.removeprefix("stem_")  # One of conv and bn, or of ResNet-D's conv1 to bn3.
     return f"{stem}1" if stem in ("conv", "bn") else f"stem.{stem}"

@@ -13,7 +13,7 @@ from simclr_jax.weights.author_names import ignored
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _ROOTS = ("initial_conv_relu_max_pool", "block_groups", "_projection_head", "supervised_head")
-# What leads from those to their variables; other names lead back or sideways.
+# The names that lead from those roots down to variables; others lead back or sideways.
 _INNER = re.compile(
     r"\d+|layers|\w+_layers?|conv2d\w*|batch_norm_relu\w*|bn|bn_relu|dense|se_reduce|se_expand"
     r"|kernel|bias|gamma|beta|moving_mean|moving_variance"
@@ -27,11 +27,11 @@ def read(path: str) -> tuple[dict[str, np.ndarray], int]:
     network; others keep the name that they were saved under.
 
     Args:
-      path: a checkpoint's prefix (as in model.ckpt-1000), its .index file, a folder that holds
+      path: A checkpoint's prefix (as in model.ckpt-1000), its .index file, a folder that holds
         one, or a SavedModel's folder.
 
     Raises:
-      ArgumentError: there is none, or it is damaged.
+      ArgumentError: There is none, or it is damaged.
     """
     prefix = _prefix(path)
     try:
@@ -42,12 +42,12 @@ def read(path: str) -> tuple[dict[str, np.ndarray], int]:
             names |= dict(_object_names(reader.get_tensor(_GRAPH)))
         variables, steps = {}, []
         for key in keys:
-            array = reader.get_tensor(key)  # of the ignored ones too: it checks what it reads
+            array = reader.get_tensor(key)  # Reading also checks the variables that are ignored.
             if re.match(r"global_step(/|$)", key):
                 steps.append(array)
             if not (ignored(key) or ignored(names[key])):
                 variables[names[key]] = array
-    except Exception as error:  # of many kinds, by what is wrong with the files
+    except Exception as error:  # TensorFlow raises many kinds for damaged files.
         reason = f"cannot be read as a checkpoint: {one_line(error)}"
         raise ArgumentError("path", path, reason) from error
     step = int(steps[0]) if steps and np.ndim(steps[0]) == 0 else 0
@@ -61,7 +61,7 @@ def _prefix(path: str) -> str:
         if exists(f"{prefix}.index"):
             return prefix
     if tf.io.gfile.isdir(path):
-        # The newest one by its name: its path is of where it was written.
+        # The state has the path where the checkpoint was written; only its name is used.
         state = tf.train.get_checkpoint_state(path)
         latest = state and f"{path}/{os.path.basename(state.model_checkpoint_path)}.index"
         found = sorted(tf.io.gfile.glob(f"{path}/*.index"))
@@ -78,9 +78,9 @@ def _prefix(path: str) -> str:
 
 
 def _object_names(graph: bytes) -> Iterator[tuple[str, str]]:
-    """(key in the checkpoint, name) of every variable in an object graph."""
+    """The key in the checkpoint and the name of every variable in an object graph."""
     nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(graph).nodes
-    paths: dict[int, str] = {}  # of the nodes below a root
+    paths: dict[int, str] = {}  # The paths of the nodes below a root.
 
     def walk(node: int, path: str) -> None:
         if node in paths:
