@@ -1,9 +1,10 @@
-"""The contrastive loss and its gradient in blocks of rows, against all rows at once.
+"""A benchmark of the contrastive loss and its gradient, in blocks of rows and all rows at once.
 
     python benchmarks/loss_blocks.py [--images=16384] [--block_rows=1024]
 
-Each runs in a process of its own, in alternation, on one CPU device. Prints the peak memory beyond
-what the embeddings take, and the median time, of the blocks over those of the dense loss.
+Each measurement is a new process on one CPU device, alternately with all rows and in blocks. The
+output is two ratios of the blocks to all rows at once: that of the median time, and that of the
+median of the peak memory, without that of the embeddings.
 """
 
 import argparse
@@ -14,14 +15,23 @@ import subprocess
 import sys
 import time
 
-ROUNDS = 3  # of processes
-REPEATS = 3  # within a process, after one that is not counted
-DIM = 128
-TEMPERATURE = 0.1
+ROUNDS = 3  # The number of processes of each kind.
+REPEATS = 3  # The number of timed repetitions in a process, after a first one that is not timed.
+DIM = 128  # The width of the embeddings.
+TEMPERATURE = 0.1  # The temperature of the loss.
 
 
 def measure(images: int, block_rows: int | None) -> dict[str, float]:
-    """Seconds, bytes and the loss of one process."""
+    """Measures the loss and its gradient in this process.
+
+    Args:
+      images: The number of images of the batch.
+      block_rows: The largest number of rows of logits in memory, or None for all rows at once.
+
+    Returns:
+      The median "seconds", the additional peak memory in "bytes", the "loss", and the L2 norm of
+      its "gradient".
+    """
     import jax
     import numpy as np
 
@@ -52,6 +62,7 @@ def measure(images: int, block_rows: int | None) -> dict[str, float]:
 
 
 def main() -> None:
+    """Runs the processes and prints the ratios, or with --measure runs one measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=16384)
     parser.add_argument("--block_rows", type=int, default=1024)

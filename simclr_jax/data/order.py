@@ -48,8 +48,8 @@ def epoch_order(n: int, *, seed: int, epoch: int, block: int = 1, window: int = 
     Returns:
       The indices of the examples (n,) int64.
 
-    >>> epoch_order(6, seed=0, epoch=0)
-    array([0, 2, 1, 5, 4, 3])
+    >>> epoch_order(8, seed=0, epoch=0, block=4, window=1)  # Records 0-3 and 4-7 stay together.
+    array([0, 3, 2, 1, 7, 6, 4, 5])
     """
     if block == 1:
         return permutation(n, seed=seed, stream=epoch)

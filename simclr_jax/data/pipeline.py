@@ -28,7 +28,7 @@ def train_batches(
     stop_step: int,
     transfer_dtype: str,
 ) -> Batches:
-    """Yields the augmented batches of training, which depend on the arguments alone.
+    """Yields the augmented batches of training, a pure function of the arguments.
 
     Args:
       source: The images.
@@ -127,7 +127,7 @@ def to_transfer(image: tf.Tensor, dtype: str) -> tf.Tensor:
 def _stream(
     source: Readable,
     steps: Any,
-    examples_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    examples_of: Callable[[np.ndarray], Any],
     make_example: Callable[..., dict],
     n: int,
 ) -> Batches:
@@ -147,9 +147,9 @@ def _stream(
     def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
         try:
             index, epoch_or_mask = examples_of(step)
-            images, labels = source.load(index.tolist())
+            images, labels = source.load(index)
         except BaseException as error:
-            failure.append(error)  # TensorFlow would keep its message alone.
+            failure.append(error)  # TensorFlow would only keep the message of the error.
             raise
         return np.array(images, object), labels, index, epoch_or_mask
 

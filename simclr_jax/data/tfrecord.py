@@ -130,7 +130,7 @@ def _cached_spans(path: Path, size: int) -> np.ndarray | None:
 
 
 def _spans(path: str, spans: list[tuple[int, int]], end: int, size: int) -> np.ndarray:
-    """The positions and lengths as an array (n, 2) int64, if the last record ends the file."""
+    """The positions and lengths as an array (n, 2) int64, after a check of the last one's end."""
     if end != size:
         raise FileError(
             f"{path}: its last record ends at byte {end} of {size}; the file is damaged"

@@ -52,7 +52,7 @@ def count_blocks(images: int, block_rows: int) -> int:
 def in_blocks(
     z_VND: jax.Array, temperature: float, count: int, gather: Gather
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """NT-Xent of embeddings that are already normalised, one block of rows after another.
+    """NT-Xent of inner products of embeddings, one block of rows after another.
 
     Row i of the 2N rows has the logits s_ij = z_i·z_j/τ. Let L_i be the logsumexp of the logits of
     its negatives, p_i the logit of its positive, and σ_i = sigmoid(L_i - p_i). Then the loss of the

@@ -74,7 +74,7 @@ def nt_xent(
 def _all_at_once(
     z_a: jax.Array, z_b: jax.Array, temperature: float, gather: Gather
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """NT-Xent of embeddings that are already normalised, with all rows of logits in memory."""
+    """NT-Xent of inner products of embeddings, with all rows of logits in memory."""
     all_a, all_b = gather(z_a), gather(z_b)
 
     def similarity(x_ND: jax.Array, y_ND: jax.Array) -> jax.Array:

@@ -22,14 +22,11 @@ Module = Callable[..., Any]  # A Flax module, or a function that makes or applie
 
 
 def stem_for(stem: str, image_size: int) -> str:
-    """The stem for images of a given size, with 'auto' resolved.
+    """The stem for images of a given size, where 'auto' is 'small' for up to 32 pixels.
 
     Args:
       stem: The stem that the config names, one of `STEMS`.
       image_size: The height and the width of the images, in pixels.
-
-    Returns:
-      'small' or 'imagenet'. 'auto' gives 'small' for images of up to 32 pixels.
 
     >>> stem_for("auto", 32), stem_for("auto", 224), stem_for("small", 224)
     ('small', 'imagenet', 'small')
@@ -77,6 +74,7 @@ def batch_norm(
       running: Whether the moving averages before this batch normalise in training too.
       dtype: The dtype of the output.
       name: The name of the layer.
+      **kwargs: Further arguments of `nn.BatchNorm`.
     """
     layer = nn.BatchNorm(
         momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name, **kwargs
@@ -330,7 +328,7 @@ Place = tuple[str, int, int]  # The name of a block or the stem, its group, and 
 
 
 def _remat_units(remat: str, sizes: tuple[int, ...]) -> list[list[Place]]:
-    """The stem and all blocks in order, divided into units that are recomputed as a whole."""
+    """The stem and all blocks in order, divided into the units that are recomputed together."""
     groups: list[list[Place]] = [
         [(f"group{group + 1}_block{index + 1}", group, index) for index in range(size)]
         for group, size in enumerate(sizes)

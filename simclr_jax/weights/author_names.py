@@ -1,11 +1,12 @@
-"""The names that the authors' variables were saved by, and our layers.
+"""The names of the variables in the authors' checkpoints, and the layers of ours that they match.
 
 - TF1 checkpoints: base_model/conv2d_7/kernel, head_contrastive/nl_0/dense/kernel, …
 - Keras: resnet/block_group1/…/conv2d_7/kernel:0, projection_head/nl_0/dense/kernel:0, …
 - object paths: resnet_model.block_groups.0.layers.1.conv2d_bn_layers.2.conv2d.kernel, …
 
-The first two number convolutions and batch norms in the order in which the code created them; the
-third says where each one is. Layouts agree: kernels are HWIO or (in, out) on both sides.
+The first two number convolutions and batch norms in the order in which the code created them. The
+third gives the position of each layer. The layouts are the same as ours: kernels are HWIO or
+(in, out).
 """
 
 import re
@@ -16,9 +17,10 @@ import numpy as np
 
 from simclr_jax.models.resnet import BLOCKS, BottleneckBlock
 
-Path = tuple[str, ...]
-Layers = dict[Path, dict[str, np.ndarray]]
+Path = tuple[str, ...]  # The path of one of our layers, or of an array in it.
+Layers = dict[Path, dict[str, np.ndarray]]  # Arrays by the path of the layer and their name there.
 
+# Our names of the arrays of a layer, by the authors' names.
 _LEAVES = {
     "kernel": "kernel",
     "bias": "bias",
@@ -27,24 +29,44 @@ _LEAVES = {
     "moving_mean": "mean",
     "moving_variance": "var",
 }
-# The names of training state, which is no part of a network.
+# The names of variables that only training needs, such as an optimizer's state.
 _IGNORED = re.compile(
     r"(^|/)(global_step|save_counter|beta[12]_power|_CHECKPOINTABLE_OBJECT_GRAPH)(:0|/|$)"
     r"|/(Momentum|Adam|Adam_1)(:0)?$|\.OPTIMIZER_SLOT|^(_?optimizer|SGD|Adam|LARSOptimizer)[./]"
 )
-_LISTED = 20  # The number of names that an error lists.
+_MAX_LISTED = 20  # The largest number of names in an error message.
 
 
 def ignored(name: str) -> bool:
-    """Whether a variable of that name is training state, such as an optimizer's slot."""
+    """Whether a variable belongs to the state of training rather than to the network.
+
+    Args:
+      name: The name of the variable.
+
+    >>> ignored("base_model/conv2d/kernel/Momentum"), ignored("base_model/conv2d/kernel")
+    (True, False)
+    """
     return _IGNORED.search(name) is not None
 
 
 def layers_of(variables: Mapping[str, np.ndarray]) -> tuple[Layers, dict[Path, str]]:
-    """The arrays by our layers' paths and leaves, and the name that each came from."""
-    placed: dict[Path, tuple[str, np.ndarray]] = {}  # By (*path, leaf).
+    """Assigns the authors' variables to our layers.
+
+    Args:
+      variables: The arrays by name, with names in any one of the three styles.
+
+    Returns:
+      The arrays by the path of our layer and their name there, and the authors' name of each array
+      by its path. Variables that only training needs are left out.
+
+    Raises:
+      ValueError: A variable has an unknown name or is not of floats, two variables have the same
+        place, or the number of layers is not that of a known network.
+    """
+    # The authors' name and the array, by our layer's path and the array's name there.
+    placed: dict[Path, tuple[str, np.ndarray]] = {}
     numbered: dict[str, dict[int, dict[str, tuple[str, np.ndarray]]]] = {"conv": {}, "bn": {}}
-    strange = []
+    unplaced = []
 
     def place(path: Path, leaf: str, name: str, array: np.ndarray) -> None:
         if (*path, leaf) in placed:
@@ -65,9 +87,9 @@ def layers_of(variables: Mapping[str, np.ndarray]) -> tuple[Layers, dict[Path, s
         elif leaf and number:
             numbered[number[0]].setdefault(number[1], {})[leaf] = name, array
         else:
-            strange.append(name)
-    if strange:
-        raise ValueError(f"not the authors' network: {listed('left over', strange)[0]}")
+            unplaced.append(name)
+    if unplaced:
+        raise ValueError(f"not the authors' network: {listed('left over', unplaced)[0]}")
     for kind, paths in _numbered_paths(numbered).items():
         for path, (_, leaves) in zip(paths, sorted(numbered[kind].items()), strict=True):
             for leaf, (name, array) in leaves.items():
@@ -81,16 +103,17 @@ def layers_of(variables: Mapping[str, np.ndarray]) -> tuple[Layers, dict[Path, s
 
 
 def _floats(name: str, value: Any) -> np.ndarray:
+    """The array of a variable as float32, or as float64 if it is that."""
     array = np.asarray(value)
     if array.dtype == np.float64:
         return array
-    if array.dtype.kind not in "fV":  # NumPy calls bfloat16 the kind V.
+    if array.dtype.kind not in "fV":  # V is the kind that NumPy gives to bfloat16.
         raise ValueError(f"{name} holds {array.dtype}, not floating-point numbers")
     return array.astype(np.float32)
 
 
 def _head_path(parts: list[str]) -> Path | None:
-    """Our layer for a variable of the projection head or the supervised head."""
+    """The path of our layer for a variable of the projection head or the supervised head."""
     if "head_supervised" in parts or "supervised_head" in parts:
         return ("classifier", "dense")
     if not {"head_contrastive", "projection_head", "_projection_head"} & set(parts):
@@ -106,7 +129,10 @@ def _head_path(parts: list[str]) -> Path | None:
 
 
 def _object_path(parts: list[str]) -> Path | None:
-    """Our layer for an encoder's variable by its object path; the stem's are still numbered."""
+    """The path of our layer for an encoder's variable, from its object path.
+
+    The layers of the stem have their position in place of their name; see `_stem_name`.
+    """
     norm = parts[-1] in ("gamma", "beta", "moving_mean", "moving_variance")
     kind = "bn" if norm else "conv"
     if "initial_conv_relu_max_pool" in parts:
@@ -128,7 +154,7 @@ def _object_path(parts: list[str]) -> Path | None:
     return number and ("encoder", name, f"{kind}{number}")
 
 
-# The layers inside a selective kernel and inside squeeze-excite.
+# The layers of selective kernels and squeeze-excite within a block, by the authors' names.
 _NESTED = {
     "conv2d_fixed_padding": ("sk", "conv"),
     "batch_norm_relu": ("sk", "bn"),
@@ -138,8 +164,9 @@ _NESTED = {
     "se_reduce": ("se", "reduce"),
     "se_expand": ("se", "expand"),
 }
-# Which convolution and batch norm of its block a layer at that position is. In a bottleneck the
-# last two come one earlier where a selective kernel stands for a convolution and a batch norm.
+# The numbers of the convolutions and batch norms in their block, by their positions in the list of
+# that name. In a bottleneck with a selective kernel, which is one layer in place of a convolution
+# and a batch norm, the positions of the last two are lower by one.
 _POSITIONS: dict[str, Any] = {
     "conv2d_bn_layers": {"conv": {"0": 1, "2": 2}, "bn": {"1": 1, "3": 2}},
     "conv_relu_dropblock_layers": {
@@ -150,7 +177,7 @@ _POSITIONS: dict[str, Any] = {
 
 
 def _number(parts: list[str]) -> tuple[str, int] | None:
-    """('conv' or 'bn', its number) of a variable of a numbered layer of the encoder."""
+    """The kind, 'conv' or 'bn', and the number of the layer of a variable with a numbered name."""
     match = re.fullmatch(
         r"(conv2d|(?:sync_)?batch_normalization)(?:_(\d+))?", parts[-2] if len(parts) > 1 else ""
     )
@@ -160,7 +187,7 @@ def _number(parts: list[str]) -> tuple[str, int] | None:
 
 
 def _numbered_paths(numbered: Mapping[str, Mapping[int, Any]]) -> dict[str, list[Path]]:
-    """Our layers of the convolutions and the batch norms, in the order of their numbers."""
+    """The paths of our convolutions and batch norms, in the order of the authors' numbers."""
     counts = {kind: len(layers) for kind, layers in numbered.items()}
     if not any(counts.values()):
         return {"conv": [], "bn": []}
@@ -172,7 +199,8 @@ def _numbered_paths(numbered: Mapping[str, Mapping[int, Any]]) -> dict[str, list
     ]
     if gaps:
         raise ValueError(f"not the authors' network: {listed('missing', gaps)[0]}")
-    has: dict[int, dict[str, int]] = {}  # By how many layers too many or too few there are.
+    # The depth and the numbers of layers of our networks, by the difference of those numbers.
+    candidates: dict[int, dict[str, int]] = {}
     for depth in BLOCKS:
         for sk in (False, True):
             for se in (False, True):
@@ -180,12 +208,12 @@ def _numbered_paths(numbered: Mapping[str, Mapping[int, Any]]) -> dict[str, list
                     paths: dict[str, list[Path]] = {"conv": [], "bn": []}
                     for path in _creation_order(depth, sk=sk, se=se, stem=stem):
                         paths["bn" if "bn" in path[-1] else "conv"].append(path)
-                    there = {kind: len(layers) for kind, layers in paths.items()}
-                    if there == counts:
+                    ours = {kind: len(layers) for kind, layers in paths.items()}
+                    if ours == counts:
                         return paths
-                    far = sum(abs(there[kind] - counts[kind]) for kind in counts)
-                    has.setdefault(far, {"depth": depth, **there})
-    nearest = has[min(has)]
+                    distance = sum(abs(ours[kind] - counts[kind]) for kind in counts)
+                    candidates.setdefault(distance, {"depth": depth, **ours})
+    nearest = candidates[min(candidates)]
     raise ValueError(
         f"not the authors' network: {counts['conv']} convolutions and {counts['bn']} batch norms "
         f"make none of their ResNets; the nearest, a ResNet-{nearest['depth']}, has "
@@ -194,10 +222,9 @@ def _numbered_paths(numbered: Mapping[str, Mapping[int, Any]]) -> dict[str, list
 
 
 def _creation_order(depth: int, *, sk: bool, se: bool, stem: str) -> Iterator[Path]:
-    """The encoder's layers in the order in which the authors' code makes them.
+    """Yields the paths of the encoder's layers in the order in which the authors' code makes them.
 
-    The stem's position stands for its name, as in `_object_path`: the two stems without selective
-    kernels are told apart by their kernels.
+    The layers of the stem have their position in place of their name, as in `_object_path`.
     """
     for position in range(3 if sk and stem == "imagenet" else 1):
         yield ("encoder", "stem", f"{2 * position:02d}", "conv")
@@ -221,7 +248,10 @@ def _creation_order(depth: int, *, sk: bool, se: bool, stem: str) -> Iterator[Pa
 
 
 def _stem_name(path: Path, layers: Mapping[Path, Any]) -> Path:
-    """A path with its stem's position replaced by the layer's name there."""
+    """The path of a layer, with the position of a stem's layer replaced by its name.
+
+    The name depends on the number of the stem's layers: stem_conv, or stem_conv1 and so on.
+    """
     if path[:2] != ("encoder", "stem"):
         return path
     kind = path[3]
@@ -231,8 +261,16 @@ def _stem_name(path: Path, layers: Mapping[Path, Any]) -> Path:
 
 
 def listed(what: str, names: list[str]) -> list[str]:
-    """A list of one phrase, 'what: a, b, …', or an empty one where there are no names."""
+    """A list of one line that names some things, or an empty list if there are none.
+
+    Args:
+      what: The start of the line.
+      names: The names of the things, of which at most `_MAX_LISTED` are in the line.
+
+    >>> listed("missing", ["conv2", "conv1"]), listed("missing", [])
+    (['missing: conv1, conv2'], [])
+    """
     if not names:
         return []
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return [f"{what}: {', '.join(sorted(names)[:_LISTED])}{more}"]
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return [f"{what}: {', '.join(sorted(names)[:_MAX_LISTED])}{more}"]

@@ -1,4 +1,4 @@
-"""The authors' variables, under any of the names they were saved by, as our parameters."""
+"""The conversion of the authors' checkpoints to our parameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,25 +13,28 @@ from simclr_jax.models.resnet import BLOCKS, BottleneckBlock
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights.author_names import Layers, Path, layers_of, listed
 
-SK_RATIO = 0.0625  # SimCLRv2's ratio, taken where the smallest width, 32, hides the ratio.
-_STATISTICS = ("mean", "var")
+# The ratio of selective kernels in SimCLRv2. It is assumed where the width of their hidden layer is
+# at its minimum of 32, which several ratios give.
+SK_RATIO = 0.0625
+_STATISTICS = ("mean", "var")  # The names of batch-norm statistics.
 
 
 def from_reference(variables: Mapping[str, np.ndarray]) -> tuple[ConfigDict, Any, Any]:
-    """Finds out which network the authors' variables are, and renames them to ours.
+    """Converts the authors' variables to ours, and finds the config of their network.
 
     Args:
-      variables: The arrays by name, in any one of the three styles. Optimizer slots and step
-        counters are ignored.
+      variables: The arrays by name, with names in any of the styles that `author_names` lists.
+        Variables that only training needs are ignored.
 
     Returns:
-      The keys of `config.model`, params, and batch_stats, as `SimCLR` takes them. A classifier, if
-      there is one, is params["classifier"]; its number of classes is its kernel's second axis.
-      Selective kernels in a basic block without the ImageNet stem leave no trace in the variables:
-      such a network is taken for one without them.
+      The config of the network, as `config.model`, and the trees params and batch_stats of
+      `SimCLR`. A classifier, if there is one, is params["classifier"], and the second axis of its
+      kernel is the number of classes. A network of basic blocks with selective kernels and the
+      'small' stem has the same variables as one without selective kernels, and is taken for that.
 
     Raises:
-      ValueError: a variable is left over, missing, of another shape, or not finite; all are named.
+      ValueError: A variable is left over, missing, of another shape, or not finite. The message
+        names all of them.
     """
     layers, origin = layers_of(variables)
     config = _model_config(layers)
@@ -65,7 +68,7 @@ def from_reference(variables: Mapping[str, np.ndarray]) -> tuple[ConfigDict, Any
 
 
 def _model_config(layers: Layers) -> dict[str, Any]:
-    """The keys of `config.model`, deduced from the layers and their shapes."""
+    """The keys of `config.model`, derived from the layers and their shapes."""
 
     def shape(*path: str) -> tuple[int, ...]:
         leaf = "scale" if "bn" in path[-1] else "kernel"
@@ -115,7 +118,7 @@ def _model_config(layers: Layers) -> dict[str, Any]:
 
 
 def _ratio(reduced: int, filters: int, *, smallest: int) -> float:
-    """A ratio for which max(int(filters · ratio), smallest) is `reduced`."""
+    """A ratio with max(int(filters · ratio), smallest) equal to `reduced`."""
     if max(int(filters * SK_RATIO), smallest) == reduced:
         return SK_RATIO
     ratio = reduced / filters
@@ -123,7 +126,7 @@ def _ratio(reduced: int, filters: int, *, smallest: int) -> float:
 
 
 def _expected(model: SimCLR) -> dict[Path, tuple[int, ...]]:
-    """The shapes of the model's variables by path."""
+    """The shapes of the model's variables, by path."""
     images = jnp.zeros((1, 64, 64, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
     return {
@@ -132,6 +135,7 @@ def _expected(model: SimCLR) -> dict[Path, tuple[int, ...]]:
 
 
 def _in_words(config: Mapping[str, Any]) -> str:
+    """The description of a network for messages, such as 'ResNet-50 x1 with the imagenet stem'."""
     ratios = "".join(
         f" {kind.upper()} {config[f'{kind}_ratio']:g}"
         for kind in ("sk", "se")

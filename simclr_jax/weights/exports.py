@@ -1,7 +1,7 @@
-"""A network in a form that needs nothing of ours: PyTorch, StableHLO, SavedModel.
+"""Exports of a network to formats that do not need this package: PyTorch, StableHLO, SavedModel.
 
-Each writer fills a folder, reads it back as its user would, and returns what that computes for
-some images, for the caller to hold against our own features.
+Each export writes files, loads them as their user would, and returns the outputs of the loaded
+network for some images. The caller compares those with the outputs of our network.
 """
 
 import json
@@ -20,20 +20,20 @@ from simclr_jax.models.heads import count_layers
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights.state_dict import state_dict
 
-TOLERANCE = 1e-4  # The largest relative difference of outputs that is always allowed.
-PLATFORMS = ("cpu", "tpu", "cuda")
-MAX_STABLEHLO_BYTES = 2**31  # The size of weights that StableHLO's buffers cannot reach.
+TOLERANCE = 1e-4  # The largest relative difference of an exported network's outputs from ours.
+PLATFORMS = ("cpu", "tpu", "cuda")  # The platforms that StableHLO and SavedModel exports run on.
+MAX_STABLEHLO_BYTES = 2**31  # The limit of the StableHLO format on the size of its buffers.
 
-Outputs = dict[str, np.ndarray]
+Outputs = dict[str, np.ndarray]  # The outputs "h", "z" and "logits", as `outputs` returns them.
 
 
 class Exported(NamedTuple):
-    """A network that is to be exported.
+    """A network to export.
 
     Attributes:
-      model: The `SimCLR` module.
-      variables: Its {"params", "batch_stats"}.
-      image_size: The height and the width of its images, in pixels.
+      model: The network.
+      variables: The trees "params" and "batch_stats" of the network.
+      image_size: The height and the width of the images, in pixels.
     """
 
     model: SimCLR
@@ -42,12 +42,15 @@ class Exported(NamedTuple):
 
 
 def outputs(variables: Any, images: jax.Array, *, model: SimCLR) -> dict[str, jax.Array]:
-    """The network's outputs: h (N, F), z (N, D) and, with a classifier, logits (N, C).
+    """The outputs of a network for images.
 
     Args:
-      variables: The network's {"params", "batch_stats"}.
-      images: The images (N, S, S, 3), floats in [0, 1].
-      model: The `SimCLR` module.
+      variables: The trees "params" and "batch_stats" of the network.
+      images: The images (N, S, S, 3), float in [0, 1].
+      model: The network.
+
+    Returns:
+      "h" (N, F), "z" (N, D) and, with a classifier, "logits" (N, C).
     """
     found: Any = model.apply(variables, images, train=False)
     result = {"h": found.h, "z": found.z[-1]}
@@ -57,10 +60,18 @@ def outputs(variables: Any, images: jax.Array, *, model: SimCLR) -> dict[str, ja
 
 
 def reference(model: SimCLR, variables: Any, images: np.ndarray) -> tuple[Outputs, float]:
-    """The outputs in float64, and how far those in float32 are from them.
+    """The outputs of our network in float64, and the difference that float32 makes.
 
-    A network with selective kernels and random weights can lose 1e-4 to float32; a trained one
-    loses about 1e-6.
+    The relative difference is about 1e-6 for a trained network. For one with selective kernels and
+    random weights it can be 1e-4.
+
+    Args:
+      model: The network.
+      variables: The trees "params" and "batch_stats" of the network.
+      images: The images (N, S, S, 3), float in [0, 1].
+
+    Returns:
+      The outputs in float64, and the `difference` of the outputs in float32 from them.
     """
 
     def computed(dtype: Any) -> Outputs:
@@ -76,10 +87,22 @@ def reference(model: SimCLR, variables: Any, images: np.ndarray) -> tuple[Output
 
 
 def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: bool) -> Outputs:
-    """Writes model.safetensors (and .pth) under torchvision's names, and simclr_torch.py beside it.
+    """Exports a network to PyTorch: model.safetensors, and simclr_torch.py which loads it.
 
-    Where torchvision has no such network, the file is for `simclr_torch.load` alone and holds the
-    projection head too.
+    The parameters have torchvision's names. If torchvision has no such network, only
+    `simclr_torch.load` can load the file, which then contains the projection head too.
+
+    Args:
+      network: The network.
+      folder: The folder to write to.
+      images: The images (N, S, S, 3) to compute outputs for, float32 in [0, 1].
+      pth: Whether to write model.pth too.
+
+    Returns:
+      The outputs of the loaded network.
+
+    Raises:
+      ArgumentError: PyTorch or safetensors is not installed.
     """
     try:
         import torch
@@ -119,7 +142,19 @@ def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: boo
 
 
 def stablehlo(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
-    """Writes model.stablehlo, a serialised `jax.export.Exported` with the weights in it."""
+    """Exports a network to model.stablehlo, a serialised `jax.export.Exported` with its weights.
+
+    Args:
+      network: The network.
+      folder: The folder to write to.
+      images: The images (N, S, S, 3) to compute outputs for, float32 in [0, 1].
+
+    Returns:
+      The outputs of the loaded network.
+
+    Raises:
+      ArgumentError: The weights are too large for the format.
+    """
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(network.variables))
     if size >= MAX_STABLEHLO_BYTES:
         raise ArgumentError(
@@ -141,7 +176,18 @@ def stablehlo(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
 
 
 def savedmodel(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
-    """Writes a SavedModel whose signature serving_default maps images to h, z and logits."""
+    """Exports a network to a TensorFlow SavedModel with the signature 'serving_default'.
+
+    The signature maps "images" to the outputs "h", "z" and, with a classifier, "logits".
+
+    Args:
+      network: The network.
+      folder: The folder to write to.
+      images: The images (N, S, S, 3) to compute outputs for, float32 in [0, 1].
+
+    Returns:
+      The outputs of the loaded network.
+    """
     import tensorflow as tf
     from jax.experimental import jax2tf
 
@@ -164,6 +210,7 @@ def savedmodel(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
     return {name: t.numpy() for name, t in loaded(images=tf.constant(images)).items()}
 
 
+# The functions that export a network, by the name of the format.
 FORMATS: dict[str, Callable[..., Outputs]] = {
     "torchvision": torchvision,
     "stablehlo": stablehlo,
@@ -172,7 +219,15 @@ FORMATS: dict[str, Callable[..., Outputs]] = {
 
 
 def difference(ours: Outputs, theirs: Outputs) -> float:
-    """The largest difference of any output, relative to our largest value of it."""
+    """The largest difference of any output, relative to the largest absolute value of ours.
+
+    Args:
+      ours: The outputs of our network.
+      theirs: The outputs of the other network, which may lack some of ours.
+
+    >>> round(difference({"h": np.array([1.0, -4.0])}, {"h": np.array([1.0, -3.0])}), 3)
+    0.25
+    """
     return max(
         float(np.abs(ours[name] - value).max() / max(np.abs(ours[name]).max(), 1e-30))
         for name, value in theirs.items()

@@ -1,14 +1,13 @@
 """SimCLR's networks in PyTorch: the encoder, projection head and classifier of an exported run.
 
-Needs torch and safetensors alone: this file can be copied beside the weights, and an export does
-so.
+This file only needs torch and safetensors. An export copies it to the folder of the weights.
 
     from simclr_torch import load
     network = load("model.safetensors")
-    h = network(images)  # (N, 3, S, S) floats in [0, 1], no mean or standard deviation taken off
+    h = network(images)  # Images (N, 3, S, S) of floats in [0, 1], without further normalisation.
 
-Where torchvision has the same network the parameters have its names, and `load_torchvision` fills
-torchvision's own.
+The parameters have torchvision's names if torchvision has the same network. `load_torchvision`
+then loads them into it.
 
 Reference: Chen et al. 2020 (arXiv 2002.05709, 2006.10029), Li et al. 2019 (selective kernels,
 arXiv 1903.06586), Hu et al. 2017 (squeeze-excite, arXiv 1709.01507).
@@ -23,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-# Whether the blocks are bottlenecks, and the blocks of each group, by depth.
+# Whether the blocks are bottlenecks, and the number of blocks of each group, by the depth.
 BLOCKS = {
     18: (False, (2, 2, 2, 2)),
     34: (False, (3, 4, 6, 3)),
@@ -35,17 +34,24 @@ BLOCKS = {
 
 
 def load(path: str) -> "SimCLR":
-    """The network in an exported .safetensors file, in evaluation mode."""
+    """Loads an exported network, in evaluation mode.
+
+    Args:
+      path: The path of the .safetensors file.
+    """
     network = SimCLR(**read_config(path))
     network.load_state_dict(load_file(path))
     return network.eval()
 
 
 def load_torchvision(path: str) -> nn.Module:
-    """torchvision's ResNet with an exported file's weights; needs torchvision.
+    """Loads an exported network into a ResNet of torchvision, in evaluation mode.
 
-    The network returns h where the export has no classifier, else the classifier's logits. Its
-    max pooling is replaced by one that pads as ours does.
+    The network returns the logits if the export has a classifier, and h otherwise. Its max pooling
+    is replaced by `SameMaxPool`.
+
+    Args:
+      path: The path of the .safetensors file.
 
     Raises:
       ValueError: torchvision has no such network.
@@ -65,7 +71,11 @@ def load_torchvision(path: str) -> nn.Module:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """The arguments of `SimCLR` in an exported file."""
+    """The arguments of `SimCLR` for an exported network.
+
+    Args:
+      path: The path of the .safetensors file.
+    """
     with safe_open(path, "pt") as file:
         return json.loads(file.metadata()["simclr"])
 
@@ -73,17 +83,22 @@ def read_config(path: str) -> dict[str, Any]:
 def is_torchvision(
     *, depth: int, width: float, stem: str, sk_ratio: float, se_ratio: float, **_: Any
 ) -> bool:
-    """Whether torchvision has this encoder: a bottleneck ResNet of width 1.
+    """Whether torchvision has the same encoder, with the arguments of `SimCLR`.
 
-    Its ResNet-18 and 34 lack the shortcut's convolution in their first group.
+    It has the bottleneck ResNets of width 1. Its ResNet-18 and ResNet-34 differ from ours: they
+    have no convolution in the shortcut of the first group.
+
+    >>> network = {"depth": 50, "width": 1.0, "stem": "imagenet", "sk_ratio": 0.0, "se_ratio": 0.0}
+    >>> is_torchvision(**network), is_torchvision(**network | {"depth": 18})
+    (True, False)
     """
     return BLOCKS[depth][0] and width == 1 and stem == "imagenet" and not (sk_ratio or se_ratio)
 
 
 class SameMaxPool(nn.Module):
-    """3x3 max pooling with stride 2, padded as TensorFlow's and JAX's SAME: more at the end.
+    """Max pooling of 3x3 pixels with stride 2 and the padding SAME of TensorFlow and JAX.
 
-    On even sizes that is a pixel at the end, where torchvision pads one on both sides.
+    For even sizes SAME pads one pixel at the end, and torchvision one pixel on both sides.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -95,11 +110,16 @@ class SameMaxPool(nn.Module):
 
 
 def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution without bias, with a square kernel, padded equally on both sides."""
     return nn.Conv2d(inputs, outputs, size, stride, padding=(size - 1) // 2, bias=False)
 
 
 class ShortcutPool(nn.Module):
-    """ResNet-D's 2x2 average pooling before the shortcut's convolution."""
+    """The 2x2 average pooling before the shortcut's convolution in ResNet-D.
+
+    Args:
+      stride: The stride of the pooling.
+    """
 
     def __init__(self, stride: int):
         super().__init__()
@@ -109,13 +129,20 @@ class ShortcutPool(nn.Module):
         padded = functional.pad(x, (0, 1, 0, 1))
         pooled = functional.avg_pool2d(padded, 2, self.stride)
         if self.stride > 1:
-            return pooled  # The padding's zeros count here; below they do not.
+            return pooled  # As in the authors' code, the average includes the padding's zeros.
+        # At stride 1 the average excludes the padding, so it is divided by the share of pixels.
         inside = functional.pad(torch.ones_like(x[:1, :1]), (0, 1, 0, 1))
         return pooled / functional.avg_pool2d(inside, 2, 1)
 
 
 class SelectiveKernel(nn.Module):
-    """Two 3x3 streams mixed by a softmax over their pooled sum."""
+    """A selective-kernel layer, which mixes two 3x3 convolutions by a softmax.
+
+    Args:
+      filters: The number of input and output channels.
+      stride: The stride of the convolutions.
+      ratio: The width of the hidden layer, as a fraction of `filters`. The smallest width is 32.
+    """
 
     def __init__(self, filters: int, stride: int, ratio: float):
         super().__init__()
@@ -134,7 +161,12 @@ class SelectiveKernel(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scales channels by a gate computed from their average."""
+    """A squeeze-excite layer, which scales channels by a gate of their global averages.
+
+    Args:
+      channels: The number of input and output channels.
+      inner: The width of the hidden layer.
+    """
 
     def __init__(self, channels: int, inner: int):
         super().__init__()
@@ -147,7 +179,17 @@ class SqueezeExcite(nn.Module):
 
 
 class Block(nn.Module):
-    """A basic or a bottleneck block."""
+    """A basic or a bottleneck block.
+
+    Args:
+      inputs: The number of input channels.
+      filters: The filters of the block; in a bottleneck, its inner width.
+      stride: The stride of the block.
+      bottleneck: Whether the block is a bottleneck.
+      project: Whether the shortcut is a 1x1 convolution.
+      sk_ratio: The ratio of selective kernels, or 0 for none.
+      se_ratio: The ratio of squeeze-excite, or 0 for none.
+    """
 
     def __init__(
         self,
@@ -191,7 +233,11 @@ class Block(nn.Module):
 
 
 class Stem(nn.Module):
-    """ResNet-D's three 3x3 convolutions in place of one of 7x7."""
+    """The stem of ResNet-D: three 3x3 convolutions in place of one of 7x7.
+
+    Args:
+      filters: The number of output channels.
+    """
 
     def __init__(self, filters: int):
         super().__init__()
@@ -207,7 +253,13 @@ class Stem(nn.Module):
 
 
 class Head(nn.Module):
-    """The projection head; returns the output of every layer, the last is z."""
+    """The projection head, which returns the output of every layer. The last one is z.
+
+    Args:
+      features: The width of h.
+      layers: The number of layers.
+      dim: The width of z.
+    """
 
     def __init__(self, features: int, layers: int, dim: int):
         super().__init__()
@@ -227,17 +279,21 @@ class Head(nn.Module):
 
 
 class SimCLR(nn.Module):
-    """An encoder f(x) = h, with `head` (g(h), a list that ends with z) and `fc` where it has them.
+    """The encoder f(x) = h of a network, with its projection head and classifier.
 
     Args:
-      depth: The depth, a key of `BLOCKS`.
-      width: The factor of every layer's filters.
+      depth: The number of layers, a key of `BLOCKS`.
+      width: The multiple of the standard number of filters of every layer.
       stem: The first layers, 'small' or 'imagenet'.
-      sk_ratio: The ratio of selective kernels; 0: none.
-      se_ratio: The ratio of squeeze-excite; 0: none.
-      head_layers: The number of layers of the projection head; 0: none.
+      sk_ratio: The ratio of selective kernels, or 0 for none.
+      se_ratio: The ratio of squeeze-excite, or 0 for none.
+      head_layers: The number of layers of the projection head, or 0 for no head.
       head_dim: The width of z.
-      classes: The number of classes of the classifier; 0: none.
+      classes: The number of classes of the classifier, or 0 for no classifier.
+
+    Attributes:
+      head: The projection head, a `Head` from h to a list of outputs that ends with z, or None.
+      fc: The classifier, from h to logits, or None.
     """
 
     def __init__(
@@ -281,7 +337,7 @@ class SimCLR(nn.Module):
         self.fc = nn.Linear(inputs, classes) if classes else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The representations h (N, features) of images (N, 3, S, S), floats in [0, 1]."""
+        """The representations h (N, F) of images (N, 3, S, S), float in [0, 1]."""
         if hasattr(self, "stem"):
             x = self.stem(images)
         else:

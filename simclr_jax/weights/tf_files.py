@@ -1,4 +1,4 @@
-"""Reading TensorFlow's files: checkpoints of TF1 and TF2, and SavedModels."""
+"""The reader of TensorFlow's files: checkpoints of TF1 and TF2, and SavedModels."""
 
 import os
 import re
@@ -12,8 +12,10 @@ from simclr_jax.errors import ArgumentError, one_line
 from simclr_jax.weights.author_names import ignored
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+# The parts of the authors' network below which object paths start.
 _ROOTS = ("initial_conv_relu_max_pool", "block_groups", "_projection_head", "supervised_head")
-# The names that lead from those roots down to variables; others lead back or sideways.
+# The names on the paths from those parts to their variables. Other names in the object graph lead
+# out of the part.
 _INNER = re.compile(
     r"\d+|layers|\w+_layers?|conv2d\w*|batch_norm_relu\w*|bn|bn_relu|dense|se_reduce|se_expand"
     r"|kernel|bias|gamma|beta|moving_mean|moving_variance"
@@ -21,17 +23,19 @@ _INNER = re.compile(
 
 
 def read(path: str) -> tuple[dict[str, np.ndarray], int]:
-    """The variables of a checkpoint or a SavedModel by name, and the global step (0: none).
-
-    Variables of an object graph are named by where they are in it, whatever lies above the
-    network; others keep the name that they were saved under.
+    """Reads the variables of a checkpoint or a SavedModel.
 
     Args:
-      path: A checkpoint's prefix (as in model.ckpt-1000), its .index file, a folder that holds
-        one, or a SavedModel's folder.
+      path: The prefix of a checkpoint (such as model.ckpt-1000), its .index file, a folder with
+        one checkpoint, or the folder of a SavedModel.
+
+    Returns:
+      The arrays by name, and the global step, which is 0 if there is none. A variable in an object
+      graph has its path from the network on as its name, and another one the name that it was
+      saved with. Variables that only training needs are left out.
 
     Raises:
-      ArgumentError: There is none, or it is damaged.
+      ArgumentError: There is no checkpoint, or it is damaged.
     """
     prefix = _prefix(path)
     try:
@@ -42,12 +46,13 @@ def read(path: str) -> tuple[dict[str, np.ndarray], int]:
             names |= dict(_object_names(reader.get_tensor(_GRAPH)))
         variables, steps = {}, []
         for key in keys:
-            array = reader.get_tensor(key)  # Reading also checks the variables that are ignored.
+            # Reading checks the data, so the variables that are left out are read too.
+            array = reader.get_tensor(key)
             if re.match(r"global_step(/|$)", key):
                 steps.append(array)
             if not (ignored(key) or ignored(names[key])):
                 variables[names[key]] = array
-    except Exception as error:  # TensorFlow raises many kinds for damaged files.
+    except Exception as error:  # TensorFlow raises errors of many types for damaged files.
         reason = f"cannot be read as a checkpoint: {one_line(error)}"
         raise ArgumentError("path", path, reason) from error
     step = int(steps[0]) if steps and np.ndim(steps[0]) == 0 else 0
@@ -61,7 +66,7 @@ def _prefix(path: str) -> str:
         if exists(f"{prefix}.index"):
             return prefix
     if tf.io.gfile.isdir(path):
-        # The state has the path where the checkpoint was written; only its name is used.
+        # The state names the newest checkpoint, with the path of the folder that it was written to.
         state = tf.train.get_checkpoint_state(path)
         latest = state and f"{path}/{os.path.basename(state.model_checkpoint_path)}.index"
         found = sorted(tf.io.gfile.glob(f"{path}/*.index"))
@@ -78,9 +83,9 @@ def _prefix(path: str) -> str:
 
 
 def _object_names(graph: bytes) -> Iterator[tuple[str, str]]:
-    """The key in the checkpoint and the name of every variable in an object graph."""
+    """Yields the key in the checkpoint and the name of every variable in an object graph."""
     nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(graph).nodes
-    paths: dict[int, str] = {}  # The paths of the nodes below a root.
+    paths: dict[int, str] = {}  # The paths of the nodes below a root, by the node's number.
 
     def walk(node: int, path: str) -> None:
         if node in paths:
