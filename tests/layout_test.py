@@ -1,117 +1,179 @@
-"""The layout: imports go one way, files and functions stay small, keys and flags stay above."""
+"""The order that the project keeps: what may import what, how long a file is, where its tests are.
+
+Nothing is imported to see it: the sources are parsed.
+"""
 
 import ast
 import re
-import subprocess
-from graphlib import TopologicalSorter
+from collections import Counter
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from simclr_jax.config import default, overrides
+
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "simclr_jax"
-# The rooms and the files beside them, from the top; imports go downwards only.
+PACKAGE, TESTS = ROOT / "simclr_jax", ROOT / "tests"
+# Files and folders of the package, from what is called to what it is made of. Each imports from
+# itself and from the levels below its own.
 LEVELS = [
     {"train", "eval", "verify", "plan", "convert"},
     {"cli"},
     {"evals", "tpu"},
     {"run"},
     {"config"},
-    {"step", "objectives", "data", "weights"},
+    {"step"},
+    {"objectives", "data", "weights"},
     {"augment", "store"},
     {"state"},
     {"models", "losses", "optim", "mesh", "processes"},
     {"errors"},
 ]
-LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
-MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in PACKAGE.rglob("*.py")
-}
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+COMMANDS = LEVELS[0]
+# Tests of the project as a whole, or of what is no Python module.
+OF_NO_MODULE = {
+    "config/any_override_test.py", "docs_test.py", "doctest_test.py", "end_to_end_test.py",
+    "faults_input_test.py", "faults_test.py", "launch_commands_test.py", "launch_local_test.py",
+    "launch_train_test.py", "layout_test.py",
+}  # fmt: skip
 
 
-def imports_of(path):
-    """The modules of the package that a file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in MODULES else node.module for name in names}
-    return {name for name in found if name in MODULES}
+def sources():
+    """Every file of Python or of a shell that is the project's own."""
+    for folder in ("simclr_jax", "configs", "launch", "benchmarks", "docs", "tests", ".ci"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if "_build" in path.parts or not path.is_file():
+                continue
+            if path.suffix in (".py", ".sh") or path.read_bytes().startswith(b"#!"):
+                yield path
 
 
-def room_of(module):
-    return module.split(".")[1] if "." in module else ""
+def in_project(path):
+    return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_go_one_way(module):
-    own = room_of(module)
-    for imported in imports_of(MODULES[module]):
-        other = room_of(imported)
-        if other == own or not other:
-            continue
-        assert LEVEL[own] <= LEVEL[other], f"{module} imports {imported}"
-        assert other not in LEVELS[0], f"{module} imports the command {imported}"
+@cache
+def modules():
+    """{dotted name: what is parsed} of the package; a folder's name is that of its __init__."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(), path.name)
+    return found
 
 
-def test_no_import_is_circular():
-    graph = {name: imports_of(path) - {name} for name, path in MODULES.items()}
-    assert list(TopologicalSorter(graph).static_order())
+@cache
+def imports():
+    """{module: the modules of the package that it imports, inside functions too}."""
+    graph = {}
+    for name, tree in modules().items():
+        found = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{name}: a relative import"
+                below = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {inner if inner in modules() else node.module for inner in below}
+        graph[name] = {other for other in found if other.split(".")[0] == "simclr_jax"}
+    return graph
+
+
+def room(module):
+    """The file or the folder directly below the package; '' of the package itself."""
+    return ".".join(module.split(".")[1:2])
 
 
 def test_every_file_has_a_level():
-    assert {room_of(module) for module in MODULES if module != "simclr_jax"} == set(LEVEL)
+    assert {room(module) for module in modules()} - {""} == set(LEVEL)
+
+
+def test_imports_go_one_way():
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in imports().items()
+        for other in others
+        if room(module) != room(other) and LEVEL[room(module)] >= LEVEL[room(other)]
+    ]
+    assert not wrong
+
+
+def test_the_package_itself_imports_nothing_of_its_own():
+    assert not imports()["simclr_jax"]
+
+
+def test_commands_are_imported_by_nobody_and_what_they_share_by_them_alone():
+    for module, others in imports().items():
+        assert not {room(other) for other in others} & COMMANDS, module
+        assert "simclr_jax.cli" not in others or room(module) in COMMANDS, module
+
+
+def test_no_import_is_circular():
+    try:
+        TopologicalSorter(imports()).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
 
 
 def test_the_front_room_is_small():
     assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 14
 
 
-def sources(*endings):
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout.splitlines()  # fmt: skip
-    return [ROOT / name for name in listed if name.endswith(endings) and (ROOT / name).exists()]
-
-
 def test_files_have_at_most_350_lines():
-    long = {path.name: path.read_text().count("\n") for path in sources(".py", ".sh")}
-    assert not {name: lines for name, lines in long.items() if lines > 350}
+    lines = {in_project(path): len(path.read_text().splitlines()) for path in sources()}
+    assert len(lines) > 100
+    assert {path: count for path, count in lines.items() if count > 350} == {}
 
 
 def test_functions_have_at_most_60_lines():
-    long = []
-    for path in sources(".py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:
-                long.append(f"{path.name}: {node.name}")
-    assert not long
+    lines = {
+        f"{in_project(path)}: {node.name}": node.end_lineno - node.lineno + 1
+        for path in sources()
+        if path.suffix == ".py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: count for name, count in lines.items() if count > 60} == {}
+
+
+def literals(tree):
+    """The strings of a module that are no docstrings."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and id(node) not in docstrings:
+            yield text
 
 
 def test_neither_keys_nor_flags_are_known_below_the_config():
-    key = re.compile(r"--\w|\bconfig\.\w+\.|\b(data|model|loss|optim|train|eval|augment)\.\w+=")
-    for module, path in MODULES.items():
-        if room_of(module) not in LEVEL or LEVEL[room_of(module)] <= LEVEL["config"]:
-            continue
-        tree = ast.parse(path.read_text())
-        documentation = {
-            id(node.body[0].value)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and ast.get_docstring(node)
-        }
-        for node in ast.walk(tree):
-            text = node.value if isinstance(node, ast.Constant) else None
-            if isinstance(text, str) and id(node) not in documentation:
-                assert not key.search(text), f"{module}: {text}"
+    """Its errors name arguments; the command line knows what the user calls them."""
+    keys = [re.escape(key) for key in overrides.keys(default.get_config()) if "." in key]
+    told = re.compile(rf"--\w|\bconfig\.\w|\b(?:{'|'.join(keys)})\b")
+    for line in ("--to=x", "config.seed", "set data.num_classes=0", "a lower optim.lr"):
+        assert told.search(line), line
+    for module, tree in modules().items():
+        if module != "simclr_jax" and LEVEL[room(module)] > LEVEL["config"]:
+            for text in literals(tree):
+                assert not told.search(text), f"{module}: {text!r}"
 
 
 def test_tests_mirror_the_package():
-    others = {"any_override_test.py"}
-    for path in (ROOT / "tests").glob("*/*_test.py"):
-        module = PACKAGE / path.parent.name / path.name.replace("_test.py", ".py")
-        assert module.exists() or path.name in others, path
+    for path in TESTS.rglob("*_test.py"):
+        place = path.relative_to(TESTS)
+        module = PACKAGE / place.with_name(place.name.replace("_test.py", ".py"))
+        assert module.is_file() != (place.as_posix() in OF_NO_MODULE), place
+
+
+def test_no_two_tests_have_the_same_name():
+    """pytest imports a test by its file's name alone."""
+    names = Counter(path.name for path in TESTS.rglob("*_test.py"))
+    assert [name for name, count in names.items() if count > 1] == []
