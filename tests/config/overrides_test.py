@@ -1,11 +1,8 @@
 """Loading a config: overrides, names of records, and one line for every mistake."""
 
-from importlib import metadata
-from pathlib import Path
-
 import pytest
 
-from simclr_jax.config import overrides, shipped
+from simclr_jax.config import overrides
 from simclr_jax.errors import UserError
 
 DIGITS = "--config=digits"
@@ -91,12 +88,3 @@ def test_a_name_takes_arguments_and_an_unknown_one_is_answered_with_those_there_
     assert config.model.depth == 101
     with pytest.raises(UserError, match=r"nowhere'.*\(cifar10, digits, eval/embed, .*imagenet"):
         overrides.load(["--config=nowhere"])
-
-
-def test_an_installed_package_finds_its_records(monkeypatch):
-    """Where there is no checkout, the distribution lists the files beside it."""
-    monkeypatch.setattr(shipped, "_CHECKOUT", Path("/nowhere"))
-    file = metadata.PackagePath("../../../share/simclr_jax/configs/eval/knn.py")
-    file.dist = metadata.Distribution.at("/opt/env/lib/python3/site-packages/simclr_jax.dist-info")
-    monkeypatch.setattr(shipped.metadata, "files", lambda name: [file])
-    assert shipped.records() == {"eval/knn": Path("/opt/env/share/simclr_jax/configs/eval/knn.py")}
