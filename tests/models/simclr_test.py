@@ -1,46 +1,13 @@
-"""The heads and how they sit on the encoder."""
+"""The encoder, the head and the classifier as one network."""
 
+import chex
 import jax
 import jax.numpy as jnp
-import pytest
+import numpy as np
 
-from simclr_jax.models.heads import ProjectionHead
 from simclr_jax.models.simclr import SimCLR
 
-
-def head_shapes(**kwargs):
-    head = ProjectionHead(**kwargs)
-    return jax.eval_shape(
-        lambda: head.init_with_output(jax.random.key(0), jnp.zeros((4, 6)), train=True)
-    )
-
-
-@pytest.mark.parametrize(
-    ("kind", "layers", "widths"),
-    [
-        ("none", 2, [6]),
-        ("linear", 2, [6, 3]),
-        ("nonlinear", 2, [6, 6, 3]),
-        ("nonlinear", 3, [6, 6, 6, 3]),
-        ("nonlinear", 5, [6, 6, 6, 6, 6, 3]),
-    ],
-)
-def test_head_returns_h_and_every_layer(kind, layers, widths):
-    outputs, variables = head_shapes(kind=kind, layers=layers, dim=3)
-    assert [output.shape[-1] for output in outputs] == widths
-    params = variables.get("params", {})
-    for layer in range(1, len(widths)):
-        last = layer == len(widths) - 1
-        assert set(params[f"dense{layer}"]) == {"kernel"}
-        assert set(params[f"bn{layer}"]) == ({"scale"} if last else {"scale", "bias"})
-
-
-def test_hidden_layers_are_rectified_and_the_last_is_not():
-    head = ProjectionHead(kind="nonlinear", layers=2, dim=64)
-    h = jax.random.normal(jax.random.key(1), (8, 6))
-    (_, hidden, z), _ = head.init_with_output(jax.random.key(0), h, train=False)
-    assert hidden.min() == 0
-    assert z.min() < 0
+SMALL = {"depth": 10, "width": 1 / 16, "stem": "small", "head_dim": 6}
 
 
 def test_unlabelled_data_have_no_classifier():
@@ -50,3 +17,28 @@ def test_unlabelled_data_have_no_classifier():
     )
     assert outputs.logits is None
     assert "classifier" not in variables["params"]
+
+
+def test_the_head_begins_at_h_and_the_classifier_sees_h_and_does_not_train_the_encoder():
+    model = SimCLR(**SMALL, classes=3)
+    images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3))
+
+    @jax.jit
+    def compute():
+        outputs, variables = model.init_with_output(jax.random.key(0), images, train=False)
+
+        def of_labels(params):
+            return model.apply({**variables, "params": params}, images, train=False).logits.sum()
+
+        return outputs, variables["params"], jax.grad(of_labels)(variables["params"])
+
+    outputs, params, gradient = compute()
+    chex.assert_trees_all_equal(outputs.z[0], outputs.h)
+    chex.assert_shape([outputs.h, outputs.z[-1], outputs.logits], [(4, 32), (4, 6), (4, 3)])
+    dense = params["classifier"]["dense"]
+    np.testing.assert_allclose(
+        outputs.logits, outputs.h @ dense["kernel"] + dense["bias"][None], atol=1e-6
+    )
+    for part in ("encoder", "head"):
+        chex.assert_trees_all_equal(gradient[part], jax.tree.map(jnp.zeros_like, params[part]))
+    assert jnp.abs(gradient["classifier"]["dense"]["kernel"]).max() > 0
