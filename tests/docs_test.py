@@ -192,3 +192,19 @@ def test_links_between_pages_lead_somewhere():
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([\w./]+\.md)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_tests_that_the_manual_names_exist():
+    """`file_test::test_begins_so…`, and `…more…` of the file named before it."""
+    tests = {path.stem: path.read_text() for path in (ROOT / "tests").rglob("*_test.py")}
+    named_tests = 0
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for line in page.read_text().splitlines():
+            file = None
+            for name, test, more in re.findall(r"`(?:(\w+_test)(?:::(\w+)…)?|…(\w+)…)`", line):
+                file = name or file
+                assert file in tests, f"{page.name}: {name}"
+                begins = rf"^def {test}" if test else rf"^def \w*{more}" if more else ""
+                assert re.search(begins, tests[file], re.M), f"{page.name}: {file}::{test or more}"
+                named_tests += 1
+    assert named_tests > 30
