@@ -5,7 +5,6 @@
 Writes RUN/eval/PROTOCOL/STEP/result.json (STEP is 'untrained' for the untrained network).
 """
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -168,7 +167,7 @@ def evaluate_one(task: Task, protocol: Protocol) -> None:
     if processes.is_primary():
         path = task.folder / "result.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, (json.dumps(result, indent=2) + "\n").encode())
+        files.write_json(path, result)
         line = protocol.in_words(result)
         print(f"{task.config.protocol} of {network.name}: {line}  ({path})", flush=True)
 

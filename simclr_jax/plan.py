@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from etils import epath
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import cli
@@ -28,6 +27,7 @@ from simclr_jax.config import overrides, parts, rules
 from simclr_jax.data.source import Readable
 from simclr_jax.data.synthetic import Photos
 from simclr_jax.errors import HostError, UserError
+from simclr_jax.store import files
 from simclr_jax.tpu.chips import CHIPS
 
 MEASURED_SECONDS = 4.0  # The length in seconds of the input pipeline's measurement.
@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(in_words(config, values.topology, planned, measured))
         print(input_in_words(planned, views, given=bool(values.host_views_per_second)))
         if values.json:
-            path = epath.Path(values.json)
-            path.write_text(json.dumps(planned, indent=2) + "\n")
+            files.write_json(values.json, planned)
 
     sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv, joins=False))
 

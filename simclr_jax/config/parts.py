@@ -265,7 +265,6 @@ class Parts:
       schedule: The numbers of steps, and the learning rate by step.
       intervals: The steps at which the run evaluates, saves, logs and ends.
       objective: The objective that a step minimises, with the network.
-      optimizer: The optimizer with the learning rate of the schedule.
       step: The train step, compiled on its first call; it donates its state.
       initial: A function without arguments that makes the state before the first update.
     """
@@ -274,7 +273,6 @@ class Parts:
     schedule: Schedule
     intervals: Intervals
     objective: Contrastive
-    optimizer: optim.Optimizer
     step: jax.stages.Wrapped
     initial: Callable[[], TrainState]
 
@@ -296,7 +294,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Parts:
         image_size=config.data.image_size,
     )
     compiled = jitted(step(config, minimised, tuned), mesh)
-    return Parts(mesh, durations, intervals(config), minimised, tuned, compiled, initial)
+    return Parts(mesh, durations, intervals(config), minimised, compiled, initial)
 
 
 def order(config: ConfigDict, examples: int, batch_size: int | None = None) -> Order:

@@ -81,4 +81,4 @@ def _with_tuples(value: Any) -> Any:
 
 def write(workdir: epath.Path, described: dict[str, Any]) -> None:
     """Writes the description of a run to config.json in its folder."""
-    files.write(workdir / "config.json", (json.dumps(described, indent=2) + "\n").encode())
+    files.write_json(workdir / "config.json", described)

@@ -16,6 +16,7 @@ from simclr_jax import optim
 from simclr_jax.config import rules
 from simclr_jax.config.rules import above, anything, at_least
 from simclr_jax.data.order import Order, permutation
+from simclr_jax.errors import ArgumentError
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.scores import accuracies, mean_and_deviation
 from simclr_jax.evals.task import Task
@@ -68,18 +69,19 @@ def _of_all_labels(task: Task) -> dict[str, Any]:
 
 def _of_few_labels(task: Task) -> dict[str, Any]:
     keys = task.config.linear
+    train, test = task.features(task.train), task.features(task.test)
     try:
         results = few_labels(
-            task.features(task.train),
-            task.features(task.test),
+            train,
+            test,
             classes=task.train.num_classes,
             per_class=keys.labels_per_class,
             draws=keys.draws,
             c=keys.c,
             seed=task.config.seed,
         )
-    except ValueError as error:
-        raise rules.wrong("linear.labels_per_class", keys.labels_per_class, str(error)) from error
+    except ArgumentError as error:
+        raise rules.wrong("linear.labels_per_class", error.value, error.reason) from error
     return {
         **mean_and_deviation(results),
         "labels_per_class": keys.labels_per_class,
@@ -178,7 +180,7 @@ def few_labels(
       The accuracies of each draw; see `accuracies`.
 
     Raises:
-      ValueError: A class has fewer than `per_class` examples.
+      ArgumentError: A class has fewer than `per_class` examples.
     """
     scaler = StandardScaler().fit(train.x)
     train_x, test_x = scaler.transform(train.x), scaler.transform(test.x)
@@ -189,7 +191,8 @@ def few_labels(
         for label in range(classes):
             rows = order[train.labels[order] == label][:per_class]
             if len(rows) < per_class:
-                raise ValueError(f"at most {len(rows)}, the examples of class {label}")
+                reason = f"at most {len(rows)}, the examples of class {label}"
+                raise ArgumentError("per_class", per_class, reason)
             chosen.append(rows)
         rows = np.concatenate(chosen)
         model = LogisticRegression(C=c, max_iter=1000).fit(train_x[rows], train.labels[rows])

@@ -1,6 +1,5 @@
 """The training loop."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from simclr_jax.run.preemption import Preemption
 from simclr_jax.run.progress import Throughput
 from simclr_jax.run.workdir import Workdir
 from simclr_jax.state import TrainState
+from simclr_jax.store import files
 from simclr_jax.store.rows import Row, as_json
 
 Scores = dict[str, float]
@@ -158,7 +158,7 @@ class Loop:
         path = folder / f"{row['step']}.json"
         try:
             folder.mkdir(exist_ok=True)
-            path.write_text(json.dumps(content, indent=1) + "\n")
+            files.write_json(path, content, indent=1)
         except Exception as error:  # Buckets raise many kinds; the divergence matters more.
             return f"not listed ({one_line(error, 200)})"
         return f"listed in {path}"

@@ -6,12 +6,14 @@ whole objects only: they are put together in memory or in a local folder, and th
 
 import contextlib
 import importlib
+import json
 import math
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from etils import epath
 
@@ -52,6 +54,17 @@ def write(path: epath.PathLike, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_json(path: epath.PathLike, value: Any, *, indent: int = 2) -> None:
+    """Writes a value as JSON, as `write` does.
+
+    Args:
+      path: The path of the file.
+      value: What JSON can hold.
+      indent: The number of spaces that each level is indented by.
+    """
+    write(path, (json.dumps(value, indent=indent) + "\n").encode())
 
 
 @contextlib.contextmanager

@@ -1,9 +1,12 @@
 """Linear evaluation on features whose answer is known."""
 
+from types import SimpleNamespace
+
 import chex
 import numpy as np
 import pytest
 
+from simclr_jax.errors import ArgumentError
 from simclr_jax.evals import linear, scores
 
 
@@ -32,3 +35,16 @@ def test_few_labels_report_every_draw(blobs):
     assert np.mean([result["top1"] for result in results]) > 0.5
     with pytest.raises(ValueError, match="at most"):
         linear.few_labels(train, test, seed=0, **{**options, "per_class": 200})
+
+
+def test_an_image_that_ends_an_evaluation_is_not_taken_for_too_few_labels():
+    def unreadable(source):
+        raise ArgumentError("on_bad_image", "error", "x.jpg is unreadable")
+
+    keys = SimpleNamespace(labels_per_class=3)
+    task = SimpleNamespace(
+        check_labels=lambda: None, tested={}, config=SimpleNamespace(linear=keys, seed=0),
+        train=None, test=None, features=unreadable,
+    )  # fmt: skip
+    with pytest.raises(ArgumentError, match=r"x\.jpg is unreadable"):
+        linear.run(task)
