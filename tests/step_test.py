@@ -93,6 +93,7 @@ def test_batch_norm_per_device_is_seen(one_device):
         assert worst(one_device[0][0].batch_stats, averaged) > 1e-3
 
 
+@pytest.mark.slow  # simclr_test holds that the classifier does not train the encoder
 def test_labels_do_not_reach_the_encoder():
     """Encoder and head gradients with and without labels are the same bits."""
     gradients = []

@@ -46,6 +46,7 @@ def test_gradient_equals_finite_differences(pair):
     with jax.enable_x64(True):
         z_a, z_b = (jnp.asarray(z, jnp.float64) for z in pair)
 
+        @jax.jit
         def loss(z):
             return losses.nt_xent(z, z_b, temperature=0.2)[0]
 

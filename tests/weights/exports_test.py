@@ -85,7 +85,7 @@ def test_plain_bottlenecks_have_torchvisions_names(tmp_path, monkeypatch):
     assert tensors["bn1.num_batches_tracked"].dtype == torch.int64
 
 
-@pytest.mark.parametrize("form", ["stablehlo", "savedmodel"])
+@pytest.mark.parametrize("form", ["stablehlo", pytest.param("savedmodel", marks=pytest.mark.slow)])
 def test_graphs_compute_the_same_for_any_batch(form, tmp_path):
     network = exported(NETWORKS["basic-small"], 16)
     for count in (2, 5):
