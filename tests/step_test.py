@@ -8,6 +8,9 @@ import optax
 import pytest
 
 from simclr_jax import losses, optim
+from simclr_jax import state as states
+from simclr_jax.config import overrides, parts
+from simclr_jax.tpu import compiled
 from support.steps import BATCH, CLASSES, batches, build, nt_xent, rate, run, worst
 
 
@@ -23,6 +26,24 @@ def test_eight_devices_equal_one_in_float64(one_device, mesh8):
         assert worst(one_device, run(mesh8)) < 1e-9
     gradients = one_device[0][0].opt_state[0].gradient
     assert all(np.abs(gradient).max() > 0 for gradient in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize("microbatches", [1, 1024])
+def test_the_largest_batch_that_a_config_may_have_is_traced(microbatches, mesh8):
+    """No number of pairs passes for a 32-bit integer; the traced program holds no array of them."""
+    config = overrides.load(["--config=digits", "--config.model.width=0.0625"])
+    config = overrides.changed(config, {
+        "data.num_examples": 2**20, "data.num_classes": 10, "data.image_size": 8,
+        "train.batch_size": 2**20, "train.microbatches": microbatches,
+    })  # fmt: skip
+    built = parts.build(config, mesh8)
+    state = states.abstract(built.initial, mesh8)
+    after, metrics = jax.eval_shape(built.step, state, compiled.batch(config, mesh8))
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+    assert all(metric.shape == () for metric in metrics.values())
+    row = jax.ShapeDtypeStruct((2**20, 8), jnp.float32)
+    for measure in (parts.loss(config, 2**20), losses.collapse):
+        jax.eval_shape(measure, row, row)
 
 
 @pytest.mark.slow

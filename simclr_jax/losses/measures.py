@@ -93,7 +93,8 @@ def collapse(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
     moment_DD = jnp.matmul(z_a.T, z_a, precision=precision)
     moment_DD = (moment_DD + jnp.matmul(z_b.T, z_b, precision=precision)) / (2 * images)
     return {
-        "mean_similarity": total / (4 * images * max(1, images - 1)),
+        # A Python integer above 2³¹, as from 23,171 images on, cannot stand beside a float32.
+        "mean_similarity": total / (4.0 * images * max(1, images - 1)),
         "effective_rank": 1.0 / jnp.sum(moment_DD**2),
     }
 
