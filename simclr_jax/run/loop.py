@@ -93,8 +93,8 @@ class Loop:
                 self._stop(step)
             if step == self.intervals.total:
                 break
-            batch = meshes.put(next(self.batches), self.mesh)
-            state, metrics = self.step(state, batch)
+            # No name keeps the batch: the device frees it after the step, before an evaluation.
+            state, metrics = self.step(state, meshes.put(next(self.batches), self.mesh))
             self._log_previous(step, scores, always=to_evaluate)
             self._pending = metrics
             self.workdir.checkpoints.raise_failure()

@@ -32,8 +32,9 @@ class OnlineEvaluation:
       objective: The objective of the run, with the loss of an evaluation batch.
       mesh: The mesh of the devices.
       num_examples: The number of images in the evaluation split.
-      batch_size: The number of images of a global batch, of views and of images.
+      batch_size: The number of images that the loss compares.
       views: A function that opens the batches of two augmented views, the same ones each time.
+        Their size is that which the network takes at a time.
       images: A function that opens the batches of evaluation views, the last padded and masked.
     """
 
@@ -91,8 +92,9 @@ class OnlineEvaluation:
             for batch in self._images():
                 if give_up():
                     return None
-                correct.append(self._correct(variables, self._put(batch)))
-            metrics["eval_top1"] = sum(map(int, correct)) / self._num_examples
+                # The wait for each count keeps later batches from filling the device's memory.
+                correct.append(int(self._correct(variables, self._put(batch))))
+            metrics["eval_top1"] = sum(correct) / self._num_examples
         return metrics
 
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -107,13 +109,15 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
       built: The parts of the run.
       source: The evaluation split.
     """
-    size = config.eval.batch_size or config.train.batch_size
+    compared = config.eval.batch_size or config.train.batch_size
+    # The network takes at most a microbatch at a time, so what fits in training fits here.
+    size = min(compared, config.train.batch_size // config.train.microbatches)
     rows = meshes.local_rows(built.mesh, size)
     return OnlineEvaluation(
-        objective=replace(built.objective, loss=parts.loss(config, size)),
+        objective=replace(built.objective, loss=parts.loss(config, compared)),
         mesh=built.mesh,
         num_examples=len(source),
-        batch_size=size,
+        batch_size=compared,
         views=lambda: parts.train_batches(
             config,
             source,

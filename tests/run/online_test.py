@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from simclr_jax import losses
+from simclr_jax.config import overrides, parts
+from simclr_jax.data.source import Readable
+from simclr_jax.data.synthetic import Photos
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives.contrastive import Contrastive
+from simclr_jax.run import online
 from simclr_jax.run.online import OnlineEvaluation
 from simclr_jax.state import TrainState
 
@@ -54,3 +58,32 @@ def test_evaluation_counts_every_example_once(rng, mesh8):
     chunks = [z[start : start + BATCH] for start in range(0, COUNT, BATCH)]
     expected = sum(float(loss(c[:, 0], c[:, 1])[0]) * len(c) for c in chunks) / COUNT
     np.testing.assert_allclose(found["eval_loss"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("asked", [None, 32])
+def test_the_network_takes_a_microbatch_at_a_time_and_the_loss_compares_as_before(
+    asked, mesh8, monkeypatch
+):
+    """The views are the same ones, bit for bit, in the same order."""
+    monkeypatch.setattr(online, "OnlineEvaluation", lambda **arguments: arguments)
+    whole, parted = (opened(mesh8, microbatches, asked) for microbatches in (1, 4))
+    assert whole["batch_size"] == parted["batch_size"] == (asked or 64)
+    sizes = {len(batch["image"]) for kind in ("views", "images") for batch in parted[kind]()}
+    assert sizes == {16}
+    joined = [
+        np.concatenate([batch["image"] for batch in evaluation["views"]()])[:COUNT]
+        for evaluation in (whole, parted)
+    ]
+    np.testing.assert_array_equal(*joined)
+
+
+def opened(mesh, microbatches, asked):
+    """The arguments of the evaluation of COUNT digits, with its number of microbatches."""
+    config = overrides.load(["--config=digits"])
+    config = overrides.changed(config, {
+        "data.num_examples": 1000, "data.num_classes": 10, "data.image_size": 8,
+        "train.batch_size": 64, "train.microbatches": microbatches, "eval.batch_size": asked,
+        "model.width": 0.0625,
+    })  # fmt: skip
+    source = Readable(Photos(COUNT, width=16, height=16), on_bad_image="error")
+    return online.open_evaluation(config, parts.build(config, mesh), source)
