@@ -11,7 +11,6 @@ import importlib.util
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from simclr_jax.data.source import Readable
 from simclr_jax.data.synthetic import Photos
 from simclr_jax.errors import HostError, UserError
 from simclr_jax.store import files
+from simclr_jax.tpu import chips
 from simclr_jax.tpu.chips import CHIPS
 
 MEASURED_SECONDS = 4.0  # The length in seconds of the input pipeline's measurement.
@@ -92,11 +92,11 @@ def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
     """
     if not topology:
         raise UserError("--topology: required, such as v5e:4x8")
-    name, _, shape = topology.partition(":")
-    if name not in CHIPS or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
+    described = chips.parse(topology)
+    if described is None:
         raise UserError(
             f"--topology={topology}: must be CHIP:SHAPE such as v5e:4x8, with one of the chips "
-            f"{', '.join(CHIPS)}"
+            f"{', '.join(CHIPS)} and dimensions of 1 or even numbers of chips"
         )
     config = overrides.changed(config, {"data.name": config.data.name or "synthetic"})
     if config.data.num_examples is None or config.data.num_classes is None:
@@ -104,7 +104,7 @@ def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
             "config.data.num_examples, config.data.num_classes=None: must be given, for plan opens "
             "no data"
         )
-    rules.check_run(config, devices=math.prod(map(int, shape.split("x"))))
+    rules.check_run(config, devices=math.prod(described.shape))
     if importlib.util.find_spec("libtpu") is None:
         raise HostError("simclr-plan: needs the TPU compiler: pip install 'simclr_jax[tpu]'")
     return config
@@ -247,7 +247,7 @@ def in_words(
         "slice": f"{topology}: {planned['chips']} chips, {planned['hosts']} hosts",
         "memory": f"{gib(memory['total'])} of {gib(memory['available'])} GiB a chip: parameters "
         f"{gib(memory['params'])}, optimizer {gib(memory['optimizer'])}, activations "
-        f"{gib(memory['activations'])}",
+        f"{gib(memory['activations'])}, two batches of images {gib(memory['images'])}",
         "arithmetic": f"{planned['flops_per_chip'] / 1e12:.2f} TFLOP a chip and step, "
         f"{arithmetic_in_words(config, planned)}",
         "HBM traffic": f"{planned['hbm_bytes_per_chip'] / 1e9:.1f} GB a chip and step",

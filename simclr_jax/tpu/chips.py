@@ -1,9 +1,11 @@
 """The TPU chips by the name that a topology such as 'v5e:4x8' begins with.
 
 Sources: the pages of Cloud TPU on each version, table "System architecture", read November 2026
-(https://cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e). A chip of these is one `jax.Device`.
+(https://cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e). The memory is what the compiler of libtpu
+0.0.42.1 leaves to a program, a little less than the chip has. A chip of these is one `jax.Device`.
 """
 
+import re
 from typing import NamedTuple
 
 
@@ -12,10 +14,12 @@ class Chip(NamedTuple):
 
     Attributes:
       flops: The peak of bfloat16 operations per second.
-      hbm_bytes: The size of the memory in bytes.
+      hbm_bytes: The size of the memory in bytes that a program can use.
       hbm_bandwidth: The bandwidth of the memory in bytes per second.
       ici_bandwidth: The bandwidth to the neighbours in bytes per second, over all links together,
         in one direction.
+      host: The largest number of chips of one host in each dimension of a slice of several hosts.
+      one_host: The shapes of slices that have one host though they are larger than that.
       configuration: The name in libtpu of the configuration in which a chip is one device.
     """
 
@@ -23,12 +27,50 @@ class Chip(NamedTuple):
     hbm_bytes: int
     hbm_bandwidth: float
     ici_bandwidth: float
+    host: tuple[int, int, int] = (2, 2, 1)
+    one_host: tuple[tuple[int, ...], ...] = ()
     configuration: str = "default"
 
 
 CHIPS = {
-    "v4": Chip(275e12, 32 * 2**30, 1228e9, 300e9, "megacore"),
-    "v5e": Chip(197e12, 16 * 2**30, 819e9, 200e9),
-    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 600e9),
-    "v6e": Chip(918e12, 32 * 2**30, 1640e9, 448e9),
+    "v4": Chip(275e12, int(30.75 * 2**30), 1228e9, 300e9, configuration="megacore"),
+    "v5e": Chip(197e12, int(15.75 * 2**30), 819e9, 200e9, one_host=((2, 4),)),
+    "v5p": Chip(459e12, int(95.74 * 2**30), 2765e9, 600e9),
+    "v6e": Chip(918e12, int(31.25 * 2**30), 1640e9, 448e9, one_host=((2, 4),)),
 }
+
+
+class Slice(NamedTuple):
+    """A TPU slice.
+
+    Attributes:
+      chip: The performance of a chip.
+      shape: The number of chips in each dimension.
+      host: The number of chips of one host in each of three dimensions.
+    """
+
+    chip: Chip
+    shape: tuple[int, ...]
+    host: tuple[int, int, int]
+
+
+def parse(topology: str) -> Slice | None:
+    """The slice that a topology names; None where it names none.
+
+    >>> parse("v5e:4x8").host, parse("v5e:2x4").host, parse("v5e:1x1").host
+    ((2, 2, 1), (2, 4, 1), (1, 1, 1))
+
+    Args:
+      topology: The chip and the shape of the slice, such as 'v5e:4x8' or 'v5p:2x2x4'.
+    """
+    name, _, text = topology.partition(":")
+    if name not in CHIPS or not re.fullmatch(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*)?", text):
+        return None
+    chip, shape = CHIPS[name], tuple(map(int, text.split("x")))
+    x, y, z = *shape, *(1,) * (3 - len(shape))
+    if shape in chip.one_host:
+        return Slice(chip, shape, (x, y, z))
+    host = min(x, chip.host[0]), min(y, chip.host[1]), min(z, chip.host[2])
+    if x % host[0] or y % host[1] or z % host[2]:
+        return None
+    return Slice(chip, shape, host)

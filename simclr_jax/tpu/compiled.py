@@ -21,8 +21,7 @@ from ml_collections import ConfigDict
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.config import parts, record
-from simclr_jax.tpu import flops
-from simclr_jax.tpu.chips import CHIPS
+from simclr_jax.tpu import chips, flops
 
 # The kinds of collective operations, as the compiled program names them.
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -38,29 +37,37 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
       topology: The chip and the shape of the slice, such as 'v5e:4x8'.
 
     Returns:
-      chips and hosts; memory: the bytes of params, optimizer, activations and total on a chip;
-      flops, hbm_bytes and analytic_flops: those of a chip in a step; collectives: see
-      `collectives`. Where the step does not fit: needs, the bytes of memory that a chip would need.
+      chips and hosts; memory: the bytes on a chip of params, optimizer, activations, images (of two
+      batches, since the next one is copied while a step runs) and total; flops, hbm_bytes and
+      analytic_flops: those of a chip in a step; collectives: see `collectives`. Where the step does
+      not fit: needs, the bytes of memory that a chip would need.
     """
+    described = chips.parse(topology)
+    assert described is not None, topology
     description = topologies.get_topology_desc(
         platform="tpu",
         topology_name=topology,
-        chip_config_name=CHIPS[topology.partition(":")[0]].configuration,
+        chip_config_name=described.chip.configuration,
+        chips_per_host_bounds=described.host,
     )
     mesh = meshes.make(list(description.devices))
     built = parts.build(config, mesh)
     state = states.abstract(built.initial, mesh)
-    lowered = built.step.lower(state, batch(config, mesh))
+    shapes = batch(config, mesh)
+    lowered, next_batch = built.step.lower(state, shapes), nbytes(shapes) // mesh.size
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         needs = used_memory(str(error))
         if needs is None:
             raise
-        return {"needs": needs}
+        return {"needs": needs + next_batch}
     memory: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
     live = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    total = live + memory.temp_size_in_bytes + next_batch
+    if total > described.chip.hbm_bytes:
+        return {"needs": total}
     fixed = flops.of_loss(config) / mesh.size
     loops = config.train.microbatches
     return {
@@ -70,7 +77,8 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
             "params": nbytes((state.params, state.batch_stats)),
             "optimizer": nbytes(state.opt_state),
             "activations": memory.temp_size_in_bytes,
-            "total": live + memory.temp_size_in_bytes,
+            "images": 2 * next_batch,
+            "total": total,
         },
         # The compiler counts the body of a loop once, not as often as it runs.
         "flops": loops * (cost["flops"] - fixed) + fixed,

@@ -61,7 +61,7 @@ def test_the_step_compiles_for_a_slice_with_a_gather_a_pass():
     counts = {"data.num_examples": 50000, "data.num_classes": 10, "model.width": 0.25}
     config = overrides.changed(config, counts)
     measured = plan.compile_step(config, "v5e:2x4")
-    assert (measured["chips"], measured["hosts"]) == (8, 2)
+    assert (measured["chips"], measured["hosts"]) == (8, 1)
     moved = {each["kind"]: each for each in measured["collectives"]}
     assert set(moved) <= {"all-gather", "all-reduce"}
     gathered = 4 * 2 * 64 * (config.model.head_dim + 2)
@@ -73,3 +73,16 @@ def test_the_step_compiles_for_a_slice_with_a_gather_a_pass():
     total = measured["memory"]["total"]
     config = overrides.changed(config, {"train.microbatches": 4})
     assert plan.compile_step(config, "v5e:2x4")["memory"]["total"] < 0.7 * total
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler")
+def test_one_chip_has_room_for_two_batches_of_images():
+    config = overrides.load(["--config=digits", "--config.train.batch_size=64"])
+    counts = {"data.num_examples": 1000, "data.num_classes": 10, "model.width": 1 / 16}
+    config = overrides.changed(config, counts)
+    measured = plan.compile_step(config, "v5e:1x1")
+    assert (measured["chips"], measured["hosts"]) == (1, 1)
+    images, size = 64, config.data.image_size
+    one_batch = images * (2 * size * size * 3 + 4 + 2 * 4)  # uint8 views, labels and blur sigmas
+    assert measured["memory"]["images"] == 2 * one_batch
