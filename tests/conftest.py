@@ -22,7 +22,7 @@ resnet.BLOCKS[14] = (resnet.BottleneckBlock, (1, 1, 1, 1))
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 pytest.register_assert_rewrite("support")
-pytest_plugins = ["support.gcloud", "support.faults"]
+pytest_plugins = ["support.gcloud", "support.faults", "support.plans"]
 
 
 def pytest_addoption(parser):
