@@ -1,7 +1,10 @@
 """The errors that a binary reports, and the exit status that each of them gives."""
 
 import errno
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 PREEMPTED = 75  # The exit status of a run that has saved a checkpoint and can be started again.
 
@@ -52,6 +55,27 @@ class ArgumentError(ValueError):
     def __init__(self, argument: str, value: Any, reason: str):
         super().__init__(f"{argument}={value!r}: {reason}")
         self.argument, self.value, self.reason = argument, value, reason
+
+
+def chosen(options: Mapping[Any, T], argument: str, name: Any) -> T:
+    """The option of a given name.
+
+    Args:
+      options: The options by name.
+      argument: The name of the caller's argument, for the error.
+      name: The name that was given.
+
+    Raises:
+      ArgumentError: There is no such option; the message lists those that there are.
+
+    >>> chosen({"linear": 1, "none": 0}, "head", "convolution")
+    Traceback (most recent call last):
+    simclr_jax.errors.ArgumentError: head='convolution': must be one of linear, none
+    """
+    if name not in options:
+        allowed = ", ".join(map(str, options))
+        raise ArgumentError(argument, name, f"must be one of {allowed}")
+    return options[name]
 
 
 class HostError(Exception):

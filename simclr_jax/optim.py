@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from simclr_jax.errors import chosen
+
 Params = Any
 Mask = Any  # A tree of bools with the structure of the parameters.
 
@@ -29,13 +31,16 @@ def peak_learning_rate(lr: float, batch_size: int, scaling: str) -> float:
       batch_size: The number of images B of the global batch.
       scaling: The scaling rule: 'linear', 'sqrt' or 'none'.
 
+    Raises:
+      ArgumentError: There is no such rule.
+
     Reference: Chen et al. 2020, appendix B.1 (arXiv 2002.05709).
 
     >>> peak_learning_rate(0.3, 4096, "linear"), peak_learning_rate(0.075, 4096, "sqrt")
     (4.8, 4.8)
     """
     factors = {"linear": batch_size / 256, "sqrt": batch_size**0.5, "none": 1.0}
-    return lr * factors[scaling]
+    return lr * chosen(factors, "scaling", scaling)
 
 
 def step_counts(
@@ -114,6 +119,9 @@ def optimizer(name: str, learning_rate: optax.Schedule, *, weight_decay: float) 
       name: The name of the optimizer, one of `OPTIMIZERS`.
       learning_rate: The schedule of the learning rate.
       weight_decay: The factor of the weight decay, at least 0.
+
+    Raises:
+      ArgumentError: There is no such optimizer.
     """
 
     def penalty(params: Params) -> jax.Array:
@@ -125,7 +133,8 @@ def optimizer(name: str, learning_rate: optax.Schedule, *, weight_decay: float) 
         "adam": adam,
         "adamw": partial(adamw, weight_decay=weight_decay),
     }
-    return Optimizer(transformations[name](learning_rate), penalty, learning_rate)
+    transformation = chosen(transformations, "optimizer", name)
+    return Optimizer(transformation(learning_rate), penalty, learning_rate)
 
 
 class Kind(NamedTuple):
@@ -200,6 +209,9 @@ def loss_decay_mask(name: str, params: Params) -> Mask:
       name: The name of the optimizer, one of `OPTIMIZERS`.
       params: The parameters of the model.
 
+    Raises:
+      ArgumentError: There is no such optimizer.
+
     >>> loss_decay_mask("adam", {"conv1": {"kernel": 1.0}, "bn1": {"scale": 1.0}})
     {'bn1': {'scale': False}, 'conv1': {'kernel': True}}
     """
@@ -209,7 +221,7 @@ def loss_decay_mask(name: str, params: Params) -> Mask:
         "adam": lambda kind: not kind.batch_norm,
         "adamw": lambda kind: False,
     }
-    return _mask(params, rules[name])
+    return _mask(params, chosen(rules, "optimizer", name))
 
 
 def l2_penalty(params: Params, mask: Mask) -> jax.Array:

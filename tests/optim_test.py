@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from simclr_jax import optim
+from simclr_jax.errors import ArgumentError
 from simclr_jax.models.simclr import SimCLR
 
 
@@ -24,6 +25,19 @@ def params(rng):
         "head": {"dense1": {"kernel": leaf(4, 4)}},
         "classifier": {"dense": {"kernel": leaf(4, 3), "bias": leaf(3)}},
     }
+
+
+def test_an_unknown_name_is_answered_with_those_there_are(params):
+    for call in (
+        lambda: optim.optimizer("sgd", optax.constant_schedule(1.0), weight_decay=0.0),
+        lambda: optim.loss_decay_mask("sgd", params),
+    ):
+        with pytest.raises(
+            ArgumentError, match="'sgd': must be one of lars, momentum, adam, adamw"
+        ):
+            call()
+    with pytest.raises(ArgumentError, match="scaling='cubic': must be one of linear, sqrt, none"):
+        optim.peak_learning_rate(0.3, 256, "cubic")
 
 
 ADAPTED = {"encoder/conv1/kernel", "encoder/dead/kernel", "head/dense1/kernel"}

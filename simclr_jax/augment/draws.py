@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from simclr_jax.errors import chosen
+
 BRIGHTNESS = ("v1", "v2")  # The versions of the brightness operation.
 
 FLIP_PROBABILITY = 0.5
@@ -46,6 +48,9 @@ class Views:
         summand.
       crop_area: The smallest and the largest area of a crop, as fractions of the image.
       blur_on: The place of the blur: 'host' (in tf.data) or 'device' (in the train step).
+
+    Raises:
+      ArgumentError: A name is none of those.
     """
 
     size: int
@@ -55,6 +60,12 @@ class Views:
     brightness: str
     crop_area: tuple[float, float]
     blur_on: str
+
+    def __post_init__(self) -> None:
+        for op in self.ops:
+            chosen(OPS, "ops", op)
+        chosen(dict.fromkeys(BRIGHTNESS), "brightness", self.brightness)
+        chosen(dict.fromkeys(("host", "device")), "blur_on", self.blur_on)
 
 
 class Jitter(NamedTuple):

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from simclr_jax.errors import chosen
 from simclr_jax.models.resnet import batch_norm
 
 HEADS = ("none", "linear", "nonlinear")
@@ -21,10 +22,13 @@ def count_layers(kind: str, layers: int) -> int:
       kind: The kind of the head, one of `HEADS`.
       layers: The number of layers of a nonlinear head.
 
+    Raises:
+      ArgumentError: There is no such kind.
+
     >>> [count_layers(kind, 3) for kind in ("none", "linear", "nonlinear")]
     [0, 1, 3]
     """
-    return {"none": 0, "linear": 1, "nonlinear": layers}[kind]
+    return chosen({"none": 0, "linear": 1, "nonlinear": layers}, "head", kind)
 
 
 class ProjectionHead(nn.Module):

@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from simclr_jax.errors import chosen
+
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
 
@@ -31,7 +33,8 @@ def stem_for(stem: str, image_size: int) -> str:
     >>> stem_for("auto", 32), stem_for("auto", 224), stem_for("small", 224)
     ('small', 'imagenet', 'small')
     """
-    return stem if stem != "auto" else "small" if image_size <= 32 else "imagenet"
+    auto = "small" if image_size <= 32 else "imagenet"
+    return chosen({"auto": auto, "small": "small", "imagenet": "imagenet"}, "stem", stem)
 
 
 def conv_layer(filters: int, size: int, stride: int = 1, *, dtype: Any, name: str) -> nn.Conv:
@@ -250,9 +253,8 @@ class ResNet(nn.Module):
       se_ratio: The ratio of squeeze-excite, or 0 for none.
       dtype: The dtype of the convolutions. Parameters and batch-norm statistics stay float32.
       running_norm: Whether training normalises by the moving averages; see `batch_norm`.
-      remat: The activations that the backward pass computes again instead of storing them: 'none',
-        those inside each 'block' and the stem, or those inside each 'stage' (a group of blocks,
-        the first one together with the stem).
+      remat: The activations that the backward pass computes again: 'none', those inside each
+        'block' and the stem, or those inside each 'stage' (its blocks; the first has the stem too).
 
     Reference: He et al. 2015, Table 1 (arXiv 1512.03385).
     """
@@ -279,8 +281,7 @@ class ResNet(nn.Module):
         """
         conv = partial(conv_layer, dtype=self.dtype)
         norm = partial(batch_norm, train=train, running=self.running_norm, dtype=self.dtype)
-        block_class, sizes = BLOCKS[self.depth]
-        filters = int(64 * self.width)
+        (block_class, sizes), filters = chosen(BLOCKS, "depth", self.depth), int(64 * self.width)
 
         def layer(module: "ResNet", name: str, group: int, index: int) -> Module:
             if name == "stem":
@@ -312,7 +313,7 @@ class ResNet(nn.Module):
 
     def _stem(self, x: jax.Array, *, filters: int, conv: Module, norm: Module) -> jax.Array:
         """The output of the stem for images x (N, H, W, 3)."""
-        if self.stem == "small":
+        if chosen({"small": True, "imagenet": False}, "stem", self.stem):
             x = conv(filters, 3, 1, name="stem_conv")(x)
             return nn.relu(norm(name="stem_bn")(x))
         if self.sk_ratio > 0:  # SimCLRv2 uses ResNet-D's stem together with selective kernels.
@@ -334,7 +335,8 @@ def _remat_units(remat: str, sizes: tuple[int, ...]) -> list[list[Place]]:
         for group, size in enumerate(sizes)
     ]
     groups[0] = [("stem", 0, 0), *groups[0]]
-    return groups if remat == "stage" else [[place] for group in groups for place in group]
+    blocks = [[place] for group in groups for place in group]
+    return chosen({"none": blocks, "block": blocks, "stage": groups}, "remat", remat)
 
 
 # The kind of block and the number of blocks of each group, by the depth of the network.

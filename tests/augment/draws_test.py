@@ -9,7 +9,16 @@ import tensorflow as tf
 from scipy import stats
 
 from simclr_jax.augment import draws, host
+from simclr_jax.errors import ArgumentError
 from support.views import ALL, keys, mapped
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ops": ("crop", "warp")}, {"brightness": "v3"}, {"blur_on": "gpu"}]
+)
+def test_settings_of_an_unknown_name_are_refused(wrong):
+    with pytest.raises(ArgumentError, match="must be one of"):
+        replace(ALL, **wrong)
 
 
 def test_keys_never_collide():

@@ -4,7 +4,9 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from simclr_jax.errors import ArgumentError
 from simclr_jax.models.simclr import SimCLR
 
 SMALL = {"depth": 10, "width": 1 / 16, "stem": "small", "head_dim": 6}
@@ -42,3 +44,20 @@ def test_the_head_begins_at_h_and_the_classifier_sees_h_and_does_not_train_the_e
     for part in ("encoder", "head"):
         chex.assert_trees_all_equal(gradient[part], jax.tree.map(jnp.zeros_like, params[part]))
     assert jnp.abs(gradient["classifier"]["dense"]["kernel"]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "allowed"),
+    [
+        ("head", "mlp", "none, linear, nonlinear"),
+        ("depth", 19, "10, 14, 18, 34, 50, 101, 152, 200"),
+        ("stem", "auto", "small, imagenet"),
+        ("remat", "all", "none, block, stage"),
+    ],
+)
+def test_an_unknown_part_is_answered_with_those_there_are(argument, value, allowed):
+    model, images = SimCLR(**{**SMALL, argument: value}), jnp.zeros((1, 8, 8, 3))
+    with pytest.raises(ArgumentError) as error:
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    assert {*str(error.value).split(": must be one of ")[1].split(", ")} == {*allowed.split(", ")}
+    assert str(error.value).startswith(f"{argument}={value!r}: ")
