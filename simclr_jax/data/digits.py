@@ -7,7 +7,7 @@ from PIL import Image
 
 from simclr_jax.data.images import as_png
 from simclr_jax.data.order import permutation
-from simclr_jax.data.source import Images
+from simclr_jax.data.source import File, Images
 from simclr_jax.errors import ArgumentError
 
 DIGITS_TRAIN = 1437  # The number of images of the training split.
@@ -51,8 +51,8 @@ class Digits:
     def name(self, index: int) -> str:
         return f"{self.split}/{index}"
 
-    def fingerprint(self) -> str:
-        return f"digits {self.split}"
+    def files(self) -> list[File]:
+        return []
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
         return [self._images[i] for i in indices], self._labels[np.asarray(indices)]

@@ -1,6 +1,5 @@
 """A dataset in a folder of image files, whose subfolders are the classes."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
+from simclr_jax.data.source import File
 from simclr_jax.errors import ArgumentError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")  # The extensions of image files.
@@ -94,18 +94,15 @@ class Folder:
     def name(self, index: int) -> str:
         return self._files[index]
 
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for file, state in zip(self._files, self._pool.map(self._state, self._files), strict=True):
-            digest.update(f"{file} {state}\n".encode("utf-8", "surrogateescape"))
-        return f"folder {self._folder} {digest.hexdigest()}"
+    def files(self) -> list[File]:
+        return list(self._pool.map(self._file, self._files))
 
-    def _state(self, file: str) -> str:
+    def _file(self, name: str) -> File:
         try:
-            stat = (self._folder / file).stat()
-        except (OSError, tf.errors.OpError):
-            return "missing"
-        return f"{stat.length} {stat.mtime}"
+            stat = tf.io.gfile.stat(os.fsencode(self._folder / name))
+        except (OSError, tf.errors.OpError):  # The file was deleted since it was listed.
+            return File(name, 0, 0)
+        return File(name, stat.length, stat.mtime_nsec)
 
     def load(self, indices: Sequence[int]) -> tuple[list[bytes | None], np.ndarray]:
         return list(self._pool.map(self._read, indices)), self._labels[np.asarray(indices)]

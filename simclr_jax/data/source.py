@@ -6,9 +6,9 @@ A source loads encoded images by index. Order, epochs and augmentation are the p
 import logging
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,6 +18,20 @@ from simclr_jax.errors import ArgumentError
 _log = logging.getLogger(__name__)
 
 Images = list[bytes | None]  # Encoded images; None for one that could not be read.
+
+
+class File(NamedTuple):
+    """A file that holds an image, or many.
+
+    Attributes:
+      path: The path, absolute or within the place of the images.
+      size: The number of its bytes.
+      modified: The time of its last change, in any unit.
+    """
+
+    path: str
+    size: int
+    modified: float
 
 
 class Source(Protocol):
@@ -35,8 +49,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def fingerprint(self) -> str:
-        """A string that changes when the data change, used as a key of cached features."""
+    def files(self) -> Iterable[File]:
+        """The files that hold the images, in a fixed order; none for images made in memory."""
         ...
 
     def name(self, index: int) -> str:
@@ -70,13 +84,13 @@ class Readable:
     Attributes:
       bad: The reasons why images are unreadable, by index.
       num_classes: The number of classes; 0 for unlabelled data.
+      source: The source that is wrapped.
       split: The name of the split.
-      fingerprint: The method of the source.
       name: The method of the source.
     """
 
     def __init__(self, source: Source, *, on_bad_image: str, labelled: bool = True):
-        self._source = source
+        self.source = source
         self._on_bad_image = on_bad_image
         # The CRC-32 of each image that could be decoded, or 0 before.
         self._good = np.zeros(len(source), np.uint32)
@@ -85,11 +99,10 @@ class Readable:
         self.bad: dict[int, str] = {}
         self.num_classes = source.num_classes if labelled else 0
         self.split = source.split
-        self.fingerprint = source.fingerprint
         self.name = source.name
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.source)
 
     def load(self, indices: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
         """Loads images like `Source.load`, with unreadable ones replaced.
@@ -104,7 +117,7 @@ class Readable:
           ArgumentError: An image is unreadable and `on_bad_image` is 'error', no image of the
             source is readable, or a label is not one of the classes.
         """
-        loaded, labels = self._source.load(indices)
+        loaded, labels = self.source.load(indices)
         images = list(self._pool.map(self._prepare, indices, loaded))
         labels = labels.copy()
         for row in [row for row, image in enumerate(images) if image is None]:
@@ -123,7 +136,7 @@ class Readable:
 
     def in_words(self, index: int) -> str:
         """The place and the name of an image for messages, quoted so that they stay on one line."""
-        return repr(f"{self._source.place}/{self.name(index)}")
+        return repr(f"{self.source.place}/{self.name(index)}")
 
     def _prepare(self, index: int, data: bytes | None) -> bytes | None:
         """The image as JPEG or PNG bytes that TensorFlow decodes, or None."""
@@ -159,7 +172,7 @@ class Readable:
             candidate = (index + step) % len(self)
             if candidate in self.bad:
                 continue
-            (data,), labels = self._source.load([candidate])
+            (data,), labels = self.source.load([candidate])
             image = self._prepare(candidate, data)
             if image is not None:
                 return image, int(labels[0])

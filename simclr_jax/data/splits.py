@@ -1,13 +1,13 @@
 """The splits of a dataset that a run trains and evaluates on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from simclr_jax.data import folder, tfds
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.order import permutation
-from simclr_jax.data.source import Images, Source
+from simclr_jax.data.source import File, Images, Source
 from simclr_jax.errors import ArgumentError
 
 # The splits to evaluate on if the config names none; the first one that exists is used.
@@ -138,8 +138,8 @@ class Subset:
     def name(self, index: int) -> str:
         return self._source.name(int(self._indices[index]))
 
-    def fingerprint(self) -> str:
-        return f"{self._source.fingerprint()} {self.split}"
+    def files(self) -> Iterable[File]:
+        return self._source.files()
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
         return self._source.load(self._indices[np.asarray(indices)])

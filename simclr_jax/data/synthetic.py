@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from simclr_jax.data.source import File
+
 DISTINCT = 32  # The number of different images, which are repeated.
 
 
@@ -33,8 +35,8 @@ class Photos:
     def __len__(self) -> int:
         return self._length
 
-    def fingerprint(self) -> str:
-        return f"photos {self._length}"
+    def files(self) -> list[File]:
+        return []
 
     def name(self, index: int) -> str:
         return str(index)

@@ -1,7 +1,8 @@
 """TFDS datasets with random access to their records, in ArrayRecord or TFRecord files."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
+from simclr_jax.data.source import File
 from simclr_jax.data.tfrecord import TFRecordReader
 from simclr_jax.errors import ArgumentError
 
@@ -93,6 +95,7 @@ class Dataset:
             )
         return Records(
             reader,
+            paths=[os.fspath(instruction.filename) for instruction in info.file_instructions],
             image_key=self._image_key,
             label_key=self._label_key,
             num_classes=self._num_classes,
@@ -125,6 +128,7 @@ class Records:
 
     Args:
       reader: The reader of serialised examples by index.
+      paths: The paths of the files that it reads.
       image_key: The name of the image feature.
       label_key: The name of the label feature, or None for unlabelled data.
       num_classes: The number of classes; 0 for unlabelled data.
@@ -136,6 +140,7 @@ class Records:
         self,
         reader: Any,
         *,
+        paths: list[str],
         image_key: str,
         label_key: str | None,
         num_classes: int,
@@ -143,6 +148,7 @@ class Records:
         split: str,
     ):
         self._reader = reader
+        self._paths = paths
         self._image_key = image_key
         self._label_key = label_key
         self.num_classes = num_classes
@@ -157,8 +163,11 @@ class Records:
     def name(self, index: int) -> str:
         return f"{self.split}/{index}"
 
-    def fingerprint(self) -> str:
-        return f"tfds {self.place}/{self.split} {len(self)}"
+    def files(self) -> Iterable[File]:
+        with ThreadPoolExecutor(16) as pool:
+            stats = list(pool.map(tf.io.gfile.stat, self._paths))
+        for path, stat in zip(self._paths, stats, strict=True):
+            yield File(path, stat.length, stat.mtime_nsec)
 
     def load(self, indices: Sequence[int]) -> tuple[list[bytes | None], np.ndarray]:
         raw = self._reader.__getitems__([int(index) for index in indices])

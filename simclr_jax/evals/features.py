@@ -18,6 +18,7 @@ from simclr_jax import processes
 from simclr_jax.augment.device import to_float
 from simclr_jax.augment.draws import CROP_AREA, Views
 from simclr_jax.data import pipeline
+from simclr_jax.data.fingerprint import cache_key
 from simclr_jax.data.order import Order
 from simclr_jax.data.source import Readable
 from simclr_jax.models.heads import count_layers
@@ -171,7 +172,7 @@ def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: An
       **key: All that the features depend on besides the source, as JSON: the weights, the
         transform, the layer, the image size, the dtypes.
     """
-    text = json.dumps({**key, "source": source.fingerprint()}, sort_keys=True)
+    text = json.dumps({**key, "source": cache_key(source.source)}, sort_keys=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
     found = _kept(path)
     if processes.all_have(found is not None):

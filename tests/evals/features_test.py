@@ -9,6 +9,8 @@ import pytest
 from simclr_jax import eval as evaluation
 from simclr_jax import mesh as meshes
 from simclr_jax.config import parts
+from simclr_jax.data.digits import Digits
+from simclr_jax.data.source import Readable
 from simclr_jax.evals import features
 from simclr_jax.run.network import Network
 from simclr_jax.store import checkpoint
@@ -47,14 +49,10 @@ def test_features_that_are_kept_are_computed_again_for_other_weights_or_a_damage
             self.computed += 1
             return features.Features(np.full((2, 3), self.computed, np.float32), np.arange(2))
 
-    class Source:
-        def fingerprint(self):
-            return "two images"
-
-    made = Extractor()
+    made, images = Extractor(), Readable(Digits("test"), on_bad_image="error")
 
     def of(checkpoint):
-        return features.cached(tmp_path, made, Source(), checkpoint=checkpoint).x[0, 0]
+        return features.cached(tmp_path, made, images, checkpoint=checkpoint).x[0, 0]
 
     assert [of("a"), of("b"), of("a"), of("b")] == [1, 2, 1, 2]
     for path in tmp_path.glob("*.npz"):

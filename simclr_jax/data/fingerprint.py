@@ -1,0 +1,80 @@
+"""The identity of a split: it stays when the files are moved, and differs where the images do."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from simclr_jax.data.source import Source
+
+SAMPLE = 64  # The largest number of images whose bytes are compared.
+
+# What a fingerprint has, in words for messages. A difference in one of the first two is a
+# difference in which image an index stands for.
+PARTS = {
+    "images": "the number of images",
+    "names": "the names of the images, or their order",
+    "sizes": "the sizes of the files",
+    "bytes": f"the bytes of {SAMPLE} images that are compared",
+    "labels": f"the labels of {SAMPLE} images that are compared",
+}
+ORDER = ("images", "names")
+
+
+def fingerprint(source: Source, *, labelled: bool = True) -> dict[str, Any]:
+    """The fingerprint of a split, as JSON.
+
+    It is the same in all processes and on all hosts, wherever the files lie and whenever they were
+    copied there. Few bytes are read: the names of all images and the sizes of all files are
+    compared, but the bytes and the labels of at most `SAMPLE` images, evenly spaced.
+
+    Args:
+      source: The split.
+      labelled: Whether the labels are used.
+
+    Returns:
+      "split" (its name) and the entries of `PARTS`: the number of images, and a digest of each
+      other part. Without labels there is no "labels", and without files no "sizes" and "bytes".
+    """
+    chosen = np.unique(np.linspace(0, len(source) - 1, SAMPLE).round().astype(np.int64))
+    images, labels = source.load(chosen.tolist())
+    parts: dict[str, Any] = {
+        "split": source.split,
+        "images": len(source),
+        "names": _digest(source.name(index) for index in range(len(source))),
+    }
+    sizes = [str(file.size) for file in source.files()]
+    if sizes:  # Images made in memory are encoded differently by other versions of the encoder.
+        parts["sizes"] = _digest(sizes)
+        parts["bytes"] = _digest(hashlib.sha256(image or b"").hexdigest() for image in images)
+    if labelled and source.num_classes:
+        parts["labels"] = _digest(map(str, labels.tolist()))
+    return parts
+
+
+def cache_key(source: Source) -> str:
+    """A text that differs wherever the files differ, lie elsewhere, or are written again.
+
+    What is computed from the images can be kept under it.
+    """
+    files = (f"{file.path} {file.size} {file.modified}" for file in source.files())
+    return f"{source.place} {source.split} {len(source)} {_digest(files)}"
+
+
+def differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """The keys of `PARTS` in which two fingerprints differ.
+
+    >>> differences({"images": 40, "names": "a"}, {"images": 40, "names": "b"})
+    ['names']
+
+    A part that only one of them has, which was then not compared, is no difference.
+    """
+    return [key for key in PARTS if key in now and key in before and now[key] != before[key]]
+
+
+def _digest(lines: Iterable[str]) -> str:
+    sha = hashlib.sha256()
+    for line in lines:
+        sha.update(f"{line}\n".encode("utf-8", "surrogateescape"))
+    return sha.hexdigest()[:32]
