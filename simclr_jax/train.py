@@ -91,10 +91,11 @@ def train(
         progress.warn_of_the_warmup(built.schedule)
         rows = read_rows(root / "metrics.jsonl")
         checkpoints = stack.enter_context(workdirs.open_checkpoints(root, config, rows))
+        fingerprints = record.fingerprints(source, eval_source)
         step, state, rows = resume(
-            config, built, root, checkpoints, rows, allow_config_change=allow_config_change
+            config, built, root, checkpoints, rows, fingerprints, allow_change=allow_config_change
         )
-        described = _announce(root, config, state, built.schedule.total_steps)
+        described = _announce(root, config, fingerprints, state, built.schedule.total_steps)
         log = stack.enter_context(workdirs.open_log(root, config, built.intervals, step))
         batches = parts.train_batches(
             config,
@@ -123,11 +124,18 @@ def train(
 
 
 def _announce(
-    root: epath.Path, config: FrozenConfigDict, state: TrainState, total_steps: int
+    root: epath.Path,
+    config: FrozenConfigDict,
+    fingerprints: record.Fingerprints,
+    state: TrainState,
+    total_steps: int,
 ) -> dict[str, Any]:
     """Writes config.json and announces the run, in process 0; returns what config.json holds."""
     described = record.describe(
-        config, device=jax.devices()[0].device_kind, devices=jax.device_count()
+        config,
+        device=jax.devices()[0].device_kind,
+        devices=jax.device_count(),
+        fingerprints=fingerprints,
     )
     if processes.is_primary():
         record.write(root, described)

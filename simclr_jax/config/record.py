@@ -9,20 +9,28 @@ from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from simclr_jax.config import default
+from simclr_jax.data.fingerprint import ORDER, PARTS, differences, fingerprint
+from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.store import files
 
+Fingerprints = dict[str, dict[str, Any]]  # The fingerprints of "train" and "eval".
+_IMAGES = {"train": "training images", "eval": "evaluation images"}
 
-def describe(config: ConfigDict, *, device: str, devices: int) -> dict[str, Any]:
-    """The description of a run: its config, package versions and hardware, as JSON.
+
+def describe(
+    config: ConfigDict, *, device: str, devices: int, fingerprints: Fingerprints | None = None
+) -> dict[str, Any]:
+    """The description of a run: its config, data, package versions and hardware, as JSON.
 
     Args:
       config: The config of the run.
       device: The kind of its devices, such as 'TPU v4'.
       devices: The number of its devices.
+      fingerprints: Those of its images; None for a run without images of its own.
 
     Returns:
-      "config", "versions" (by package), "device" and "devices".
+      "config", "fingerprints", "versions" (by package), "device" and "devices".
     """
     packages = ("simclr_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     versions = {name: metadata.version(name) for name in packages}
@@ -33,10 +41,51 @@ def describe(config: ConfigDict, *, device: str, devices: int) -> dict[str, Any]
             continue
     return {
         "config": json.loads(config.to_json()),
+        **({} if fingerprints is None else {"fingerprints": fingerprints}),
         "versions": {"python": platform.python_version(), **versions},
         "device": device,
         "devices": devices,
     }
+
+
+def fingerprints(train: Readable, evaluation: Readable) -> Fingerprints:
+    """The fingerprints of the images that a run trains on, and of those that it evaluates on."""
+    return {
+        use: fingerprint(opened.source, labelled=opened.num_classes > 0)
+        for use, opened in (("train", train), ("eval", evaluation))
+    }
+
+
+def check_same_images(
+    now: Fingerprints, described: dict[str, Any], workdir: str, *, allow_change: bool
+) -> list[str]:
+    """Checks that a run continues on the images that it began with.
+
+    Args:
+      now: The fingerprints of the images to continue with.
+      described: The description of the run so far.
+      workdir: The folder of the run, for the message.
+      allow_change: Whether the images may differ where their order does not.
+
+    Returns:
+      What differs, in words; nothing if the description is older than fingerprints.
+
+    Raises:
+      UserError: The training images are others or have another order, or, without `allow_change`,
+        any images differ.
+    """
+    before = described.get("fingerprints", {})
+    changed = {use: differences(now[use], before[use]) for use in now if use in before}
+    words = [f"{PARTS[part]} of the {_IMAGES[use]}" for use in changed for part in changed[use]]
+    counts = [f"{parts['images']} {_IMAGES[use]}" for use, parts in before.items()]
+    fixed = not set(ORDER).isdisjoint(changed.get("train", []))
+    if words and (fixed or not allow_change):
+        allow = "" if fixed else ", add --allow_config_change to go on with these"
+        raise UserError(
+            f"--workdir={workdir}: holds a run on other images ({', '.join(counts)}); "
+            f"changed are {', '.join(words)}; put those back{allow}, or use another workdir"
+        )
+    return words
 
 
 def read(workdir: epath.Path) -> dict[str, Any]:

@@ -10,16 +10,15 @@ from simclr_jax.data.source import Source
 
 SAMPLE = 64  # The largest number of images whose bytes are compared.
 
-# What a fingerprint has, in words for messages. A difference in one of the first two is a
-# difference in which image an index stands for.
+# The parts of a fingerprint, in words for messages.
 PARTS = {
-    "images": "the number of images",
-    "names": "the names of the images, or their order",
+    "images": "the number",
+    "names": "the names or the order",
     "sizes": "the sizes of the files",
-    "bytes": f"the bytes of {SAMPLE} images that are compared",
-    "labels": f"the labels of {SAMPLE} images that are compared",
+    "bytes": f"the content (of {SAMPLE} that are compared)",
+    "labels": f"the labels (of {SAMPLE} that are compared)",
 }
-ORDER = ("images", "names")
+ORDER = ("images", "names")  # The parts that tell which image an index stands for.
 
 
 def fingerprint(source: Source, *, labelled: bool = True) -> dict[str, Any]:
@@ -65,12 +64,14 @@ def cache_key(source: Source) -> str:
 def differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     """The keys of `PARTS` in which two fingerprints differ.
 
-    >>> differences({"images": 40, "names": "a"}, {"images": 40, "names": "b"})
-    ['names']
+    >>> differences({"images": 40, "sizes": "a"}, {"images": 40, "sizes": "b"})
+    ['sizes']
 
-    A part that only one of them has, which was then not compared, is no difference.
+    A part that one of them lacks is not compared. Where the order differs, all else differs with
+    it and is not named.
     """
-    return [key for key in PARTS if key in now and key in before and now[key] != before[key]]
+    found = [key for key in PARTS if key in now and key in before and now[key] != before[key]]
+    return [key for key in found if key in ORDER] or found
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -1,6 +1,8 @@
 """The beginning of a process's training: the newest good checkpoint, or a new state."""
 
+import json
 import logging
+from functools import partial
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -38,8 +40,9 @@ def resume(
     root: epath.Path,
     checkpoints: Checkpoints,
     rows: list[Row],
+    fingerprints: record.Fingerprints,
     *,
-    allow_config_change: bool,
+    allow_change: bool,
 ) -> Resumed:
     """Restores the newest good checkpoint, or initialises the state where there is none.
 
@@ -49,7 +52,9 @@ def resume(
       root: The folder of the run.
       checkpoints: The checkpoints of the run.
       rows: The rows of its metrics.jsonl.
-      allow_config_change: Whether keys with the rule ASK may differ; see `rules.check_same_run`.
+      fingerprints: The fingerprints of the images to continue with.
+      allow_change: Whether keys with the rule ASK may differ, and images in what does not
+        change their order; see `rules.check_same_run` and `record.check_same_images`.
 
     Returns:
       The step, the state and the rows to continue from.
@@ -58,15 +63,13 @@ def resume(
       UserError: The folder has another run, or its checkpoints are gone.
       ArgumentError: None of its checkpoints is good.
     """
-    processes.check_agree(config=str(config), latest_checkpoint=str(checkpoints.steps()[-1:]))
+    processes.check_agree(
+        config=str(config),
+        latest_checkpoint=str(checkpoints.steps()[-1:]),
+        fingerprint_of_the_images=json.dumps(fingerprints, sort_keys=True),
+    )
 
-    def compare(stored: dict[str, Any]) -> None:
-        changed = rules.check_same_run(
-            config, record.from_json(stored), str(root), allow_change=allow_config_change
-        )
-        if changed:
-            processes.say(f"changed since: {', '.join(f'config.{key}' for key in changed)}")
-
+    compare = partial(_compare, config, fingerprints, str(root), allow_change=allow_change)
     found = checkpoints.restore_newest(states.abstract(built.initial, built.mesh), compare)
     if found is not None:
         step, state = found
@@ -83,6 +86,28 @@ def resume(
     if rows:
         processes.say(f"no checkpoint in {root}: its {len(rows)} steps are trained again")
     return Resumed(0, states.on_mesh(built.initial, built.mesh), [])
+
+
+def _compare(
+    config: FrozenConfigDict,
+    fingerprints: record.Fingerprints,
+    workdir: str,
+    stored: dict[str, Any],
+    *,
+    allow_change: bool,
+) -> None:
+    """Compares the config and the images with the description of the run so far."""
+    keys = rules.check_same_run(
+        config, record.from_json(stored), workdir, allow_change=allow_change
+    )
+    parts = record.check_same_images(fingerprints, stored, workdir, allow_change=allow_change)
+    if changed := [*(f"config.{key}" for key in keys), *parts]:
+        processes.say(f"changed since: {', '.join(changed)}")
+    if "fingerprints" not in stored:
+        processes.say(
+            "the run has no fingerprint of its images so far: whether they are the same is not "
+            "known"
+        )
 
 
 def _warn_of_missing_rows(root: epath.Path, rows: list[Row], step: int, log_steps: int) -> None:

@@ -14,13 +14,17 @@ from simclr_jax.run.resume import resume
 from simclr_jax.state import TrainState
 
 CONFIG = overrides.load(["--config=digits", "--config.log.every_steps=2"])
+IMAGES = {
+    "train": {"split": "train", "images": 40, "names": "a", "sizes": "b", "bytes": "c"},
+    "eval": {"split": "test", "images": 10, "names": "d", "sizes": "e", "bytes": "f"},
+}
 
 
 class Checkpoints:
     """One good checkpoint, of a run with this config; or none."""
 
-    def __init__(self, step=None, state=None, config=CONFIG):
-        self.step, self.state, self.config = step, state, config
+    def __init__(self, step=None, state=None, config=CONFIG, images=IMAGES):
+        self.step, self.state, self.config, self.images = step, state, config, images
 
     def steps(self):
         return [] if self.step is None else [self.step]
@@ -29,7 +33,8 @@ class Checkpoints:
         if self.step is None:
             return None
         chex.assert_trees_all_equal_shapes_and_dtypes(shapes, self.state)
-        check(record.describe(self.config, device="cpu", devices=1))
+        images = {} if self.images is None else {"fingerprints": self.images}
+        check(record.describe(self.config, device="cpu", devices=1, **images))
         return self.step, self.state
 
 
@@ -39,14 +44,14 @@ def state_at(step):
 
 @pytest.fixture
 def resumed(tmp_path, mesh1):
-    def run(checkpoints, reached, *, config=CONFIG, save=4, allow=False):
+    def run(checkpoints, reached, *, config=CONFIG, save=4, images=IMAGES, allow=False):
         """`reached`: the steps that have rows."""
         intervals = Intervals(total=20, evaluate=None, save=save, log=2)
         built = SimpleNamespace(initial=lambda: state_at(0), mesh=mesh1, intervals=intervals)
         rows = [{"step": step} for step in reached]
         return resume(
-            config, built, epath.Path(tmp_path), checkpoints, rows, allow_config_change=allow
-        )
+            config, built, epath.Path(tmp_path), checkpoints, rows, images, allow_change=allow
+        )  # fmt: skip
 
     return run
 
@@ -105,3 +110,43 @@ def test_another_network_is_refused_whatever_is_said(resumed):
     other = overrides.changed(CONFIG, {"model.head_dim": 7})
     with pytest.raises(UserError, match=r"model\.head_dim=7 \(the run has 64\)"):
         resumed(Checkpoints(8, state_at(8)), [8], config=other, allow=True)
+
+
+def others(use, **parts):
+    return {**IMAGES, use: {**IMAGES[use], **parts}}
+
+
+@pytest.mark.parametrize(
+    ("images", "line"),
+    [
+        (others("train", names="other"), "the names or the order of the training images; put"),
+        (
+            others("train", images=39),
+            "the number of the training images",
+        ),
+        (
+            others("train", bytes="other"),
+            "the content (of 64 that are compared) of the training images",
+        ),
+        (others("eval", sizes="other"), "the sizes of the files of the evaluation images"),
+    ],
+)
+def test_other_images_are_refused_by_what_differs(resumed, images, line):
+    with pytest.raises(UserError) as error:
+        resumed(Checkpoints(8, state_at(8)), [8], images=images)
+    assert line in str(error.value)
+
+
+def test_other_images_are_gone_on_with_where_that_is_allowed_and_their_order_is_the_same(
+    resumed, capsys
+):
+    found = others("train", bytes="other")
+    assert resumed(Checkpoints(8, state_at(8)), [8], images=found, allow=True).step == 8
+    assert "changed since: the content (of 64" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"back, or use another workdir"):
+        resumed(Checkpoints(8, state_at(8)), [8], images=others("train", names="x"), allow=True)
+
+
+def test_a_run_without_a_fingerprint_goes_on_with_a_line(resumed, capsys):
+    assert resumed(Checkpoints(8, state_at(8), images=None), [8]).step == 8
+    assert "whether they are the same is not known" in capsys.readouterr().out
