@@ -3,6 +3,7 @@
 The batch of a step is a function of the seed and the step, so a resumed run sees the same batches.
 """
 
+import contextlib
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -74,7 +75,7 @@ def eval_batches(
     transfer_dtype: str,
     order: np.ndarray | None = None,
 ) -> Batches:
-    """Yields the batches of evaluation, with every example once.
+    """Yields the batches of evaluation, with every readable example once.
 
     Args:
       source: The images.
@@ -86,7 +87,8 @@ def eval_batches(
 
     Yields:
       "image" (n, image_size, image_size, 3) in `transfer_dtype`, "label" (n,) int32 and "mask" (n,)
-      bool. The last batch is padded with repeated examples, whose mask is False.
+      bool. The mask is False where an image stands for another one: the last batch is padded with
+      repeated examples, and unreadable images are replaced.
     """
     order = np.arange(len(source)) if order is None else order
     total = len(order)
@@ -100,8 +102,12 @@ def eval_batches(
         image = host.eval_view(decode(data), size=image_size)
         return {"image": to_transfer(image, transfer_dtype), "label": label, "mask": mask > 0}
 
-    steps = tf.data.Dataset.range(-(-total // batch_size))
-    return _stream(source, steps, indices_and_masks, view, len(rows))
+    steps = -(-total // batch_size)
+    batches = _stream(source, tf.data.Dataset.range(steps), indices_and_masks, view, len(rows))
+    with contextlib.closing(batches):
+        for step, batch in zip(range(steps), batches, strict=True):
+            index, _ = indices_and_masks(np.array(step))
+            yield {**batch, "mask": batch["mask"] & source.readable(index)}
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:

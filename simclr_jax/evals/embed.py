@@ -94,6 +94,8 @@ def write_features(
                 indices = start + np.flatnonzero(readable)
                 start, dim = start + len(readable), batch.x.shape[1]
                 total += len(indices)
+                if not len(indices):  # A table without rows would have columns without types.
+                    continue
                 for sink in sinks:
                     sink.write(
                         split,
@@ -104,6 +106,7 @@ def write_features(
                 count.add(len(readable))
         for sink in sinks:
             sink.close()
+    processes.meet()
     count.end()
     return {
         "num_examples": total,

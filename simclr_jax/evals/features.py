@@ -87,12 +87,15 @@ class Extractor:
         return np.asarray(self._extract(self._variables, batch))
 
     def evaluation(self, source: Readable) -> Features:
-        """The features of the evaluation view of every image of a source, in order."""
-        batches = [features for features, _ in self.batches(source)]
+        """The features of the evaluation view of every readable image of a source, in order."""
+        batches = [
+            (features.x[readable], features.labels[readable])
+            for features, readable in self.batches(source)
+        ]
         return Features(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
 
     def batches(self, source: Readable) -> Iterator[tuple[Features, np.ndarray]]:
-        """Yields the features of `evaluation` in batches.
+        """Yields the features of the evaluation view of every image of a source in batches.
 
         With each batch come n bools, False where an unreadable image was replaced.
         """
@@ -104,8 +107,7 @@ class Extractor:
             image_size=self.image_size,
             transfer_dtype=self._transfer_dtype,
         ):
-            readable = np.array([index not in source.bad for index in start + self._rows])
-            labels, readable = gather(batch["label"], self._mesh), gather(readable, self._mesh)
+            labels, readable = gather(batch["label"], self._mesh), gather(batch["mask"], self._mesh)
             n = min(self.batch_size, len(source) - start)
             yield Features(self(batch["image"])[:n], labels[:n]), readable[:n]
             start += n
@@ -163,7 +165,7 @@ def gather(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
 
 
 def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: Any) -> Features:
-    """The features of every image of a source, from a file where they were computed before.
+    """The features of every readable image of a source, from a file if they were computed before.
 
     Args:
       folder: The folder of the files, which are named by a digest of `key` and the source.
@@ -184,6 +186,7 @@ def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: An
         archive = io.BytesIO()
         np.savez(archive, x=features.x, labels=features.labels)
         files.write(path, archive.getvalue())
+    processes.meet()
     return features
 
 

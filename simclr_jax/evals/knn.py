@@ -33,7 +33,7 @@ def run(task: Task) -> dict[str, Any]:
         temperature=keys.temperature,
     )
     return {
-        **task.tested,
+        **task.tested(test),
         **accuracies(votes, test.labels),
         "k": keys.k,
         "temperature": keys.temperature,

@@ -43,7 +43,7 @@ def run(task: Task) -> dict[str, Any]:
     """
     task.check_labels()
     found = _of_all_labels if task.config.linear.labels_per_class is None else _of_few_labels
-    return {**task.tested, **found(task)}
+    return found(task)
 
 
 def _of_all_labels(task: Task) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _of_all_labels(task: Task) -> dict[str, Any]:
         seed=seed,
     )
     test = task.features(task.test)
-    return accuracies(logits(params, test.x), test.labels)
+    return {**task.tested(test), **accuracies(logits(params, test.x), test.labels)}
 
 
 def _of_few_labels(task: Task) -> dict[str, Any]:
@@ -83,6 +83,7 @@ def _of_few_labels(task: Task) -> dict[str, Any]:
     except ArgumentError as error:
         raise rules.wrong("linear.labels_per_class", error.value, error.reason) from error
     return {
+        **task.tested(test),
         **mean_and_deviation(results),
         "labels_per_class": keys.labels_per_class,
         "draws": [result["top1"] for result in results],

@@ -40,11 +40,13 @@ def mean_and_deviation(results: list[dict[str, float]]) -> dict[str, float]:
 def in_words(result: dict[str, Any]) -> str:
     """The accuracies of a result, as text.
 
-    >>> in_words({"top1": 0.9, "top5": 1.0, "num_examples": 360, "dataset": "digits"})
-    'top-1 90.0%, top-5 100.0% on 360 images of digits'
+    >>> found = {"top1": 0.9, "top5": 1.0, "num_examples": 8, "unreadable": 2, "dataset": "digits"}
+    >>> in_words(found)
+    'top-1 90.0%, top-5 100.0% on 8 images of digits, 2 unreadable left out'
     """
+    left_out = f", {result['unreadable']} unreadable left out" if result.get("unreadable") else ""
     spread = f" ± {result['top1_std']:.1%}" if "top1_std" in result else ""
     return (
         f"top-1 {result['top1']:.1%}{spread}, top-5 {result['top5']:.1%} "
-        f"on {result['num_examples']} images of {result['dataset']}"
+        f"on {result['num_examples']} images of {result['dataset']}{left_out}"
     )

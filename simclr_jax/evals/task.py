@@ -14,6 +14,7 @@ from simclr_jax.config.rules import Rule
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features
+from simclr_jax.evals.features import Features
 from simclr_jax.run.network import ROWS_PER_DEVICE, Network
 
 
@@ -115,13 +116,16 @@ class Task:
             )
 
     def features(self, source: Readable) -> features.Features:
-        """The features of a split, computed once per checkpoint and cached in the run's folder."""
+        """The features of a split, computed once per checkpoint and cached in the run's folder.
+
+        Unreadable images have none.
+        """
         return features.cached(
             self.root / "eval" / "features",
             self.extractor,
             source,
             checkpoint=self._digest,
-            transform="eval_view",
+            transform="eval_view of readable images",
             layer=self.config.features.layer,
             image_size=self.run_config.data.image_size,
             dtype=[self.run_config.model.dtype, self.run_config.data.transfer_dtype],
@@ -132,7 +136,14 @@ class Task:
         """The digest of the weights."""
         return features.digest(self.network.variables)
 
-    @property
-    def tested(self) -> dict[str, Any]:
-        """The entries of the result that describe the evaluation split."""
-        return {"split": self.test.split, "num_examples": len(self.test)}
+    def tested(self, test: Features) -> dict[str, Any]:
+        """The entries of the result that describe the evaluation split.
+
+        Args:
+          test: The features of the split, without those of unreadable images.
+        """
+        return {
+            "split": self.test.split,
+            "num_examples": len(test.labels),
+            "unreadable": len(self.test) - len(test.labels),
+        }

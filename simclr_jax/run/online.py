@@ -1,5 +1,6 @@
 """The evaluation during training: contrastive loss and online classifier on held-out images."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,11 +32,11 @@ class OnlineEvaluation:
     Args:
       objective: The objective of the run, with the loss of an evaluation batch.
       mesh: The mesh of the devices.
-      num_examples: The number of images in the evaluation split.
       batch_size: The number of images that the loss compares.
-      views: A function that opens the batches of two augmented views, the same ones each time.
-        Their size is that which the network takes at a time.
-      images: A function that opens the batches of evaluation views, the last padded and masked.
+      views: A function that opens the batches of two augmented views, the same ones each time, with
+        a mask that is False where an image stands for another one. Their size is that which the
+        network takes at a time.
+      images: A function that opens the batches of evaluation views, masked likewise.
     """
 
     def __init__(
@@ -43,13 +44,11 @@ class OnlineEvaluation:
         *,
         objective: Contrastive,
         mesh: Mesh,
-        num_examples: int,
         batch_size: int,
         views: HostBatches,
         images: HostBatches,
     ):
         self._mesh = mesh
-        self._num_examples = num_examples
         self._batch_size = batch_size
         self._views, self._images = views, images
         self._loss = jax.jit(lambda z_a, z_b: objective.loss(z_a, z_b)[0])
@@ -72,15 +71,18 @@ class OnlineEvaluation:
           give_up: A function that is called before each batch and says whether to give up.
 
         Returns:
-          "eval_loss" and, for labelled data, "eval_top1" (a fraction); None where it gave up.
+          "eval_loss" and, for labelled data, "eval_top1" (a fraction), of the images that can be
+          read; None where it gave up.
         """
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        embedded = []
+        embedded, kept = [], []
         for batch in self._views():
             if give_up():
                 return None
-            embedded.append(np.asarray(self._embed(variables, self._put(batch))))
-        z_N2D = np.concatenate(embedded)[: self._num_examples]
+            z, mask = self._embed(variables, self._put(batch))
+            embedded.append(np.asarray(z))
+            kept.append(np.asarray(mask))
+        z_N2D = np.concatenate(embedded)[np.concatenate(kept)]
         # The loss grows with the number of negatives, so images are compared in batches here too.
         total = 0.0
         for start in range(0, len(z_N2D), self._batch_size):
@@ -88,13 +90,14 @@ class OnlineEvaluation:
             total += float(self._loss(z[:, 0], z[:, 1])) * len(z)
         metrics = {"eval_loss": total / len(z_N2D)}
         if "classifier" in state.params:
-            correct = []
+            correct = count = 0
             for batch in self._images():
                 if give_up():
                     return None
                 # The wait for each count keeps later batches from filling the device's memory.
-                correct.append(int(self._correct(variables, self._put(batch))))
-            metrics["eval_top1"] = sum(correct) / self._num_examples
+                right, seen = self._correct(variables, self._put(batch))
+                correct, count = correct + int(right), count + int(seen)
+            metrics["eval_top1"] = correct / count
         return metrics
 
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -113,19 +116,23 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
     # The network takes at most a microbatch at a time, so what fits in training fits here.
     size = min(compared, config.train.batch_size // config.train.microbatches)
     rows = meshes.local_rows(built.mesh, size)
+    order = parts.order(config, len(source), size)
+    steps = math.ceil(len(source) / size)
+
+    def views() -> Iterator[dict[str, np.ndarray]]:
+        batches = parts.train_batches(
+            config, source, rows=rows, start_step=0, stop_step=steps, batch_size=size
+        )
+        with contextlib.closing(batches):
+            for step, batch in zip(range(steps), batches, strict=True):
+                index, epoch = order.batch(step, rows)
+                yield {**batch, "mask": (epoch == 0) & source.readable(index)}
+
     return OnlineEvaluation(
         objective=replace(built.objective, loss=parts.loss(config, compared)),
         mesh=built.mesh,
-        num_examples=len(source),
         batch_size=compared,
-        views=lambda: parts.train_batches(
-            config,
-            source,
-            rows=rows,
-            start_step=0,
-            stop_step=math.ceil(len(source) / size),
-            batch_size=size,
-        ),
+        views=views,
         images=lambda: pipeline.eval_batches(
             source,
             batch_size=size,
@@ -138,27 +145,29 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
 
 def embed(
     variables: Any, batch: dict[str, jax.Array], *, model: SimCLR, blur_radius: int
-) -> jax.Array:
-    """The embeddings (N, 2, D) of both views of each image, before normalisation.
+) -> tuple[jax.Array, jax.Array]:
+    """The embeddings (N, 2, D) of both views of each image, before normalisation, and the mask.
 
     Args:
       variables: The weights, {"params", "batch_stats"}.
-      batch: The batch of views, as the train step takes it.
+      batch: The batch of views, as the train step takes it, and its "mask".
       model: The module.
       blur_radius: The radius of the blur in pixels; 0: none.
     """
     outputs: Any = model.apply(variables, views_of(batch, blur_radius=blur_radius), train=False)
-    return outputs.z[-1].reshape(-1, 2, outputs.z[-1].shape[-1])
+    return outputs.z[-1].reshape(-1, 2, outputs.z[-1].shape[-1]), batch["mask"]
 
 
-def count_correct(variables: Any, batch: dict[str, jax.Array], *, model: SimCLR) -> jax.Array:
-    """The number of examples (without padding) that the online classifier gets right.
+def count_correct(
+    variables: Any, batch: dict[str, jax.Array], *, model: SimCLR
+) -> tuple[jax.Array, jax.Array]:
+    """The number of examples that the online classifier gets right, and their number.
 
     Args:
       variables: The weights, {"params", "batch_stats"}.
-      batch: The images, their labels, and "mask", which is False for padding.
+      batch: The images, their labels, and "mask", which is False for those not to count.
       model: The module.
     """
     outputs: Any = model.apply(variables, to_float(batch["image"]), train=False)
     right = outputs.logits.argmax(axis=-1) == batch["label"]
-    return jnp.sum(right & batch["mask"])
+    return jnp.sum(right & batch["mask"]), jnp.sum(batch["mask"])

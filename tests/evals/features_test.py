@@ -41,6 +41,23 @@ def test_padded_features_are_the_unpadded_ones(finished, network):
     np.testing.assert_array_equal(found[0].labels, source.load(np.arange(360))[1])
 
 
+def test_unreadable_images_have_no_features_and_are_counted(finished, network, monkeypatch):
+    source = parts.open_split(network.config, "eval")
+    whole = extractor(network).evaluation(source)
+    load, torn = source.source.load, {3, 4, 359}
+
+    def load_torn(indices):
+        images, labels = load(indices)
+        read = zip(indices, images, strict=True)
+        return ["torn" if int(index) in torn else image for index, image in read], labels
+
+    monkeypatch.setattr(source.source, "load", load_torn)
+    found = extractor(network).evaluation(source)
+    kept = [row for row in range(360) if row not in torn]
+    np.testing.assert_array_equal(found.x, whole.x[kept])
+    np.testing.assert_array_equal(found.labels, whole.labels[kept])
+
+
 def test_features_that_are_kept_are_computed_again_for_other_weights_or_a_damaged_file(tmp_path):
     class Extractor:
         computed = 0

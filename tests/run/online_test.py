@@ -32,7 +32,8 @@ def pairs(views):
     """Batches of views; the last one goes on into the next epoch."""
     for start in range(0, COUNT, BATCH):
         rows = np.arange(start, start + BATCH) % COUNT
-        yield {"image": views[rows], "blur_sigma": np.zeros((BATCH, 2), np.float32)}
+        mask = np.arange(start, start + BATCH) < COUNT
+        yield {"image": views[rows], "blur_sigma": np.zeros((BATCH, 2), np.float32), "mask": mask}
 
 
 @pytest.mark.slow
@@ -46,7 +47,7 @@ def test_evaluation_counts_every_example_once(rng, mesh8):
     labels = rng.integers(0, 5, COUNT).astype(np.int32)
     loss = partial(losses.nt_xent, temperature=0.5)
     evaluate = OnlineEvaluation(
-        objective=Contrastive(model, loss), mesh=mesh8, num_examples=COUNT, batch_size=BATCH,
+        objective=Contrastive(model, loss), mesh=mesh8, batch_size=BATCH,
         views=lambda: pairs(views), images=lambda: padded(images, labels),
     )  # fmt: skip
     state = TrainState(jnp.zeros([]), variables["params"], variables["batch_stats"], ())
@@ -77,7 +78,30 @@ def test_the_network_takes_a_microbatch_at_a_time_and_the_loss_compares_as_befor
     np.testing.assert_array_equal(*joined)
 
 
-def opened(mesh, microbatches, asked):
+def test_an_unreadable_image_is_masked_in_both_views_and_images(mesh8, monkeypatch):
+    """Image 7 is replaced by image 8, which still counts once."""
+    monkeypatch.setattr(online, "OnlineEvaluation", lambda **arguments: arguments)
+    found = opened(mesh8, 1, None, source=Readable(Torn(7), on_bad_image="replace"))
+    for kind in ("views", "images"):
+        masks = np.concatenate([batch["mask"] for batch in found[kind]()])
+        assert masks.sum() == COUNT - 1
+        assert len(masks) == 64
+
+
+class Torn(Photos):
+    """COUNT photographs, of which one cannot be read."""
+
+    def __init__(self, torn):
+        super().__init__(COUNT, width=16, height=16)
+        self.torn = torn
+
+    def load(self, indices):
+        images, labels = super().load(indices)
+        torn = np.asarray(indices) == self.torn
+        return [b"" if gone else image for image, gone in zip(images, torn, strict=True)], labels
+
+
+def opened(mesh, microbatches, asked, source=None):
     """The arguments of the evaluation of COUNT digits, with its number of microbatches."""
     config = overrides.load(["--config=digits"])
     config = overrides.changed(config, {
@@ -85,5 +109,5 @@ def opened(mesh, microbatches, asked):
         "train.batch_size": 64, "train.microbatches": microbatches, "eval.batch_size": asked,
         "model.width": 0.0625,
     })  # fmt: skip
-    source = Readable(Photos(COUNT, width=16, height=16), on_bad_image="error")
+    source = source or Readable(Photos(COUNT, width=16, height=16), on_bad_image="error")
     return online.open_evaluation(config, parts.build(config, mesh), source)
