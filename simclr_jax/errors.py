@@ -1,6 +1,7 @@
 """The errors that a binary reports, and the exit status that each of them gives."""
 
 import errno
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -10,16 +11,23 @@ PREEMPTED = 75  # The exit status of a run that has saved a checkpoint and can b
 
 # The operating system's error numbers that are faults of the host, with their usual words.
 _HOST_FAULTS = {
-    errno.ENOSPC: "no space left on device",
-    errno.EDQUOT: "disk quota exceeded",
-    errno.EFBIG: "file too large",
-    errno.EROFS: "read-only file system",
-    errno.EIO: "input/output error",
-    errno.EACCES: "permission denied",
-    errno.EMFILE: "too many open files",
-    errno.ESTALE: "stale file handle",
-    errno.ENOTCONN: "transport endpoint is not connected",  # A mounted bucket was disconnected.
-    errno.ETIMEDOUT: "connection timed out",
+    number: os.strerror(number).lower()
+    for number in (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.EBUSY, errno.ENOMEM),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOLCK),
+        # A file system in the network, or a mounted bucket.
+        *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET),
+        *(errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN),
+        *(errno.ENETUNREACH, errno.ESHUTDOWN),
+    )
+}
+# The packages whose errors tell of storage in the network, and TensorFlow's errors that do.
+_CLIENTS = {"aiohttp", "fsspec", "gcsfs", "google", "requests", "urllib3"}
+_OF_TENSORFLOW = {
+    *("NotFoundError", "PermissionDeniedError", "UnauthenticatedError", "UnavailableError"),
+    *("DeadlineExceededError", "ResourceExhaustedError", "AbortedError", "CancelledError"),
+    *("FailedPreconditionError", "UnknownError", "InternalError"),
 }
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}  # The error numbers of a disk without free space.
 # The error numbers of a disk out of reach. They do not show that a file is damaged.
@@ -109,8 +117,22 @@ def one_line(error: BaseException, limit: int = 10_000) -> str:
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
+def is_of_storage(error: BaseException) -> bool:
+    """Whether an error's type is one of disks, or of clients of storage in the network.
+
+    >>> is_of_storage(PermissionError()), is_of_storage(ValueError())
+    (True, False)
+    """
+    if isinstance(error, OSError):
+        return True
+    package = type(error).__module__.partition(".")[0]
+    return package in _CLIENTS or (
+        package == "tensorflow" and type(error).__name__ in _OF_TENSORFLOW
+    )
+
+
 def as_host_error(error: BaseException) -> BaseException:
-    """Translates an error that a full, failing or lost disk has caused into a `HostError`.
+    """Translates an error that the host or its storage has caused into a `HostError`.
 
     The error, its cause and its context are searched for the operating system's error number, and
     for its words: libraries written in C++ only give those, in their message.
@@ -119,7 +141,7 @@ def as_host_error(error: BaseException) -> BaseException:
       error: The error that was caught.
 
     Returns:
-      A `HostError` if the disk is the cause, or the same error if it is not.
+      A `HostError` if the host is the cause, or the same error if it is not.
 
     >>> print(as_host_error(RuntimeError("write failed: Disk quota exceeded")))
     disk quota exceeded; what was saved before is kept (write failed: Disk quota exceeded)
@@ -134,5 +156,17 @@ def as_host_error(error: BaseException) -> BaseException:
         if number in _HOST_FAULTS or named:
             reason = _HOST_FAULTS.get(number or 0) or named[0]
             return HostError(f"{reason}; what was saved before is kept ({text[:300]})")
+        if isinstance(cause, MemoryError):
+            return HostError(
+                f"the host's memory is used up ({text[:300]}); use smaller batches or a host with "
+                "more memory; what was saved before is kept"
+            )
+        if "can't start new thread" in text:
+            return HostError(f"{text}; raise the limit of processes and threads (ulimit -u)")
         cause = cause.__cause__ or cause.__context__
+    if is_of_storage(error) and not isinstance(error, OSError):
+        return HostError(
+            f"the storage answers with an error ({one_line(error, 300)}); check the path, this "
+            "machine's access to it and the network, and run the same command again"
+        )
     return error

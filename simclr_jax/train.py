@@ -118,8 +118,9 @@ def train(
             preemption=preemption,
         )
         last = loop.train(step, state, rows)
-    if source.bad:
-        processes.say(f"{len(source.bad)} unreadable images were replaced")
+    for images, fate in (source, "were replaced"), (eval_source, "were left out of evaluations"):
+        if count := images.count_bad():
+            processes.say(f"{count} unreadable images {fate}")
     processes.say(progress.summary(last, built.schedule.total_steps, workdir))
 
 

@@ -5,6 +5,7 @@ Images are (H, W, 3) float32 in [0, 1].
 Reference: Chen et al. 2020, appendix A (arXiv 2002.05709); the resize is that of the authors' code.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,16 @@ import tensorflow as tf
 from simclr_jax.augment.draws import Draw, Jitter, Views, blur_taps
 
 EVAL_CROP_PROPORTION = 0.875  # The side of the evaluation crop over the image's shorter side.
+
+
+def keep_off_accelerators() -> None:
+    """Keeps TensorFlow off all accelerators, whose memory is JAX's.
+
+    It must be called before TensorFlow's first operation.
+    """
+    for kind in ("GPU", "TPU"):
+        with contextlib.suppress(RuntimeError):  # TensorFlow has run operations already.
+            tf.config.set_visible_devices([], kind)
 
 
 def random_view(image: tf.Tensor, draw: Draw, views: Views) -> tuple[tf.Tensor, tf.Tensor]:

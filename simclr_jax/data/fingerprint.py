@@ -46,7 +46,7 @@ def fingerprint(source: Source, *, labelled: bool = True) -> dict[str, Any]:
     sizes = [str(file.size) for file in source.files()]
     if sizes:  # Images made in memory are encoded differently by other versions of the encoder.
         parts["sizes"] = _digest(sizes)
-        parts["bytes"] = _digest(hashlib.sha256(image or b"").hexdigest() for image in images)
+        parts["bytes"] = _digest(hashlib.sha256(_bytes(image)).hexdigest() for image in images)
     if labelled and source.num_classes:
         parts["labels"] = _digest(map(str, labels.tolist()))
     return parts
@@ -72,6 +72,11 @@ def differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     """
     found = [key for key in PARTS if key in now and key in before and now[key] != before[key]]
     return [key for key in found if key in ORDER] or found
+
+
+def _bytes(image: bytes | str) -> bytes:
+    """An encoded image; nothing for one that cannot be read."""
+    return image if isinstance(image, bytes) else b""
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from simclr_jax.data.source import File
+from simclr_jax.data import outage
+from simclr_jax.data.source import File, Images
 from simclr_jax.errors import ArgumentError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")  # The extensions of image files.
@@ -98,20 +99,22 @@ class Folder:
         return list(self._pool.map(self._file, self._files))
 
     def _file(self, name: str) -> File:
+        path = self._folder / name
         try:
-            stat = tf.io.gfile.stat(os.fsencode(self._folder / name))
+            stat = outage.patiently(lambda: tf.io.gfile.stat(os.fsencode(path)), path)
         except (OSError, tf.errors.OpError):  # The file was deleted since it was listed.
             return File(name, 0, 0)
         return File(name, stat.length, stat.mtime_nsec)
 
-    def load(self, indices: Sequence[int]) -> tuple[list[bytes | None], np.ndarray]:
+    def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
         return list(self._pool.map(self._read, indices)), self._labels[np.asarray(indices)]
 
-    def _read(self, index: int) -> bytes | None:
+    def _read(self, index: int) -> bytes | str:
+        path = self._folder / self._files[index]
         try:
-            return (self._folder / self._files[index]).read_bytes()
-        except (OSError, tf.errors.OpError):  # The file was deleted, or it may not be read.
-            return None
+            return outage.patiently(path.read_bytes, path)
+        except (OSError, tf.errors.OpError):  # The file was deleted since it was listed.
+            return outage.MISSING
 
 
 def _images_below(folder: epath.Path) -> list[str]:

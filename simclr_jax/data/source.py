@@ -12,12 +12,18 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from simclr_jax import processes
+from simclr_jax.augment import host
 from simclr_jax.data import images as encoded
-from simclr_jax.errors import ArgumentError
+from simclr_jax.data.outage import MISSING
+from simclr_jax.errors import ArgumentError, HostError
 
 _log = logging.getLogger(__name__)
 
-Images = list[bytes | None]  # Encoded images; None for one that could not be read.
+Images = list[bytes | str]  # Encoded images; the reason, in words, for one that cannot be read.
+
+MAX_TRIES = 1000  # The largest number of unreadable images in a row.
+NAMED = 20  # The largest number of unreadable images that the log names.
 
 
 class File(NamedTuple):
@@ -64,8 +70,11 @@ class Source(Protocol):
           indices: The indices of the images, from 0 and below the length.
 
         Returns:
-          The encoded images, with None for one that cannot be read, and the labels (n,) int32, both
-          in the order of `indices`.
+          The encoded images, with the reason for one that cannot be read, and the labels (n,)
+          int32, both in the order of `indices`.
+
+        Raises:
+          HostError: The storage of the images is out of reach.
         """
         ...
 
@@ -90,6 +99,7 @@ class Readable:
     """
 
     def __init__(self, source: Source, *, on_bad_image: str, labelled: bool = True):
+        host.keep_off_accelerators()
         self.source = source
         self._on_bad_image = on_bad_image
         # The CRC-32 of each image that could be decoded, or 0 before.
@@ -114,8 +124,9 @@ class Readable:
           The images as JPEG or PNG, and the labels (n,) int32.
 
         Raises:
-          ArgumentError: An image is unreadable and `on_bad_image` is 'error', no image of the
-            source is readable, or a label is not one of the classes.
+          ArgumentError: An image is unreadable and `on_bad_image` is 'error', none of `MAX_TRIES`
+            images in a row is readable, or a label is not one of the classes.
+          HostError: The storage of the images is out of reach.
         """
         loaded, labels = self.source.load(indices)
         images = list(self._pool.map(self._prepare, indices, loaded))
@@ -134,14 +145,27 @@ class Readable:
             )
         return images, labels  # type: ignore[return-value]
 
+    def readable(self, indices: np.ndarray) -> np.ndarray:
+        """Whether each image could be read, as far as it was tried, as bools (n,)."""
+        return np.array([int(index) not in self.bad for index in indices], bool)
+
+    def count_bad(self) -> int:
+        """The number of images that any process found unreadable. All must call it together."""
+        bad = np.zeros(len(self), bool)
+        bad[list(self.bad)] = True
+        return int(processes.any_has(bad).sum())
+
     def in_words(self, index: int) -> str:
         """The place and the name of an image for messages, quoted so that they stay on one line."""
         return repr(f"{self.source.place}/{self.name(index)}")
 
-    def _prepare(self, index: int, data: bytes | None) -> bytes | None:
+    def _prepare(self, index: int, data: bytes | str) -> bytes | None:
         """The image as JPEG or PNG bytes that TensorFlow decodes, or None."""
-        crc = zlib.crc32(data or b"")
-        if data is not None and crc == self._good[index] != 0:
+        if isinstance(data, str):
+            self._report(int(index), data)
+            return None
+        crc = zlib.crc32(data)
+        if crc == self._good[index] != 0:
             return encoded.transcode(data)
         try:
             data = encoded.decodable(data)
@@ -163,17 +187,44 @@ class Readable:
         with self._lock:
             first = index not in self.bad
             self.bad[index] = reason
-        if first:
+            count = len(self.bad)
+        if first and count <= NAMED:
             _log.warning("unreadable image left out: %s (%s)", name, reason)
+            if count == NAMED:
+                _log.warning("further unreadable images are counted, but not named")
 
     def _replacement(self, index: int) -> tuple[bytes, int]:
-        """The next readable image after an unreadable one, and its label."""
+        """The next readable image after an unreadable one, and its label.
+
+        Images that are known to be unreadable are passed over; of others `MAX_TRIES` are tried, so
+        that storage which is gone is not searched from end to end.
+        """
+        tried = [index]
         for step in range(1, len(self)):
             candidate = (index + step) % len(self)
             if candidate in self.bad:
                 continue
+            if len(tried) > MAX_TRIES:
+                break
+            tried.append(candidate)
             (data,), labels = self.source.load([candidate])
             image = self._prepare(candidate, data)
             if image is not None:
                 return image, int(labels[0])
-        raise ArgumentError("source", self, f"none of the {len(self)} images can be read")
+        raise self._unreadable(tried)
+
+    def _unreadable(self, tried: list[int]) -> Exception:
+        """The error for images in a row of which none can be read."""
+        if all(self.bad[index] == MISSING for index in tried):
+            gone = sum(reason == MISSING for reason in self.bad.values())
+            return HostError(
+                f"{self.source.place}: {gone} images are gone since they were listed; check the "
+                "disk or the bucket that they are on, and run the same command again"
+            )
+        which = f"the {len(self)} images"
+        if len(self.bad) < len(self):
+            which = f"{len(tried)} images from {self.in_words(tried[0])} on"
+        reason = self.bad[tried[-1]]
+        return ArgumentError(
+            "source", self, f"none of {which} can be read (the last one: {reason})"
+        )

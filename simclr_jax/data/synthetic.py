@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from simclr_jax.data.source import File
+from simclr_jax.data.source import File, Images
 
 DISTINCT = 32  # The number of different images, which are repeated.
 
@@ -41,8 +41,8 @@ class Photos:
     def name(self, index: int) -> str:
         return str(index)
 
-    def load(self, indices: Sequence[int]) -> tuple[list[bytes | None], np.ndarray]:
-        images: list[bytes | None] = [self._images[index % DISTINCT] for index in indices]
+    def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
+        images: Images = [self._images[index % DISTINCT] for index in indices]
         return images, np.zeros(len(images), np.int32)
 
 

@@ -10,9 +10,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
-from simclr_jax.data.source import File
+from simclr_jax.data import outage
+from simclr_jax.data.array_record import ArrayRecordReader
+from simclr_jax.data.source import File, Images
 from simclr_jax.data.tfrecord import TFRecordReader
-from simclr_jax.errors import ArgumentError
+from simclr_jax.errors import ArgumentError, one_line
 
 
 class Dataset:
@@ -83,7 +85,8 @@ class Dataset:
             raise ArgumentError("split", split, "there are no examples in it")
         formats = tfds.core.file_adapters.FileFormat
         if self._builder.info.file_format == formats.ARRAY_RECORD:
-            reader: Any = self._builder.as_data_source(split=split).data_source
+            records = self._builder.as_data_source(split=split).data_source
+            reader: Any = ArrayRecordReader(records, f"{self._name}/{split}")
         elif self._builder.info.file_format == formats.TFRECORD:
             reader = TFRecordReader(info.file_instructions, cache_bytes=self._cache_bytes)
         else:
@@ -165,14 +168,33 @@ class Records:
 
     def files(self) -> Iterable[File]:
         with ThreadPoolExecutor(16) as pool:
-            stats = list(pool.map(tf.io.gfile.stat, self._paths))
-        for path, stat in zip(self._paths, stats, strict=True):
-            yield File(path, stat.length, stat.mtime_nsec)
+            stats = list(pool.map(_stat, self._paths))
+        for path, found in zip(self._paths, stats, strict=True):
+            yield File(path, found.length, found.mtime_nsec)
 
-    def load(self, indices: Sequence[int]) -> tuple[list[bytes | None], np.ndarray]:
-        raw = self._reader.__getitems__([int(index) for index in indices])
-        parsed = tf.io.parse_example(tf.constant(raw, tf.string), self._parse)
-        images = list(parsed[self._image_key].numpy())
-        if self._label_key is None:
-            return images, np.full(len(images), -1, np.int32)
-        return images, parsed[self._label_key].numpy().astype(np.int32)
+    def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
+        records = self._reader.__getitems__([int(index) for index in indices])
+        images, labels = list(records), np.full(len(records), -1, np.int32)
+        rows = [row for row, record in enumerate(records) if isinstance(record, bytes)]
+        parsed = self._parsed([records[row] for row in rows])
+        for row, (image, label) in zip(rows, parsed, strict=True):
+            images[row], labels[row] = image, label
+        return images, labels
+
+    def _parsed(self, records: list[bytes]) -> list[tuple[bytes | str, int]]:
+        """The image and the label of each record; the reason for one that is no such example."""
+        try:
+            parsed = tf.io.parse_example(tf.constant(records, tf.string), self._parse)
+        except tf.errors.InvalidArgumentError as error:
+            if len(records) == 1:
+                return [(f"not an example with the dataset's features: {one_line(error, 200)}", -1)]
+            return [found for record in records for found in self._parsed([record])]
+        labels = [-1] * len(records)
+        if self._label_key is not None:
+            labels = parsed[self._label_key].numpy().tolist()
+        return list(zip(parsed[self._image_key].numpy(), labels, strict=True))
+
+
+def _stat(path: str) -> Any:
+    """The size and the time of the last change of a file."""
+    return outage.patiently(lambda: tf.io.gfile.stat(path), path)

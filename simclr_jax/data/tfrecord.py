@@ -2,29 +2,35 @@
 
 import hashlib
 import io
+import logging
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import tensorflow as tf
 
-from simclr_jax.errors import FileError
+from simclr_jax.data import outage
+from simclr_jax.errors import FileError, one_line
 from simclr_jax.store import files
 
 # The sizes in bytes of what comes before and after the data of a TFRecord. It consists of the
 # length (uint64), the CRC of the length (uint32), the data, and the CRC of the data (uint32).
 _HEADER, _FOOTER = 12, 4
 
+_log = logging.getLogger(__name__)
+
 
 class TFRecordReader:
     """Random access to the records of TFRecord files.
 
     Small files are read into memory. For others the positions of the records are found once and
-    stored in the user's cache folder, since the folder of the data may be read-only.
+    stored in the user's cache folder, since the folder of the data may be read-only. A record that
+    is read is checked by its checksum.
 
     Args:
       instructions: The files of a split and the records of each that belong to it, as TFDS gives
@@ -32,15 +38,26 @@ class TFRecordReader:
       cache_bytes: The largest total size in bytes of files that are read into memory.
 
     Raises:
-      FileError: A file is damaged, or has another number of records than its description.
+      FileError: A file is missing, its records cannot be told apart, or there are others than the
+        description says.
+      HostError: The storage is out of reach.
     """
 
     def __init__(self, instructions: Sequence[Any], *, cache_bytes: int):
         paths = [os.fspath(instruction.filename) for instruction in instructions]
-        sizes = [tf.io.gfile.stat(path).length for path in paths]
+        sizes = [_stat(path).length for path in paths]
         in_memory = sum(sizes) <= cache_bytes
+        self._unkept: list[str] = []
         with ThreadPoolExecutor(16) as pool:
-            self._shards = list(pool.map(_read_shard if in_memory else _index_shard, paths, sizes))
+            read = _read_shard if in_memory else self._index_shard
+            self._shards = list(pool.map(read, paths, sizes))
+        if self._unkept:
+            _log.warning(
+                "the index of %d TFRecord files cannot be kept for the next time (%s); "
+                "XDG_CACHE_HOME can name a folder for it",
+                len(self._unkept),
+                self._unkept[0],
+            )
         self._rows = np.concatenate(
             [
                 np.stack([np.full(len(rows), shard), rows], axis=1)
@@ -56,18 +73,51 @@ class TFRecordReader:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitems__(self, indices: Sequence[int]) -> list[bytes]:
+    def __getitems__(self, indices: Sequence[int]) -> list[bytes | str]:
+        """The records; the reason for a damaged one.
+
+        Raises:
+          HostError: The storage is out of reach.
+        """
         return list(self._pool.map(self._read, indices))
 
-    def _read(self, index: int) -> bytes:
+    def _read(self, index: int) -> bytes | str:
         shard, row = self._rows[index]
         buffer, offsets = self._shards[shard]
-        start, length = offsets[row]
+        start, length = map(int, offsets[row])
+        path = self._paths[shard]
         if buffer is not None:
-            return buffer[start : start + length]
-        with tf.io.gfile.GFile(self._paths[shard], "rb") as file:
-            file.seek(int(start))
-            return file.read(int(length))
+            data = buffer[start : start + length + _FOOTER]
+        else:
+            try:
+                data = outage.patiently(lambda: _part(path, start, length + _FOOTER), path)
+            except tf.errors.NotFoundError:  # The file was deleted since it was indexed.
+                return outage.MISSING
+        if not _matches(data[:length], data[length:]):
+            return f"its checksum does not match, at byte {start} of {path}"
+        return data[:length]
+
+    def _index_shard(self, path: str, size: int) -> tuple[bytes | None, np.ndarray]:
+        """The position and length of each record of a file, from the user's cache if possible."""
+        key = f"{os.path.abspath(path)} {size} {_stat(path).mtime_nsec}"
+        try:
+            kept = _cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+        except RuntimeError as error:  # There is no home.
+            self._unkept.append(one_line(error))
+            kept = None
+        if kept is not None and (offsets := _kept_spans(kept, size)) is not None:
+            return None, offsets
+        with tf.io.gfile.GFile(path, "rb") as file:
+            offsets = _spans(path, size, lambda position, n: _at(file, position, n))
+        if kept is not None:
+            array = io.BytesIO()
+            np.save(array, offsets, allow_pickle=False)
+            try:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                files.write(kept, array.getvalue())
+            except OSError as error:
+                self._unkept.append(one_line(error))
+        return None, offsets
 
 
 def _selected_rows(instruction: Any, available: int) -> np.ndarray:
@@ -83,41 +133,34 @@ def _selected_rows(instruction: Any, available: int) -> np.ndarray:
 
 def _read_shard(path: str, size: int) -> tuple[bytes | None, np.ndarray]:
     """The content of a file, and the position and length of each record in it."""
+    buffer = outage.patiently(lambda: _part(path, 0, size), path)
+    return buffer, _spans(path, size, lambda position, n: buffer[position : position + n])
+
+
+def _part(path: str, position: int, n: int) -> bytes:
+    """At most n bytes of a file, from a position on."""
     with tf.io.gfile.GFile(path, "rb") as file:
-        buffer = file.read()
-    spans = []
-    position = 0
-    while position + _HEADER <= size:
-        (length,) = struct.unpack_from("<Q", buffer, position)
-        spans.append((position + _HEADER, length))
-        position += _HEADER + length + _FOOTER
-    return buffer, _spans(path, spans, position, size)
+        return _at(file, position, n)
 
 
-def _index_shard(path: str, size: int) -> tuple[bytes | None, np.ndarray]:
-    """The position and length of each record in a file, from the user's cache if it has them."""
-    modified = tf.io.gfile.stat(path).mtime_nsec
-    key = hashlib.sha256(f"{os.path.abspath(path)} {size} {modified}".encode()).hexdigest()
-    cached = _cache_folder() / f"{key}.npy"
-    if (offsets := _cached_spans(cached, size)) is not None:
-        return None, offsets
-    spans = []
-    position = 0
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while position + _HEADER <= size:
-            file.seek(position)
-            (length,) = struct.unpack("<Q", file.read(8))
-            spans.append((position + _HEADER, length))
-            position += _HEADER + length + _FOOTER
-    offsets = _spans(path, spans, position, size)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    array = io.BytesIO()
-    np.save(array, offsets, allow_pickle=False)
-    files.write(cached, array.getvalue())
-    return None, offsets
+def _at(file: Any, position: int, n: int) -> bytes:
+    file.seek(position)
+    return file.read(n)
 
 
-def _cached_spans(path: Path, size: int) -> np.ndarray | None:
+def _stat(path: str) -> Any:
+    """The size and the time of the last change of a file.
+
+    Raises:
+      FileError: There is no such file.
+    """
+    try:
+        return outage.patiently(lambda: tf.io.gfile.stat(path), path)
+    except tf.errors.NotFoundError as error:
+        raise FileError(f"{path}: missing; the dataset's description names it") from error
+
+
+def _kept_spans(path: Path, size: int) -> np.ndarray | None:
     """The positions and lengths in a file of the user's cache; None if it is missing or damaged."""
     try:
         spans = np.load(path, allow_pickle=False)
@@ -129,13 +172,49 @@ def _cached_spans(path: Path, size: int) -> np.ndarray | None:
     return spans if whole and (lengths >= 0).all() else None
 
 
-def _spans(path: str, spans: list[tuple[int, int]], end: int, size: int) -> np.ndarray:
-    """The positions and lengths as an array (n, 2) int64, after a check of the last one's end."""
-    if end != size:
+def _spans(path: str, size: int, read: Callable[[int, int], bytes]) -> np.ndarray:
+    """The positions and lengths of the records of a file, (n, 2) int64.
+
+    Args:
+      path: The path of the file, for messages.
+      size: The number of its bytes.
+      read: The function from a position and a number of bytes to the bytes there.
+
+    Raises:
+      FileError: The length of a record is damaged, so that those after it cannot be found.
+    """
+    spans = []
+    position = 0
+    while position + _HEADER <= size:
+        header = read(position, _HEADER)
+        (length,) = struct.unpack_from("<Q", header)
+        start, end = position + _HEADER, position + _HEADER + length + _FOOTER
+        # Where only the checksum of the length is damaged, that of the data still matches.
+        if not _matches(header[:8], header[8:]) and not (
+            end <= size and _matches(read(start, length), read(start + length, _FOOTER))
+        ):
+            raise FileError(
+                f"{path}: the record at byte {position} is damaged, and those after it cannot be "
+                "found (the checksum of its length does not match); copy or prepare the file again"
+            )
+        spans.append((start, length))
+        position = end
+    if position != size:
         raise FileError(
-            f"{path}: its last record ends at byte {end} of {size}; the file is damaged"
+            f"{path}: its last record ends at byte {position} of {size}; the file is damaged"
         )
     return np.array(spans, np.int64).reshape(-1, 2)
+
+
+def _matches(data: bytes, checksum: bytes) -> bool:
+    """Whether bytes have the checksum that is stored with them: a CRC-32C, rotated and shifted.
+
+    >>> _matches(bytes(8), bytes.fromhex("29039807"))
+    True
+    """
+    crc = google_crc32c.value(data)
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return checksum == masked.to_bytes(4, "little")
 
 
 def _cache_folder() -> Path:

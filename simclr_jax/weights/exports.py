@@ -191,6 +191,10 @@ def savedmodel(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
     import tensorflow as tf
     from jax.experimental import jax2tf
 
+    from simclr_jax.augment import host
+
+    host.keep_off_accelerators()
+
     size = network.image_size
     function = jax2tf.convert(
         partial(outputs, model=network.model),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from simclr_jax.data import source as sources
 from simclr_jax.data.source import Readable
@@ -67,6 +68,15 @@ def test_a_folder_of_nothing_readable_says_so(tmp_path):
     write(tmp_path / "b.jpg", b"y")
     with pytest.raises(UserError, match=r"data\.dir: none of the 2 images can be"), said():
         readable(tmp_path, eval_split="train").load([0])
+
+
+def test_tensorflow_is_kept_off_all_accelerators(monkeypatch):
+    hidden = {}
+    monkeypatch.setattr(
+        tf.config, "set_visible_devices", lambda devices, kind: hidden.update({kind: devices})
+    )
+    Readable(Labelled(), on_bad_image="replace")
+    assert hidden == {"GPU": [], "TPU": []}
 
 
 class Labelled:
