@@ -5,9 +5,9 @@
 #   launch/local.sh 2 simclr-train --config=configs/digits.py --workdir=runs/two
 #
 # Process K is COMMAND ARGS... --coordinator=127.0.0.1:PORT --num_processes=N --process_id=K. The
-# output of process 0 is shown; the others' output goes to LOGS/process-K.log. SIGINT and SIGTERM
-# are passed on to all processes, once each. When a process fails, the others have GRACE_SECONDS to
-# notice by themselves, as they would on machines of their own.
+# output of process 0 is shown; the others' output goes to LOGS/process-K.log. SIGINT, SIGTERM,
+# SIGHUP, SIGUSR1 and SIGUSR2 are passed on to all processes, once each. When a process fails, the
+# others have GRACE_SECONDS to notice by themselves, as they would on machines of their own.
 #
 # The exit status is the first of 2, 1, 3, 75 that any process ended with, since bad input (2) or a
 # bug (1) in one process is why others lost a peer (3) or saved and ended (75). If there is none of
@@ -84,8 +84,10 @@ mkdir -p "$LOGS" || die 3 "LOGS: '$LOGS' cannot be made"
 words=$#
 pids=() statuses=()
 for ((k = 0; k < processes; k++)); do statuses[k]=; done
-trap 'forward INT' INT
-trap 'forward TERM' TERM
+for signal in INT TERM HUP USR1 USR2; do
+  # shellcheck disable=SC2064 # The name of the signal is that of now.
+  trap "forward $signal" "$signal"
+done
 # With a process group for each process, Ctrl-C reaches this script only, which passes it on once.
 set -m
 start "$@"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from simclr_jax import mesh as meshes
 from simclr_jax import processes
 from simclr_jax.config import overrides
 from simclr_jax.errors import (
@@ -51,6 +52,12 @@ _LINES = {
     "format": "--format={value}: {reason}",
     "process_id": "--process_id={value}: {reason}",
 }
+_OUT_OF_MEMORY = (
+    "a device's memory is used up; let it hold less at a time: more config.train.microbatches, "
+    "config.model.remat=true or a smaller config.train.batch_size, in an evaluation a smaller "
+    "config.features.batch_size"
+)
+_PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")  # The names that JAX knows.
 # A file where a folder belongs, or a folder where a file belongs.
 _MISPLACED = (IsADirectoryError, NotADirectoryError, FileExistsError)
 
@@ -102,6 +109,7 @@ def run(
             _check_processes(values.coordinator, values.num_processes, values.process_id)
             processes.join(values.coordinator, values.num_processes, values.process_id)
         main(values, *arguments)
+        processes.meet()  # Process 0 may still write when the others are done.
         return 0
     except Exception as error:
         return _status_of(_explained(error), joined=joins)
@@ -165,8 +173,26 @@ def _explained(error: Exception) -> Exception:
     if isinstance(error, _MISPLACED) and error.filename:
         place = error.filename2 or error.filename  # A rename has its target in filename2.
         return UserError(f"{place}: {error.strerror}; move it away")
+    if meshes.is_out_of_memory(error):
+        return HostError(f"{_OUT_OF_MEMORY} ({one_line(error, 300)})")
+    if meshes.is_without_backend(error):
+        return _without_backend(error)
     found = as_host_error(error)
     return processes.as_lost(error) if found is error else found  # type: ignore[return-value]
+
+
+def _without_backend(error: Exception) -> Exception:
+    """The error for a platform that JAX does not know, or of which there is no device."""
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    unknown = [name for name in wanted.split(",") if name and name not in _PLATFORMS]
+    if unknown and f"'{unknown[0]}'" in str(error):
+        return UserError(
+            f"JAX_PLATFORMS={wanted}: {unknown[0]!r} is not one of {', '.join(_PLATFORMS)}"
+        )
+    return HostError(
+        f"JAX_PLATFORMS={wanted}: no such device can be used here; unset it for what there is, or "
+        f"set JAX_PLATFORMS=cpu ({one_line(error, 300)})"
+    )
 
 
 def _status_of(error: Exception, *, joined: bool) -> int:
@@ -180,7 +206,7 @@ def _status_of(error: Exception, *, joined: bool) -> int:
         if status == PREEMPTED:
             # All processes are preempted. They wait, or the first to leave would look lost.
             with contextlib.suppress(Exception):
-                processes.all_have(True)
+                processes.meet()
         processes.leave(status, None if expected else error)
     if not expected:
         raise error

@@ -110,6 +110,26 @@ def platform(mesh: Mesh) -> str:
     return mesh.devices.flat[0].platform
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether JAX's runtime reports that a device's memory does not hold a program or an array."""
+    text = str(error).lower()
+    signs = ("resource_exhausted", "out of memory", "out_of_memory", "alloc_failed")
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(sign in text for sign in signs)
+
+
+def is_without_backend(error: BaseException) -> bool:
+    """Whether JAX reports that there is no device of the platform that it was told to use."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    # For some platforms the message is an assertion without words.
+    asserted = isinstance(error, AssertionError) and trace is not None
+    where = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return (isinstance(error, RuntimeError) and "Unable to initialize backend" in str(error)) or (
+        asserted and where.endswith("xla_bridge")
+    )
+
+
 # The options that `compiler_options` has found to work on CPU. The list is empty before its first
 # call.
 _CPU_OPTIONS: list[dict[str, Any]] = []

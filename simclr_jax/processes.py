@@ -8,12 +8,15 @@ import contextlib
 import ctypes
 import glob
 import importlib.util
+import itertools
 import os
+import re
 import signal
 import sys
 import time
 import traceback
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,10 +28,33 @@ HEARTBEAT_SECONDS = 30  # The time without a heartbeat after which a process cou
 JOIN_SECONDS = 300  # The time limit for all processes to connect.
 # The time that process 0, which runs the coordination service, waits for the others to exit.
 LEAVE_SECONDS = 5
+# The time limit for all processes to exit after they met for the last time.
+EXIT_SECONDS = 300
+# The time limit at a meeting. A process that is lost meanwhile ends the wait by its heartbeat.
+MEET_SECONDS = 7 * 24 * 3600
 
 _LOST = "another process of the run is lost; start all of them again with the same command"
-# The words in a runtime error's message that show that another process is out of reach.
-_SIGNS_OF_LOSS = ("gloo", "connection", "unavailable", "deadline_exceeded", "heartbeat", "socket")
+# The words in a runtime error's message that show that a process or a device is out of reach.
+_SIGNS_OF_LOSS = (
+    *("gloo", "connection", "unavailable", "deadline_exceeded", "heartbeat", "socket", "barrier"),
+    *("cuda_error_ecc", "cuda_error_no_device", "cuda_error_system", "device is lost"),
+)
+# The variables by which a scheduler announces how many processes it has started together.
+_SCHEDULERS = {"Slurm": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
+_PROXIES = ("grpc_proxy", "http_proxy", "https_proxy")  # The proxies that gRPC uses.
+
+
+class Announced(NamedTuple):
+    """The number of processes that a scheduler has started together, and who says so."""
+
+    scheduler: str
+    variable: str
+    number: int
+
+    @property
+    def alone(self) -> str:
+        """The advice for a process that was not started with others."""
+        return f"to run this process alone, run it with `env -u {self.variable}`"
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -43,40 +69,115 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
       process_id: The number of this process, from 0, given together with `coordinator`.
 
     Raises:
-      HostError: The other processes do not connect within `JOIN_SECONDS`.
+      HostError: The other processes do not connect within `JOIN_SECONDS`, or the scheduler does not
+        say where they are.
       ValueError: `coordinator` is given, and the arguments do not fit together.
     """
-    if coordinator is None and not _started_by_a_cluster():
+    announced = None if coordinator else _announced()
+    if coordinator is None and announced is None and not _on_a_tpu():
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    _exit_3_when_aborted(f"coordinator {coordinator}: not all processes came in {JOIN_SECONDS} s")
-    try:
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            initialization_timeout=JOIN_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+    in_vain = f"not all processes came in {JOIN_SECONDS} s"
+    if announced is not None:
+        in_vain = (
+            f"{announced.scheduler} announces {announced.number} processes "
+            f"({announced.variable}={announced.number}), and {in_vain}; {announced.alone}"
         )
-    except ValueError:
+        if os.environ.get("SLURM_PROCID", os.environ.get("OMPI_COMM_WORLD_RANK", "0")) == "0":
+            _write(
+                f"{announced.scheduler} announces {announced.number} processes "
+                f"({announced.variable}={announced.number}): waiting {JOIN_SECONDS} s for the "
+                f"other {announced.number - 1}; {announced.alone}"
+            )
+    elif coordinator is not None:
+        in_vain = f"coordinator {coordinator}: {in_vain}"
+    _exit_3_when_aborted(in_vain)
+    try:
+        with _without_proxies():
+            jax.distributed.initialize(
+                coordinator,
+                num_processes,
+                process_id,
+                local_device_ids=_local_devices(),
+                initialization_timeout=JOIN_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=EXIT_SECONDS,
+            )
+    except (ValueError, KeyError) as error:
         if coordinator is not None:
             raise
+        if announced is not None:
+            raise HostError(
+                f"{announced.scheduler} announces {announced.number} processes "
+                f"({announced.variable}={announced.number}), and JAX does not find them "
+                f"({one_line(error)}); {announced.alone}"
+            ) from error
         return  # The environment looked like a cluster's, and JAX found none.
     except RuntimeError as error:
-        raise HostError(f"coordinator {coordinator}: {one_line(error)}") from error
+        raise HostError(f"{in_vain} ({one_line(error)})") from error
     _exit_3_when_aborted(_LOST)
 
 
-def _started_by_a_cluster() -> bool:
-    """Whether `jax.distributed` can find the number of processes without arguments."""
-    several = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-    if any(int(os.environ.get(name, 1)) > 1 for name in several):
-        return True
+def _announced() -> Announced | None:
+    """The number of processes that a scheduler has started together, where there are several."""
+    for scheduler, variable in _SCHEDULERS.items():
+        count = os.environ.get(variable, "")
+        if count.isdigit() and int(count) > 1:
+            return Announced(scheduler, variable, int(count))
+    return None
+
+
+def _on_a_tpu() -> bool:
+    """Whether this host has TPU chips for JAX, so that the TPU knows of other hosts."""
     if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
         return False
     chips = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/*")
     return bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def _local_devices() -> list[int] | None:
+    """The numbers of the node's devices that this process uses.
+
+    Returns:
+      [] for all that it sees; None for what JAX_LOCAL_DEVICE_IDS says or, without it, JAX's own
+      choice: under a scheduler the one device whose number is the process's on its node.
+    """
+    if os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+        return None
+    # Slurm shows each task only its own GPUs then, numbered from 0.
+    bound = bool(os.environ.get("SLURM_GPUS_PER_TASK"))
+    return [] if bound or _tasks_on_this_node() == 1 else None
+
+
+def _tasks_on_this_node() -> int | None:
+    """The number of processes that a scheduler has started on this node; None: it does not say.
+
+    Slurm writes it for all nodes, as in '2(x3),1': two on each of three nodes, and one on another.
+    """
+    if (count := os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")).isdigit():
+        return int(count)
+    nodes: list[int] = []
+    for tasks, repeated in re.findall(
+        r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    ):
+        nodes += [int(tasks)] * int(repeated or 1)
+    own = os.environ.get("SLURM_NODEID", "0")
+    return nodes[int(own)] if own.isdigit() and int(own) < len(nodes) else None
+
+
+@contextlib.contextmanager
+def _without_proxies() -> Iterator[None]:
+    """A context without proxies in the environment: they cannot reach a cluster's own machines."""
+    proxies = {name: os.environ.pop(name) for name in _PROXIES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(proxies)
+
+
+def _write(line: str) -> None:
+    with contextlib.suppress(OSError):  # The terminal may be gone.
+        print(line, file=sys.stderr, flush=True)
 
 
 def _exit_3_when_aborted(line: str) -> None:
@@ -128,6 +229,15 @@ def all_have(flag: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(flag)).all()) if several() else flag
 
 
+def any_has(flags: np.ndarray) -> np.ndarray:
+    """Whether each flag (n,) is true in any process. All processes must call it together.
+
+    >>> any_has(np.array([True, False]))
+    array([ True, False])
+    """
+    return multihost_utils.process_allgather(flags).any(axis=0) if several() else flags
+
+
 def check_agree(**values: str | int) -> None:
     """Checks that values are equal in all processes. All processes must call it together.
 
@@ -155,8 +265,44 @@ def check_agree(**values: str | int) -> None:
                 )
 
 
+def from_primary(values: Sequence[int]) -> list[int]:
+    """The numbers that process 0 has. All processes must call it together.
+
+    Args:
+      values: The numbers of this process, below 2³¹; only those of process 0 count.
+
+    >>> from_primary([4, 8])
+    [4, 8]
+    """
+    if not several():
+        return list(values)
+    count = int(multihost_utils.broadcast_one_to_all(np.array(len(values), np.int32)))
+    own = np.resize(np.array([*values, 0], np.int32), count)
+    return [int(value) for value in multihost_utils.broadcast_one_to_all(own)]
+
+
+def meet() -> None:
+    """Waits until all processes have come here. All of them must call it together.
+
+    It comes after what process 0 does alone, which may take longer than a collective operation or
+    an exit waits for it. It uses no device.
+    """
+    if several():
+        # The import takes long, and only several processes need it.
+        from orbax.checkpoint import multihost
+
+        multihost.sync_global_processes(
+            f"simclr_jax_{next(_MEETINGS)}",
+            timeout=MEET_SECONDS,
+            processes=set(range(jax.process_count())),
+        )
+
+
+_MEETINGS = itertools.count()  # Each meeting has a name of its own, the same in all processes.
+
+
 def as_lost(error: Exception) -> Exception:
-    """Translates an error caused by the loss of another process into a `HostError`.
+    """Translates an error caused by the loss of a process or a device into a `HostError`.
 
     Args:
       error: The error that was caught.
@@ -166,7 +312,8 @@ def as_lost(error: Exception) -> Exception:
     """
     text = str(error).lower()
     if isinstance(error, jax.errors.JaxRuntimeError) and any(s in text for s in _SIGNS_OF_LOSS):
-        return HostError(f"{_LOST} ({one_line(error, 200)})")
+        lost = "a device or its driver is lost; run the same command again"
+        return HostError(f"{_LOST if several() else lost} ({one_line(error, 200)})")
     return error
 
 

@@ -90,6 +90,27 @@ def test_watch_evaluates_every_checkpoint_and_ends_with_the_run(finished, capsys
     assert "knn of 8:" in printed
 
 
+@pytest.mark.parametrize("end", ["diverged", "abandoned"])
+def test_watch_ends_with_a_run_that_does_not_reach_its_last_step(
+    finished, tmp_path, monkeypatch, capsys, end
+):
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/8")
+    waited = []
+    monkeypatch.setattr(evaluation.time, "sleep", waited.append)
+    if end == "diverged":
+        (tmp_path / "run/nonfinite").mkdir()
+        (tmp_path / "run/nonfinite/6.json").touch()
+    else:
+        monkeypatch.setattr(evaluation, "ABANDONED_SECONDS", 0.05)
+    steps = evaluation.watched(checkpoint.Reader(tmp_path / "run"), tmp_path / "run")
+    assert list(steps) == [4]
+    line = capsys.readouterr().err
+    assert "the run has ended at step 4: " in line
+    assert {"diverged": "it diverged (", "abandoned": "no process has trained it"}[end] in line
+    assert bool(waited) == (end == "abandoned")
+
+
 def test_another_dataset_by_override(finished, tmp_path):
     from PIL import Image
 

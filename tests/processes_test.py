@@ -1,5 +1,6 @@
 """Several real processes are one run: the same numbers, files that any number can read, one end."""
 
+import os
 import shutil
 import signal
 import socket
@@ -7,10 +8,13 @@ import subprocess
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from simclr_jax import processes as parts_of_a_run
 from simclr_jax import train
+from simclr_jax.errors import HostError
 from support.commands import ended, start
 from support.runs import TINY, rows, status_of
 
@@ -156,6 +160,101 @@ def test_flags_that_do_not_go_together_are_refused(tmp_path, capsys, flags, said
     assert status_of(train.main, *run) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+SLURM = {"SLURM_JOB_ID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Sets the variables of a scheduler, and no others of its."""
+
+    def set_to(**variables):
+        for name in list(os.environ):
+            if name.startswith(("SLURM_", "OMPI_", "JAX_LOCAL_DEVICE_IDS")):
+                monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("variables", "devices"),
+    [
+        # Two tasks on each of two nodes, and one on a third: the last one has all devices.
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_NODEID": "0"}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_NODEID": "2"}, []),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_NODEID": "1"}, []),
+        ({"SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_NODEID": "0"}, None),
+        # Slurm shows each task its own GPUs only.
+        ({"SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_GPUS_PER_TASK": "1"}, []),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, []),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1", "JAX_LOCAL_DEVICE_IDS": "0,1"}, None),
+        ({}, None),
+    ],
+)
+def test_a_task_that_is_alone_on_its_node_has_all_of_its_devices(environment, variables, devices):
+    environment(**variables)
+    assert parts_of_a_run._local_devices() == devices
+
+
+@pytest.mark.parametrize("count", ["", "1", "x"])
+def test_a_scheduler_that_announces_nobody_else_is_no_cluster(environment, monkeypatch, count):
+    environment(SLURM_STEP_NUM_TASKS=count)
+    monkeypatch.setattr(parts_of_a_run.jax.distributed, "initialize", None)  # It would fail.
+    parts_of_a_run.join(None, None, None)
+
+
+def test_a_process_that_slurm_says_is_one_of_four_says_so_before_it_waits(
+    environment, monkeypatch, capsys
+):
+    seen = {}
+
+    def initialize(*_, **options):
+        seen.update(options, proxy=os.environ.get("http_proxy"), said=capsys.readouterr().err)
+        raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out")
+
+    environment(**SLURM)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(parts_of_a_run.jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(parts_of_a_run, "_exit_3_when_aborted", lambda line: None)
+    alone = "to run this process alone, run it with `env -u SLURM_STEP_NUM_TASKS`"
+    with pytest.raises(HostError, match=f"announces 4 processes.*not all.*300 s; {alone}"):
+        parts_of_a_run.join(None, None, None)
+    assert "Slurm announces 4 processes (SLURM_STEP_NUM_TASKS=4): waiting" in seen["said"]
+    assert alone in seen["said"]
+    assert seen["proxy"] is None  # It could not reach a cluster's own machines.
+    assert os.environ["http_proxy"] == "http://127.0.0.1:9"
+
+
+def test_a_lost_device_of_a_run_of_one_process_blames_no_other(monkeypatch):
+    error = jax.errors.JaxRuntimeError("UNAVAILABLE: TPU is gone")
+    assert str(parts_of_a_run.as_lost(error)).startswith("a device or its driver is lost; run")
+    monkeypatch.setattr(parts_of_a_run, "several", lambda: True)
+    assert str(parts_of_a_run.as_lost(error)).startswith("another process of the run is lost")
+    bug = jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes differ")
+    assert parts_of_a_run.as_lost(bug) is bug
+
+
+@pytest.mark.slow
+def test_what_process_0_does_alone_may_take_longer_than_an_exit_waits(tmp_path):
+    """And than the heartbeats that a lost process misses."""
+    code = (
+        "import time\n"
+        "from simclr_jax import cli, processes\n"
+        "processes.EXIT_SECONDS = 2\n"
+        "def work(values):\n"
+        "    if processes.is_primary():\n"
+        "        time.sleep(12)\n"
+        "    processes.meet()\n"
+        "    assert processes.all_have(True)\n"
+        "    if processes.is_primary():\n"
+        "        time.sleep(6)\n"
+        "raise SystemExit(cli.run(work, doc='', define=lambda _: None, takes_config=False))"
+    )
+    assert ends(run_of(2, ["-c", code])) == [(0, "")] * 2
 
 
 @pytest.mark.slow

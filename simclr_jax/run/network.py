@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from simclr_jax import mesh as meshes
+from simclr_jax import processes
 from simclr_jax import state as states
 from simclr_jax.augment.device import to_float
 from simclr_jax.config import parts, record
@@ -168,7 +169,7 @@ def open_run(run: str | None) -> epath.Path:
 
 
 def find_step(reader: checkpoint.Reader, run: str, step: int | None) -> int:
-    """The step of a checkpoint of a run.
+    """The step of a checkpoint of a run, the same one in all processes, which call it together.
 
     Args:
       reader: The checkpoints of the run.
@@ -178,7 +179,7 @@ def find_step(reader: checkpoint.Reader, run: str, step: int | None) -> int:
     Raises:
       UserError: There is no such checkpoint.
     """
-    steps = reader.steps()
+    steps = processes.from_primary(reader.steps())
     if not steps:
         raise UserError(f"--run={run}: has no checkpoint yet")
     if step is not None and step not in steps:

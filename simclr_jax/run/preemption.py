@@ -1,6 +1,7 @@
-"""Preemption: SIGTERM and SIGINT, and the step at which several processes agree to stop.
+"""Preemption: signals to stop, and the step at which several processes agree to stop.
 
-The first signal asks for an end after the step under way; the second ends the process at once.
+The first signal asks for an end after the step under way. A second SIGTERM or SIGINT ends the
+process at once.
 """
 
 import contextlib
@@ -18,7 +19,10 @@ from jax.experimental import multihost_utils
 from simclr_jax import processes
 from simclr_jax.errors import PREEMPTED
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)  # The signals that ask for an end.
+# The signals of one who may not want to wait: a second one ends the process at once.
+_ORDERS = (signal.SIGTERM, signal.SIGINT)
+# The signals of a terminal that goes away, and of schedulers that give notice of the end.
+_NOTICES = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # The seconds within which a second signal counts as the first, sent to the process group as well.
 SAME_SECONDS = 1.0
 
@@ -32,13 +36,15 @@ class Preemption:
     Python handles signals in the main thread only.
 
     Attributes:
-      heard: Whether this process has received a signal.
+      heard: Whether this process has received a signal. One of a terminal or a scheduler that is
+        ignored from the start, as under nohup, stays ignored.
       unsaved: Whether the run has trained a step that a checkpoint would save.
     """
 
     def __init__(self) -> None:
         self.heard = False
-        self._heard_at = 0.0  # The time of the first signal, by time.monotonic.
+        # The time of the first SIGTERM or SIGINT, by time.monotonic.
+        self._ordered_at: float | None = None
         self.unsaved = False
         self._tell_jax: Any = None
         self._thread: threading.Thread | None = None
@@ -53,7 +59,7 @@ class Preemption:
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
         self._previous_fd = signal.set_wakeup_fd(self._signals.fileno(), warn_on_full_buffer=False)
-        self._previous = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        self._previous = {number: signal.signal(number, lambda *_: None) for number in _signals()}
         return self
 
     def __exit__(
@@ -86,20 +92,30 @@ class Preemption:
         """Handles the signals, in a thread, until the context ends."""
         while number := self._listener.recv(1):
             name = signal.Signals(number[0]).name
-            if number[0] not in SIGNALS:
+            if number[0] in _ORDERS:
+                if self._ordered_at is None:
+                    self._ordered_at = time.monotonic()
+                elif time.monotonic() - self._ordered_at > SAME_SECONDS:
+                    _write(f"{name} again: stopped at once")
+                    os._exit(128 + number[0])
+            if self.heard or number[0] not in (*_ORDERS, *_NOTICES):
                 continue
-            if self.heard:
-                if time.monotonic() - self._heard_at < SAME_SECONDS:
-                    continue
-                _write(f"{name} again: stopped at once")
-                os._exit(128 + number[0])
-            self.heard, self._heard_at = True, time.monotonic()
+            self.heard = True
             if self._tell_jax is not None:
                 self._tell_jax(int(signal.SIGTERM))
             elif not self.unsaved and not processes.several():
                 _write(f"{name}: nothing was trained yet; run the same command again")
                 os._exit(PREEMPTED)
-            _write(f"{name}: finishing the step and saving; once more stops at once")
+            again = "once more" if number[0] in _ORDERS else "SIGTERM twice"
+            _write(f"{name}: finishing the step and saving; {again} stops at once")
+
+
+def _signals() -> list[signal.Signals]:
+    """The signals to handle: nohup, for one, leaves SIGHUP ignored, and it stays so."""
+    return [
+        *_ORDERS,
+        *(number for number in _NOTICES if signal.getsignal(number) is not signal.SIG_IGN),
+    ]
 
 
 def _write(line: str) -> None:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -228,7 +229,13 @@ class Reader:
 
     def _manager(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
-            read_only=True, create=False, lightweight_initialize=True
+            read_only=True,
+            create=False,
+            lightweight_initialize=True,
+            # Each process reads for itself: where one fails, the others do not wait for it.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=jax.process_index(), active_processes={jax.process_index()}
+            ),
         )
         return ocp.CheckpointManager(self._folder, options=options)
 

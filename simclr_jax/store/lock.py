@@ -58,6 +58,31 @@ def hold(workdir: epath.Path) -> Iterator[None]:
         os.close(file)
 
 
+def sign_of_life(workdir: epath.Path) -> str | None:
+    """A text that changes while a trainer has the lock of a run's folder; None: there is none.
+
+    A lock that is a file may be left behind by a trainer that was killed; it does not change then.
+    """
+    path = workdir / "lock"
+    if not is_remote(path):
+        try:
+            file = os.open(path, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            return f"held at {time.monotonic()}"
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+        finally:
+            os.close(file)
+    content = _read(path)
+    return content.decode(errors="replace") if content else None
+
+
 def _kernel_lock(path: epath.Path) -> int | None:
     """Opens and locks a file, and writes the owner in it; None: the file system has no locks."""
     while True:

@@ -8,10 +8,12 @@ import time
 
 import pytest
 
-from simclr_jax.run.preemption import SAME_SECONDS
+from simclr_jax.run import preemption
+from simclr_jax.run.preemption import SAME_SECONDS, Preemption
 
 LISTEN = """
 import sys, time
+from simclr_jax.run import preemption
 from simclr_jax.run.preemption import Preemption
 with Preemption() as preemption:
     preemption.unsaved = {unsaved}
@@ -58,6 +60,39 @@ def test_the_first_signal_is_a_request_its_echo_nothing_and_a_second_one_the_end
     process.send_signal(number)
     assert process.wait(5) == 128 + number
     assert "once more stops at once" in process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_notice_is_a_request_and_never_the_second_signal_that_ends_at_once(monkeypatch, number):
+    """A scheduler gives notice, often more than once, and then sends SIGTERM."""
+    ends = []
+    monkeypatch.setattr(preemption.os, "_exit", ends.append)
+    monkeypatch.setattr(preemption, "SAME_SECONDS", 0.02)
+
+    def send(number):
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+
+    with Preemption() as listening:
+        listening.unsaved = True
+        send(number)
+        assert listening.due(0)
+        send(number)
+        send(signal.SIGTERM)
+        assert not ends
+        send(signal.SIGTERM)
+        assert ends == [128 + signal.SIGTERM]
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored():
+    found = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Preemption() as preemption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.05)
+            assert not preemption.heard
+    finally:
+        signal.signal(signal.SIGHUP, found)
 
 
 def test_where_there_is_nothing_to_save_the_first_one_is_the_end(listener):

@@ -27,6 +27,16 @@ def test_the_second_one_is_told_who_holds_it(tmp_path):
         pass
 
 
+def test_the_sign_of_life_is_that_of_a_trainer_that_has_the_lock(tmp_path):
+    workdir = epath.Path(tmp_path)
+    assert lock.sign_of_life(workdir) is None
+    with lock.hold(workdir):
+        first = lock.sign_of_life(workdir)
+        assert first is not None
+        assert lock.sign_of_life(workdir) != first
+    assert lock.sign_of_life(workdir) is None
+
+
 def test_a_lock_file_that_was_removed_is_not_mistaken_for_the_one_that_is_there(
     tmp_path, monkeypatch
 ):
