@@ -1,8 +1,8 @@
 """Your own images: a folder, labelled by its subfolders or not at all.
 
 Command:  simclr-train --config=configs/folder.py --workdir=RUN --config.data.dir=IMAGES
-Hardware: one GPU for some ten thousand images; more of either is an override away. Time not
-          measured yet.
+Hardware: one GPU for some ten thousand images; more GPUs are used without any setting. Time
+          not measured yet.
 Result:   depends on the images. Watch the held-out contrastive loss (eval loss), and compare
           `simclr-eval --config=configs/eval/knn.py --run=RUN` with and without --untrained if
           there are labels.

@@ -36,7 +36,7 @@ CHECKED_IMAGES = 3  # The number of random images on which an export is checked.
 # The preprocessing that about.json describes.
 PREPROCESSING = (
     "centre crop of 87.5 % of the shorter side (none for images of up to 32 px), bicubic resize to "
-    "image_size, RGB floats in [0, 1]; no mean or standard deviation taken off"
+    "image_size, RGB floats in [0, 1]; not normalised by mean and standard deviation"
 )
 
 

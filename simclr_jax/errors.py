@@ -95,7 +95,7 @@ class DifferenceError(Exception):
 
 
 class DivergedError(Exception):
-    """A loss or a gradient that is not finite, which ends the run (exit status 1)."""
+    """A number of the loss, the gradients or the state that is not finite (exit status 1)."""
 
 
 class PreemptedError(Exception):

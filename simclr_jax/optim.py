@@ -1,6 +1,6 @@
 """Optimizers and the learning-rate schedule, as the published hyperparameters assume them.
 
-Reference: You et al. 2017 (LARS, arXiv 1708.03888); Chen et al. 2020, appendix B.6
+Reference: You et al. 2017 (LARS, arXiv 1708.03888); Chen et al. 2020, section 2.3 and appendix B.1
 (arXiv 2002.05709). The rules for which parameters are decayed and adapted are from the authors'
 code.
 """
@@ -54,6 +54,10 @@ def step_counts(
       epochs: The length of the run, in epochs.
       warmup_epochs: The length of the warm-up, in epochs.
       steps: The number of all steps, which replaces the one from `epochs`; or None.
+
+    Returns:
+      round(warmup_epochs·n // B) and int(n·epochs // B) + 1 for n images and batch size B, as the
+      authors' code rounds them.
 
     >>> step_counts(
     ...     num_examples=1_281_167, batch_size=4096, epochs=100, warmup_epochs=10, steps=None
@@ -249,7 +253,8 @@ def lars(learning_rate: optax.Schedule, *, weight_decay: float) -> optax.Gradien
       learning_rate: The schedule of the learning rate lr.
       weight_decay: The factor wd of the weight decay, at least 0.
 
-    Reference: You et al. 2017, Algorithm 1 (arXiv 1708.03888).
+    Reference: You et al. 2017, Algorithm 1 (arXiv 1708.03888), which divides by ‖∇L‖ + wd·‖w‖; the
+    authors' code divides by ‖g‖ = ‖∇L + wd·w‖, as here.
     """
     return optax.lars(
         learning_rate,
@@ -303,13 +308,16 @@ def adam(learning_rate: optax.Schedule) -> optax.GradientTransformation:
 
 
 def adamw(learning_rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
-    """AdamW, whose decoupled decay excludes the parameters of batch norms and biases.
+    """AdamW: w ← w - lr·(m̂/(√v̂ + ε) + wd·w), with β₁ = 0.9, β₂ = 0.999 and ε = 1e-8.
+
+    The parameters of batch norms and biases are not decayed.
 
     Args:
       learning_rate: The schedule of the learning rate.
       weight_decay: The factor of the weight decay, at least 0.
 
-    Reference: Loshchilov & Hutter 2017, Algorithm 2 (arXiv 1711.05101).
+    Reference: Loshchilov & Hutter 2017, Algorithm 2 (arXiv 1711.05101), which multiplies the decay
+    by the schedule alone, without the peak learning rate.
     """
 
     def mask(params: Params) -> Mask:

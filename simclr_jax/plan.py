@@ -2,8 +2,8 @@
 
     simclr-plan --config=configs/imagenet.py --topology=v5e:4x8 [--json=FILE] [--find_batch]
 
-Compiles the config's train step for the slice, on any machine (pip install 'simclr_jax[tpu]'),
-without a TPU or a dataset, and reads what the compiler says: memory, arithmetic, traffic. The
+Compiles the config's train step for the slice, on any machine (with the extra '.[tpu]'), without
+a TPU or a dataset, and reads what the compiler says: memory, arithmetic, traffic. The
 step's time is a bound, the roofline: what the chips' arithmetic, memory or network allows at best.
 """
 
@@ -41,7 +41,7 @@ def define(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("json", None, "also write the plan to this file", flag_values=values)
     flags.DEFINE_bool(
-        "find_batch", False, "search the largest batch that fits, and plan it", flag_values=values
+        "find_batch", False, "find the largest batch that fits, and plan it", flag_values=values
     )
     flags.DEFINE_float(
         "host_views_per_second",
@@ -106,7 +106,9 @@ def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
         )
     rules.check_run(config, devices=math.prod(described.shape))
     if importlib.util.find_spec("libtpu") is None:
-        raise HostError("simclr-plan: needs the TPU compiler: pip install 'simclr_jax[tpu]'")
+        raise HostError(
+            "simclr-plan: needs the TPU compiler: pip install -e '.[tpu]' in the checkout"
+        )
     return config
 
 
@@ -148,10 +150,10 @@ def does_not_fit(config: FrozenConfigDict, topology: str, needs: int) -> UserErr
 
 
 def find_batch(config: FrozenConfigDict, topology: str) -> tuple[FrozenConfigDict, dict[str, Any]]:
-    """Searches the largest batch that fits, to within 6 %, by compiling several.
+    """Finds the largest batch that fits, to within 6 %, by compiling several.
 
-    The memory of one batch does not tell that of another: near the limit the compiler trades time
-    for memory, and for a program that does not fit it reports the need before that trade.
+    The memory of one batch does not predict that of another: near the limit the compiler trades
+    time for memory, and for a program that does not fit it reports the need before that trade.
 
     Args:
       config: The checked config of the run.
@@ -288,7 +290,9 @@ def input_in_words(planned: dict[str, Any], views: float, *, given: bool) -> str
     needed = planned["host_views_per_second_needed"]
     source = "given" if given else f"measured on this machine's {os.cpu_count()} cores"
     verdict = (
-        "enough" if views >= needed else f"the input would bind: {needed / views:.1f}x too slow"
+        "enough"
+        if views >= needed
+        else f"too few: the input would be {needed / views:.1f}x too slow"
     )
     return f"{'input':<14}{needed:,.0f} views/s a host needed, {views:,.0f} {source}: {verdict}"
 

@@ -35,8 +35,8 @@ def train_step(
     Returns:
       The state after the update, and scalar metrics by name: those of the objective, with the
       weight-decay penalty added to "loss"; "weight_decay_loss", that penalty; "learning_rate";
-      "grad_norm", the L2 norm of all gradients; and "finite", whether the loss, the gradients and
-      the new state are all finite.
+      "grad_norm", the L2 norm of all gradients; and "finite", whether the loss, the norm
+      of the gradients, and that of the new parameters and batch-norm statistics are finite.
 
     Raises:
       AssertionError: The arrays of the batch have different numbers of rows, or the objective

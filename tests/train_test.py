@@ -281,7 +281,9 @@ def test_a_change_that_is_allowed_goes_on_and_is_named(finished, tmp_path, capsy
     shutil.copytree(finished, tmp_path / "run")
     flags = ["--config.loss.temperature=0.2", "--allow_config_change"]
     assert run(tmp_path / "run", *flags, steps=8) == 0
-    assert "changed since: config.loss.temperature" in capsys.readouterr().out
+    assert (
+        "changed since the run was last started: config.loss.temperature" in capsys.readouterr().out
+    )
     described = json.loads((tmp_path / "run/config.json").read_text())
     assert described["config"]["loss"]["temperature"] == 0.2
 

@@ -1,4 +1,4 @@
-"""Linear evaluation on frozen features (CIFAR's published setting).
+"""Linear evaluation on frozen features: the published settings for CIFAR, without augmentation.
 
 Command:  simclr-eval --config=configs/eval/linear.py --run=RUN
           … --config.linear.labels_per_class=10 --config.linear.draws=5    (few labels)

@@ -7,7 +7,7 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
-    """The defaults: the paper's recipe where it has one (arXiv 2002.05709, section 2.2)."""
+    """The defaults: the paper's default setting (arXiv 2002.05709, section 2.3), if it has one."""
     c = ConfigDict()
     c.seed = 0  # The seed of the initialisation, the order and the augmentations, below 2³¹.
     c.data = _data()
@@ -29,11 +29,13 @@ def _data() -> ConfigDict:
     c.train_split = "train"  # The training split: a TFDS split or slice; of a folder, a subfolder.
     # The evaluation split; None: test, else val or validation, else held-out training images.
     c.eval_split = placeholder(str)
-    # The fraction of the training images to hold out where there is no evaluation split, 0 to 1.
+    # The fraction of the training images to hold out where there is no evaluation split, above 0
+    # and below 1.
     c.held_out = 0.1
     c.image_size = 224  # The side of the square views in pixels, 8 to 4096.
-    c.num_examples = placeholder(int)  # The number of training images; None: counted at the start.
-    # The number of classes; 0: the images are used without labels; None: the number in the data.
+    # The number of training images, for simclr-plan, which opens no data; a run counts them.
+    c.num_examples = placeholder(int)
+    # The number of classes, for simclr-plan; 0: the images are used without labels.
     c.num_classes = placeholder(int)
     # The size in bytes up to which all TFRecord files of a split together are kept in memory.
     c.cache_bytes = 2 * 2**30
@@ -67,13 +69,16 @@ def _model() -> ConfigDict:
     c = ConfigDict()
     c.depth = 50  # The number of layers of the ResNet: 18, 34, 50, 101, 152 or 200.
     c.width = 1.0  # The multiple of the ResNet's usual numbers of filters (64 first), 1/16 to 16.
-    c.sk_ratio = 0.0  # The ratio of selective kernels, 0 to 1; 0: none; SimCLRv2: 0.0625.
-    c.se_ratio = 0.0  # The ratio of squeeze-and-excitation, 0 to 1; 0: none.
+    # The hidden width of the selective kernels over their filters, 0 to 1; 0: no selective
+    # kernels; SimCLRv2: 0.0625.
+    c.sk_ratio = 0.0
+    # The hidden width of squeeze-and-excitation over its filters, 0 to 1; 0: none.
+    c.se_ratio = 0.0
     # The first layers: 'small' (3x3), 'imagenet' (7x7 and pooling), or 'auto' (small up to 32 px).
     c.stem = "auto"
     c.dtype = "float32"  # The dtype of the convolutions: 'float32' or 'bfloat16'.
-    # The activations that are computed again for the gradients, to save memory: those of no part
-    # ('none'), of each residual block ('block') or of each stage ('stage').
+    # Rematerialisation (gradient checkpointing): the activations that the backward pass computes
+    # again, to save memory: 'none', those inside each residual 'block', or inside each 'stage'.
     c.remat = "none"
     c.head = "nonlinear"  # The projection head: 'none', 'linear' or 'nonlinear'.
     c.head_layers = 2  # The number of layers of a nonlinear projection head, 2 to 16; SimCLRv2: 3.
@@ -86,8 +91,8 @@ def _loss() -> ConfigDict:
     c.name = "nt_xent"  # The contrastive loss: 'nt_xent'.
     c.temperature = 0.1  # The temperature τ that divides the logits, above 0.
     c.normalize = True  # Whether embeddings are normalised: logits are cosine similarities over τ.
-    # The number of the 2B rows of logits that a device computes at a time, at least 2; None: as
-    # many as fit in 128 MiB.
+    # The largest number of rows of logits, of 2B, that a device computes at a time, at least 2;
+    # None: as many as fit in 128 MiB.
     c.block_rows = placeholder(int)
     return c
 
@@ -95,7 +100,7 @@ def _loss() -> ConfigDict:
 def _optim() -> ConfigDict:
     c = ConfigDict()
     c.name = "lars"  # The optimizer: 'lars', 'momentum', 'adam' or 'adamw'.
-    c.lr = 0.3  # The base learning rate, at least 0; lr_scaling makes the peak of it.
+    c.lr = 0.3  # The base learning rate, at least 0; lr_scaling turns it into the peak.
     # The peak learning rate for batch size B: 'linear' (lr·B/256), 'sqrt' (lr·√B) or 'none' (lr).
     c.lr_scaling = "linear"
     c.weight_decay = 1e-6  # The coefficient of the weight decay, at least 0.
@@ -109,8 +114,8 @@ def _train() -> ConfigDict:
     c.epochs = 100.0  # The length of the run in epochs, above 0.
     # The length of the run and of its schedule in steps, in place of epochs; None: by epochs.
     c.steps = placeholder(int)
-    # The number of microbatches of a batch, to save memory, at least 1; gradients stay those of
-    # the whole batch.
+    # The number of microbatches of a batch, to save memory, at least 1; the loss still compares
+    # all images of the batch, and microbatch_norm says what batch norm normalises by.
     c.microbatches = 1
     c.on_nonfinite = "stop"  # What an update that is not finite does to the run: 'stop' or 'skip'.
     # The number of skipped updates after which one more ends the run, at least 1 ('skip' only).

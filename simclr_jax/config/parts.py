@@ -130,13 +130,14 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
         one device.
     """
     devices = 1 if mesh is None else mesh.size
-    own = images // devices
+    # The largest number of rows on one device; a row has 2N logits in float32. The loss itself
+    # counts the rows of a block on all devices together.
     block_rows = config.loss.block_rows or BLOCK_BYTES // (4 * 2 * images)
     return partial(
         losses.LOSSES[config.loss.name],
         temperature=config.loss.temperature,
         normalize=config.loss.normalize,
-        block_rows=2 * images // losses.count_blocks(own, max(2, block_rows)),
+        block_rows=2 * images // losses.count_blocks(images // devices, max(2, block_rows)),
         gather=losses.identity if mesh is None else partial(meshes.replicate, mesh=mesh),
     )
 

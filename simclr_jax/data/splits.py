@@ -105,7 +105,7 @@ def open_split(which: str, splits: Splits, *, seed: int, held_out: float) -> Sou
         raise ArgumentError(
             "held_out",
             held_out,
-            f"is {count} of {len(source)} images; must leave some on both sides",
+            f"is {count} of {len(source)} images; training and evaluation both need at least one",
         )
     rows, name = {
         "eval": (order[:count], f"{count} held out of {source.split} by seed {seed}"),

@@ -1,6 +1,6 @@
 """Linear evaluation: a linear classifier on frozen features.
 
-Reference: Chen et al. 2020, section 2.3 and appendix B.5 (arXiv 2002.05709).
+Reference: Chen et al. 2020, section 2.3 and appendix B.6 (arXiv 2002.05709).
 """
 
 from collections.abc import Iterable, Iterator

@@ -27,7 +27,9 @@ def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def mean_and_deviation(results: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of each score over several results, and as NAME_std the standard deviation.
+    """The mean of each score over several results, and as NAME_std its standard deviation.
+
+    The standard deviation is that of the population, divided by the number of results.
 
     >>> mean_and_deviation([{"top1": 0.5}, {"top1": 1.0}])
     {'top1': 0.75, 'top1_std': 0.25}

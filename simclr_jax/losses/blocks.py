@@ -28,7 +28,7 @@ def count_blocks(images: int, block_rows: int) -> int:
     """The smallest number of equal blocks with at most a given number of rows of logits each.
 
     Args:
-      images: The number of images of the global batch. Each has two rows of logits.
+      images: The number of images whose rows are divided. Each has two rows of logits.
       block_rows: The largest number of rows of a block, at least 2.
 
     Returns:
@@ -54,9 +54,9 @@ def in_blocks(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """NT-Xent of inner products of embeddings, one block of rows after another.
 
-    Row i of the 2N rows has the logits s_ij = z_i·z_j/τ. Let L_i be the logsumexp of the logits of
-    its negatives, p_i the logit of its positive, and σ_i = sigmoid(L_i - p_i). Then the loss of the
-    row is softplus(L_i - p_i), and
+    Row i of the 2N rows has the logits s_ij = z_i·z_j/τ. Row pos is that of its positive. Let L_i
+    be the logsumexp of the logits of its negatives, p_i the logit of its positive, and
+    σ_i = sigmoid(L_i - p_i). Then the loss of the row is softplus(L_i - p_i), and
 
         ∂loss_i/∂s_ij = σ_i exp(s_ij - L_i) for a negative j,  -σ_i for the positive.
 

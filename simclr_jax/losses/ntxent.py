@@ -36,9 +36,9 @@ def nt_xent(
       temperature: The temperature τ, above 0.
       normalize: Whether to compare views by cosine similarity; otherwise it is by inner product
         (Table 5).
-      block_rows: The largest number of rows of logits, of 2N, in memory at a time; an even divisor
-        of 2N is used. The backward pass computes them again. Memory is O(N·block_rows), and O(N²)
-        with None, which computes all rows at once.
+      block_rows: The largest number of rows of logits, of 2N, in memory at a time. All blocks have
+        the same number, so fewer may be used. The backward pass computes them again. Memory is
+        O(N·block_rows), and O(N²) with None, which computes all rows at once.
       gather: Gathers an array of the rows of all N images, so that each device has a full copy.
 
     Returns:

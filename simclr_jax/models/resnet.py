@@ -1,7 +1,7 @@
 """ResNets with post-activation blocks, with optional selective kernels and squeeze-excite.
 
-Reference: He et al. 2015 (arXiv 1512.03385), Chen et al. 2020 (arXiv 2002.05709, 2006.10029),
-Li et al. 2019 (selective kernels, arXiv 1903.06586), Hu et al. 2017 (SE, arXiv 1709.01507).
+Reference: arXiv 1512.03385 (ResNet), 1603.05027 (ResNet-200), 1812.01187 (ResNet-D), 2002.05709 and
+2006.10029 (SimCLR), 1903.06586 (selective kernels), 1709.01507 (squeeze-and-excitation).
 """
 
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def batch_norm(
 ) -> Callable[[jax.Array], jax.Array]:
     """Batch normalisation over the global batch.
 
-    The moving average of the variance is one of the biased variance, as in TensorFlow.
+    The moving average is that of the biased variance, divided by N; PyTorch takes the unbiased one.
 
     Args:
       train: Whether to update the moving averages, and to normalise by the statistics of the batch

@@ -42,7 +42,8 @@ class SimCLR(nn.Module):
       running_norm: Whether training normalises by the moving averages; see `resnet.batch_norm`.
       remat: The activations that are computed again in the backward pass; see `ResNet`.
 
-    Reference: Chen et al. 2020, section 2.1 (arXiv 2002.05709).
+    Reference: Chen et al. 2020, section 2.1, and appendix B.6 for the classifier whose gradient
+    stops at h (arXiv 2002.05709).
     """
 
     depth: int = 50

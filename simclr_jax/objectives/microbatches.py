@@ -4,8 +4,9 @@ The contrastive loss compares every image with all others, so it is not a sum ov
 But it depends on the parameters only through the embeddings. A first pass computes the embeddings
 of all microbatches without storing activations. The loss then gives its gradient with respect to
 the embeddings. A second pass runs each microbatch again and propagates that gradient to the
-parameters. The cost is one more forward pass. The gradient is exact if the embedding of an image
-does not depend on the other images of its microbatch. With batch norm by batch statistics it does.
+parameters. The cost is one more forward pass. The gradient is exact only where the embedding of
+an image does not depend on the other images of its microbatch, so not where batch norm uses the
+statistics of the microbatch.
 
 Shapes: N images of the global batch, V = 2 views, D projection; R microbatches of M images.
 

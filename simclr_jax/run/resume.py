@@ -102,7 +102,7 @@ def _compare(
     )
     parts = record.check_same_images(fingerprints, stored, workdir, allow_change=allow_change)
     if changed := [*(f"config.{key}" for key in keys), *parts]:
-        processes.say(f"changed since: {', '.join(changed)}")
+        processes.say(f"changed since the run was last started: {', '.join(changed)}")
     if "fingerprints" not in stored:
         processes.say(
             "the run has no fingerprint of its images so far: whether they are the same is not "

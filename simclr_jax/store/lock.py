@@ -132,7 +132,12 @@ def _renewed(path: epath.Path) -> Iterator[None]:
     until = time.monotonic() + STALE_SECONDS
     if found is not None:
         owner = _in_words(_parsed(found))
-        _log.warning("%s: of %s; waiting %d s for a sign of life", path, owner, STALE_SECONDS)
+        _log.warning(
+            "%s: locked by %s; waiting %d s to see whether it is still renewed",
+            path,
+            owner,
+            STALE_SECONDS,
+        )
     while found is not None and time.monotonic() < until:
         time.sleep(RENEW_SECONDS / 4)
         now = _read(path)

@@ -103,7 +103,10 @@ def test_the_config_may_change_where_that_is_said(resumed, capsys):
     with pytest.raises(UserError, match=r"loss\.temperature=0\.7 \(the run has 0\.5\)"):
         resumed(checkpoints, [8], config=changed)
     assert resumed(checkpoints, [8], config=changed, allow=True).step == 8
-    assert "changed since: config.loss.temperature\n" in capsys.readouterr().out
+    assert (
+        "changed since the run was last started: config.loss.temperature\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_another_network_is_refused_whatever_is_said(resumed):
