@@ -1,6 +1,7 @@
 """The command line that all binaries share: flags, help, error messages and exit status."""
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -91,6 +92,9 @@ def run(
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # It was closed before the process began.
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):  # A terminal may not know every character.
+            stream.reconfigure(errors="backslashreplace")
     log = logging.getLogger("simclr_jax")
     log.handlers, log.propagate = [logging.StreamHandler(sys.stderr)], False
     logging.getLogger("absl").setLevel(logging.ERROR)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -23,12 +24,19 @@ _HOST_FAULTS = {
     )
 }
 # The packages whose errors tell of storage in the network, and TensorFlow's errors that do.
-_CLIENTS = {"aiohttp", "fsspec", "gcsfs", "google", "requests", "urllib3"}
-_OF_TENSORFLOW = {
+_CLIENTS = (
+    *("aiohttp", "fsspec", "gcsfs", "requests", "urllib3"),
+    *("google.api_core", "google.auth", "google.cloud", "google.resumable_media"),
+)
+_OF_TENSORFLOW = (
     *("NotFoundError", "PermissionDeniedError", "UnauthenticatedError", "UnavailableError"),
-    *("DeadlineExceededError", "ResourceExhaustedError", "AbortedError", "CancelledError"),
-    *("FailedPreconditionError", "UnknownError", "InternalError"),
-}
+    *("DeadlineExceededError", "AbortedError", "FailedPreconditionError", "UnknownError"),
+)
+# The same in a message of a library written in C++, with the bucket's address.
+_OF_A_BUCKET = re.compile(
+    r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND)\b"
+    r".*(gs://|googleapis)"
+)
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}  # The error numbers of a disk without free space.
 # The error numbers of a disk out of reach. They do not show that a file is damaged.
 LOST_DISK = {errno.EACCES, errno.EMFILE, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT}
@@ -125,10 +133,10 @@ def is_of_storage(error: BaseException) -> bool:
     """
     if isinstance(error, OSError):
         return True
-    package = type(error).__module__.partition(".")[0]
-    return package in _CLIENTS or (
-        package == "tensorflow" and type(error).__name__ in _OF_TENSORFLOW
-    )
+    module, name = type(error).__module__, type(error).__name__
+    if module.startswith("tensorflow"):
+        return name in _OF_TENSORFLOW
+    return module.startswith(_CLIENTS)
 
 
 def as_host_error(error: BaseException) -> BaseException:
@@ -156,7 +164,7 @@ def as_host_error(error: BaseException) -> BaseException:
         if number in _HOST_FAULTS or named:
             reason = _HOST_FAULTS.get(number or 0) or named[0]
             return HostError(f"{reason}; what was saved before is kept ({text[:300]})")
-        if isinstance(cause, MemoryError):
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "ResourceExhaustedError":
             return HostError(
                 f"the host's memory is used up ({text[:300]}); use smaller batches or a host with "
                 "more memory; what was saved before is kept"
@@ -164,7 +172,8 @@ def as_host_error(error: BaseException) -> BaseException:
         if "can't start new thread" in text:
             return HostError(f"{text}; raise the limit of processes and threads (ulimit -u)")
         cause = cause.__cause__ or cause.__context__
-    if is_of_storage(error) and not isinstance(error, OSError):
+    of_storage = is_of_storage(error) and not isinstance(error, OSError)
+    if of_storage or _OF_A_BUCKET.search(one_line(error)):
         return HostError(
             f"the storage answers with an error ({one_line(error, 300)}); check the path, this "
             "machine's access to it and the network, and run the same command again"

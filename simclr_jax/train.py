@@ -18,6 +18,7 @@ from ml_collections import FrozenConfigDict
 from simclr_jax import cli, processes
 from simclr_jax import mesh as meshes
 from simclr_jax.config import parts, record, rules
+from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.run import progress
 from simclr_jax.run import workdir as workdirs
@@ -118,10 +119,15 @@ def train(
             preemption=preemption,
         )
         last = loop.train(step, state, rows)
+    _count_unreadable(source, eval_source)
+    processes.say(progress.summary(last, built.schedule.total_steps, workdir))
+
+
+def _count_unreadable(source: Readable, eval_source: Readable) -> None:
+    """Prints how many images of each split could not be read."""
     for images, fate in (source, "were replaced"), (eval_source, "were left out of evaluations"):
         if count := images.count_bad():
             processes.say(f"{count} unreadable images {fate}")
-    processes.say(progress.summary(last, built.schedule.total_steps, workdir))
 
 
 def _announce(

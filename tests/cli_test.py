@@ -1,5 +1,7 @@
 """What the command line says of errors that are the environment's."""
 
+import io
+
 import jax
 import pytest
 import tensorflow as tf
@@ -40,6 +42,7 @@ def ended(error, capsys):
         ),
         (tf.errors.NotFoundError(None, None, "gs://b: code 404"), "gs://b: code 404"),
         (tf.errors.UnavailableError(None, None, "code 503"), "code 503"),
+        (ValueError("PERMISSION_DENIED: reading gs://b/run/checkpoints/8"), "the storage answers"),
         (OSError(116, "Stale file handle", "/mnt/x"), "stale file handle; what was saved before"),
     ],
 )
@@ -60,6 +63,14 @@ def test_a_fault_of_the_environment_ends_with_3_and_the_remedy(capsys, error, li
 def test_a_bug_stays_one(capsys, error):
     with pytest.raises(type(error)):
         ended(error, capsys)
+
+
+def test_a_terminal_that_does_not_know_a_character_ends_no_run(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    options = {"doc": "", "define": lambda _: None, "argv": [], "takes_config": False}
+    assert cli.run(lambda values: print("±1 %", flush=True), **options) == 0
+    assert terminal.buffer.getvalue() == b"\\xb11 %\n"
 
 
 @pytest.mark.parametrize(

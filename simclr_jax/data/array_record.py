@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from simclr_jax.data import outage
 from simclr_jax.errors import one_line
+from simclr_jax.store import outage
 
 _DAMAGED = "corrupted"  # The word in the library's message for a checksum that does not match.
 

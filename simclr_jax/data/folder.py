@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from simclr_jax.data import outage
 from simclr_jax.data.source import File, Images
 from simclr_jax.errors import ArgumentError
+from simclr_jax.store import outage
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")  # The extensions of image files.
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Root:
         if not directory:
             raise ArgumentError("directory", directory, "a folder of images needs its path")
         path = epath.Path(directory).expanduser()
-        if not path.is_dir():
+        if not outage.is_dir(path):
             raise ArgumentError("directory", directory, "no such folder")
         visible = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
         found = [name for name in SPLITS if name in visible and (path / name).is_dir()]

@@ -34,6 +34,8 @@ def decodable(data: bytes | None) -> bytes:
     try:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
+    except MemoryError:  # It is the host's fault, not the image's.
+        raise
     except Exception as error:
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else _reason(error)
         raise ValueError(reason) from error
@@ -42,6 +44,8 @@ def decodable(data: bytes | None) -> bytes:
     try:
         data = transcode(data)
         tf.io.decode_image(data, channels=3, expand_animations=False)
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise
     except Exception as error:
         raise ValueError(_reason(error)) from error
     return data

@@ -15,8 +15,8 @@ import numpy as np
 from simclr_jax import processes
 from simclr_jax.augment import host
 from simclr_jax.data import images as encoded
-from simclr_jax.data.outage import MISSING
 from simclr_jax.errors import ArgumentError, HostError
+from simclr_jax.store.outage import MISSING
 
 _log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
-from simclr_jax.data import outage
 from simclr_jax.data.array_record import ArrayRecordReader
 from simclr_jax.data.source import File, Images
 from simclr_jax.data.tfrecord import TFRecordReader
-from simclr_jax.errors import ArgumentError, one_line
+from simclr_jax.errors import ArgumentError, is_of_storage, one_line
+from simclr_jax.store import outage
 
 
 class Dataset:
@@ -41,6 +41,8 @@ class Dataset:
         try:
             self._builder = tfds.builder(name, data_dir=directory)
         except Exception as error:  # TFDS raises errors of many types for an unknown name.
+            if is_of_storage(error) and not outage.is_missing(error):
+                raise
             base, _, version = name.partition(":")
             folder = epath.Path(directory or os.environ.get("TFDS_DATA_DIR") or ".") / base
             versions = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

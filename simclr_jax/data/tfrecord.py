@@ -14,9 +14,8 @@ import google_crc32c
 import numpy as np
 import tensorflow as tf
 
-from simclr_jax.data import outage
 from simclr_jax.errors import FileError, one_line
-from simclr_jax.store import files
+from simclr_jax.store import files, outage
 
 # The sizes in bytes of what comes before and after the data of a TFRecord. It consists of the
 # length (uint64), the CRC of the length (uint32), the data, and the CRC of the data (uint32).

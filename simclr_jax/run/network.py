@@ -20,7 +20,7 @@ from simclr_jax.data.order import permutation
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.models.simclr import SimCLR
-from simclr_jax.store import checkpoint
+from simclr_jax.store import checkpoint, outage
 from simclr_jax.store.files import check_client, is_remote
 
 CALIBRATION_BATCHES = 16  # The largest number of batches that calibrate batch norm.
@@ -163,7 +163,7 @@ def open_run(run: str | None) -> epath.Path:
         raise UserError("--run: required, the folder of a run of simclr-train")
     check_client(run)
     root = epath.Path(run).expanduser()
-    if not (root / "config.json").exists():
+    if not outage.exists(root / "config.json"):
         raise UserError(f"--run={run}: no run there (no config.json)")
     return root if is_remote(root) else root.resolve()
 

@@ -1,6 +1,7 @@
 """The folder of a run: made, locked, and written to."""
 
 import contextlib
+import errno
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
 from simclr_jax.config.parts import Intervals
-from simclr_jax.errors import FULL_DISK, ArgumentError, HostError, UserError
+from simclr_jax.errors import FULL_DISK, LOST_DISK, ArgumentError, HostError, UserError
 from simclr_jax.run.progress import MetricsLog
 from simclr_jax.state import TrainState
 from simclr_jax.store import checkpoint, lock
@@ -66,7 +67,7 @@ def make(workdir: str) -> epath.Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno in FULL_DISK:
+        if error.errno in FULL_DISK | LOST_DISK - {errno.EACCES}:
             raise
         raise UserError(
             f"--workdir={workdir}: cannot be made ({error.strerror}); name a folder to write in"

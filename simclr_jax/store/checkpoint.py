@@ -27,7 +27,7 @@ from simclr_jax.errors import (
     one_line,
 )
 from simclr_jax.state import TrainState
-from simclr_jax.store import digests, restore
+from simclr_jax.store import digests, outage, restore
 from simclr_jax.store.digests import DamagedError
 from simclr_jax.store.files import is_remote
 
@@ -188,7 +188,7 @@ class Reader:
 
     def steps(self) -> list[int]:
         """The steps of the finished checkpoints, ascending."""
-        if not self._folder.is_dir():
+        if not outage.is_dir(self._folder):
             return []
         return sorted(ocp.utils.checkpoint_steps(self._folder))
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 from etils import epath
 
 from simclr_jax.errors import HostError
-from simclr_jax.store import files
+from simclr_jax.store import files, outage
 from simclr_jax.store.files import GrowingObject, is_remote
 
 Row = dict[str, Any]  # The numbers of a step by name, "step" among them.
@@ -95,7 +95,10 @@ def read_rows(path: epath.PathLike) -> list[Row]:
     """
     path = epath.Path(path)
     rows: list[Row] = []
-    content = path.read_bytes() if path.exists() else b""
+    try:
+        content = outage.patiently(path.read_bytes, path)
+    except FileNotFoundError:
+        content = b""
     lines = content.splitlines()
     for number, line in enumerate(lines, 1):
         try:

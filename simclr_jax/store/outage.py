@@ -7,14 +7,16 @@ the mount or the bucket.
 import errno
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import tensorflow as tf
+from etils import epath
 
 from simclr_jax.errors import HostError, is_of_storage, one_line
+from simclr_jax.store.files import is_remote
 
 DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # The seconds before each further try of a read.
 MISSING = "missing"  # The reason why an image whose file is not there cannot be read.
@@ -64,9 +66,48 @@ def is_missing(error: Exception) -> bool:
     >>> is_missing(FileNotFoundError()), is_missing(PermissionError())
     (True, False)
     """
-    if isinstance(error, (FileNotFoundError, tf.errors.NotFoundError)):
+    kind = type(error)
+    of_tensorflow = kind.__module__.startswith("tensorflow") and kind.__name__ == "NotFoundError"
+    if isinstance(error, FileNotFoundError) or of_tensorflow:
         return True
     return isinstance(error, OSError) and error.errno in _NO_FILE
+
+
+def is_dir(path: epath.PathLike) -> bool:
+    """Whether there is a folder, which an outage is not taken to answer.
+
+    Raises:
+      HostError: The storage is out of reach, or it may not be looked at.
+    """
+    if is_remote(path):
+        return patiently(epath.Path(path).is_dir, path)
+    mode = patiently(lambda: _mode(path), path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def exists(path: epath.PathLike) -> bool:
+    """Whether there is a file or a folder, which an outage is not taken to answer.
+
+    Raises:
+      HostError: The storage is out of reach, or it may not be looked at.
+    """
+    if is_remote(path):
+        return patiently(epath.Path(path).exists, path)
+    return patiently(lambda: _mode(path), path) is not None
+
+
+def _mode(path: epath.PathLike) -> int | None:
+    """The type and the permissions of what is at a path on a disk; None: there is nothing."""
+    try:
+        return os.stat(path).st_mode
+    except PermissionError as error:  # It is not tried again, for it does not pass.
+        raise HostError(f"{os.fspath(path)}: cannot be looked at ({error.strerror})") from error
+    except ValueError:  # No file can have such a name.
+        return None
+    except OSError as error:
+        if is_missing(error):
+            return None
+        raise
 
 
 def _say(name: str | os.PathLike[str], reason: str) -> None:

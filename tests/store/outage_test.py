@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_jax.data import outage, source
-from simclr_jax.data.outage import patiently
+from simclr_jax.data import source
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import HostError, UserError
+from simclr_jax.store import outage
+from simclr_jax.store.outage import patiently
 from support.sources import encoded, readable, said, write
 
 
@@ -73,6 +74,16 @@ def test_an_outage_makes_no_bad_image(tmp_path, monkeypatch):
     with pytest.raises(HostError, match=r"[ab]\.jpg: cannot be read"):
         found.load(np.arange(2))
     assert not found.bad
+
+
+@pytest.mark.parametrize("look", [outage.is_dir, outage.exists])
+def test_a_mount_that_is_gone_is_not_taken_for_no_folder(tmp_path, monkeypatch, look):
+    assert look(tmp_path)
+    assert not look(tmp_path / "none")
+    assert not look("a\0b")
+    monkeypatch.setattr(outage.os, "stat", failing(99, OUTAGES[2]))
+    with pytest.raises(HostError, match="Transport endpoint is not connected"):
+        look(tmp_path)
 
 
 class Rows:
