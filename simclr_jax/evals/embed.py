@@ -94,9 +94,8 @@ def write_features(
                 indices = start + np.flatnonzero(readable)
                 start, dim = start + len(readable), batch.x.shape[1]
                 total += len(indices)
-                if not len(indices):  # A table without rows would have columns without types.
-                    continue
-                for sink in sinks:
+                # A table without rows would have columns without types.
+                for sink in sinks if len(indices) else ():
                     sink.write(
                         split,
                         [_text(source.name(index)) for index in indices.tolist()],

@@ -3,9 +3,12 @@
 import chex
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from simclr_jax import eval as evaluation
+from simclr_jax.evals import features
+from simclr_jax.evals.embed import write_features
 from support.runs import result, status_of
 
 
@@ -52,6 +55,32 @@ def test_a_flat_folder_is_embedded_whole_but_for_what_cannot_be_read(finished, t
     assert set(arrays) == {"split", "name", "features"}  # there are no labels
     assert table.column_names == ["split", "name", "features"]
     assert len(np.unique(arrays["features"], axis=0)) == 3  # no image stands for another
+
+
+@pytest.mark.parametrize("torn", [0, 2])
+def test_a_batch_of_which_no_image_can_be_read_is_counted_and_has_no_row(tmp_path, torn):
+    class Extractor:
+        """Three batches of two images; of one none can be read."""
+
+        def batches(self, source):
+            for batch in range(3):
+                x = np.full((2, 4), batch, np.float32)
+                yield features.Features(x, np.zeros(2, np.int32)), np.full(2, batch != torn)
+
+    class Source:
+        num_classes = 0
+
+        def __len__(self):
+            return 6
+
+        def name(self, index):
+            return f"{index}.jpg"
+
+    found = write_features(Extractor(), {"train": Source()}, tmp_path)
+    assert (found["num_examples"], found["unreadable"]) == (4, 2)
+    names = [f"{k}.jpg" for k in range(6) if k // 2 != torn]
+    assert pq.read_table(tmp_path / "features.parquet")["name"].to_pylist() == names
+    assert np.load(tmp_path / "features.npz")["name"].tolist() == names
 
 
 def test_files_go_where_they_are_asked_to(finished, tmp_path):
