@@ -42,9 +42,12 @@ _LINES = {
     "directory": "config.data.dir={value!r}: {reason}",
     "train_split": "config.data.train_split={value!r}: {reason}",
     "eval_split": "config.data.eval_split={value!r}: {reason}",
+    "image_key": "config.data.image_key={value!r}: {reason}",
+    "label_key": "config.data.label_key={value!r}: {reason}, or data.num_classes=0 for images "
+    "without labels",
     "held_out": "config.data.held_out={value!r}: {reason}, or name data.eval_split",
     "on_bad_image": "config.data.on_bad_image={value!r}: {reason}",
-    "labelled": "config.data.name: {reason}; to pretrain on images without labels set "
+    "labelled": "config.data.name: {reason}; to use the images without labels set "
     "data.num_classes=0",
     "source": "config.data.dir: {reason}",
     "workdir": "--workdir={value}: {reason}",

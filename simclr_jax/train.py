@@ -98,12 +98,9 @@ def train(
         )
         described = _announce(root, config, fingerprints, state, built.schedule.total_steps)
         log = stack.enter_context(workdirs.open_log(root, config, built.intervals, step))
+        rows_here = meshes.local_rows(built.mesh, config.train.batch_size)
         batches = parts.train_batches(
-            config,
-            source,
-            rows=meshes.local_rows(built.mesh, config.train.batch_size),
-            start_step=step,
-            stop_step=built.schedule.total_steps,
+            config, source, rows=rows_here, start_step=step, stop_step=built.schedule.total_steps
         )
         stack.enter_context(contextlib.closing(batches))
         loop = Loop(

@@ -29,6 +29,10 @@ def _data() -> ConfigDict:
     c.train_split = "train"  # The training split: a TFDS split or slice; of a folder, a subfolder.
     # The evaluation split; None: test, else val or validation, else held-out training images.
     c.eval_split = placeholder(str)
+    # The feature of a TFDS dataset that is the image; None: that of its supervised_keys, else
+    # 'image', else the only one.
+    c.image_key = placeholder(str)
+    c.label_key = placeholder(str)  # The feature that is the label; None: found in the same way.
     # The fraction of the training images to hold out where there is no evaluation split, above 0
     # and below 1.
     c.held_out = 0.1

@@ -93,6 +93,9 @@ def _splits(config: ConfigDict) -> splits.Splits:
         train_split=data.train_split,
         eval_split=data.eval_split,
         cache_bytes=data.cache_bytes,
+        image_key=data.image_key,
+        label_key=data.label_key,
+        labelled=data.num_classes != 0,
     )
 
 

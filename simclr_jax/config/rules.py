@@ -97,6 +97,8 @@ RUN: dict[str, Rule] = {
     "data.dir": anything("a folder"),
     "data.train_split": anything("a split of the dataset", FIXED),
     "data.eval_split": anything("a split of the dataset", ASK),
+    "data.image_key": anything("a feature of the TFDS dataset", FIXED),
+    "data.label_key": anything("a feature of the TFDS dataset", ASK),
     "data.held_out": Rule(lambda value: 0 < value < 1, "a fraction between 0 and 1", FIXED),
     "data.image_size": number(8, 4096, on_resume=FIXED),
     "data.num_examples": at_least(1, FIXED),
@@ -161,6 +163,9 @@ EVALUATION: dict[str, Rule] = {
     "data.dir": RUN["data.dir"],
     "data.train_split": RUN["data.train_split"],
     "data.eval_split": RUN["data.eval_split"],
+    "data.image_key": RUN["data.image_key"],
+    "data.label_key": RUN["data.label_key"],
+    "data.num_classes": RUN["data.num_classes"],
     "data.image_size": RUN["data.image_size"],
     "features.layer": Rule(
         lambda value: re.fullmatch(r"pixels|h|z|head[1-9]\d*", value) is not None,

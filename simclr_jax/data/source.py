@@ -6,7 +6,7 @@ A source loads encoded images by index. Order, epochs and augmentation are the p
 import logging
 import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
@@ -79,6 +79,25 @@ class Source(Protocol):
         ...
 
 
+def check_labels(labels: np.ndarray, classes: int, name: Callable[[int], str]) -> None:
+    """Checks that each label is one of the classes, or -1 for an image without one.
+
+    Args:
+      labels: The labels (n,) int.
+      classes: The number of classes.
+      name: A function from a row to the name of its image, for the message.
+
+    Raises:
+      ArgumentError: A label is something else.
+    """
+    for row in map(int, np.flatnonzero((labels < -1) | (labels >= classes))):
+        raise ArgumentError(
+            "labelled",
+            True,
+            f"{name(row)} has the label {labels[row]}, outside 0 … {classes - 1} (-1: none)",
+        )
+
+
 class Readable:
     """A wrapper of a source in which every image can be decoded.
 
@@ -121,7 +140,7 @@ class Readable:
           indices: The indices of the images, from 0 and below the length.
 
         Returns:
-          The images as JPEG or PNG, and the labels (n,) int32.
+          The images as JPEG or PNG, and the labels (n,) int32; -1: an image without one.
 
         Raises:
           ArgumentError: An image is unreadable and `on_bad_image` is 'error', none of `MAX_TRIES`
@@ -136,13 +155,7 @@ class Readable:
         if not self.num_classes:
             labels[:] = -1
             return images, labels  # type: ignore[return-value]
-        for row in map(int, np.flatnonzero((labels < 0) | (labels >= self.num_classes))):
-            raise ArgumentError(
-                "labelled",
-                True,
-                f"{self.in_words(int(indices[row]))} has the label {labels[row]}, outside "
-                f"0 … {self.num_classes - 1}",
-            )
+        check_labels(labels, self.num_classes, lambda row: self.in_words(int(indices[row])))
         return images, labels  # type: ignore[return-value]
 
     def readable(self, indices: np.ndarray) -> np.ndarray:

@@ -23,13 +23,16 @@ class Splits:
       directory: The folder of images, or the data_dir of TFDS. With None it is the environment
         variable TFDS_DATA_DIR, or else the default of TFDS.
       train_split: The split to train on.
-      eval_split: The split to evaluate on. With None it is the first of `EVAL_SPLITS` that exists,
-        if any.
+      eval_split: The split to evaluate on. With None it is the first of `EVAL_SPLITS` that exists
+        and has labels, or else the first that exists, if any.
       cache_bytes: The largest total size in bytes of TFRecord files that are read into memory.
+      image_key: The feature of a TFDS dataset that is the image; see `tfds.Dataset`.
+      label_key: The feature of a TFDS dataset that is the label.
+      labelled: Whether the labels are used.
 
     Raises:
-      ArgumentError: There is no such dataset or directory. `train` and `eval` raise it for a split
-        that does not exist or has no images.
+      ArgumentError: There is no such dataset, feature or directory. `train` and `eval` raise it
+        for a split that does not exist or has no images.
     """
 
     def __init__(
@@ -40,6 +43,9 @@ class Splits:
         train_split: str,
         eval_split: str | None,
         cache_bytes: int,
+        image_key: str | None = None,
+        label_key: str | None = None,
+        labelled: bool = True,
     ):
         names: Sequence[str]
         self._opener: Callable[[str], Source]
@@ -49,10 +55,23 @@ class Splits:
             images = folder.Root(directory)
             names, self._opener = images.splits, images.open
         else:
-            dataset = tfds.Dataset(name, directory, cache_bytes=cache_bytes)
+            dataset = tfds.Dataset(
+                name,
+                directory,
+                cache_bytes=cache_bytes,
+                image_key=image_key,
+                label_key=label_key,
+                labelled=labelled,
+            )
             names, self._opener = dataset.splits, dataset.open
+        if name in ("digits", "folder"):
+            for argument, value in (("image_key", image_key), ("label_key", label_key)):
+                if value is not None:
+                    raise ArgumentError(argument, value, f"{name!r} has no features to choose from")
         self._train = train_split
-        self._eval = eval_split or next((split for split in EVAL_SPLITS if split in names), None)
+        self._labelled = labelled
+        found = [split for split in EVAL_SPLITS if split in names]
+        self._eval = found if eval_split is None else [eval_split]
 
     def train(self) -> Source:
         """Opens the split to train on, with all of its images."""
@@ -61,11 +80,20 @@ class Splits:
     @property
     def has_eval(self) -> bool:
         """Whether there is a split to evaluate on."""
-        return self._eval is not None
+        return bool(self._eval)
 
     def eval(self) -> Source | None:
-        """Opens the split to evaluate on, or returns None if there is none."""
-        return None if self._eval is None else self._open("eval_split", self._eval)
+        """Opens the split to evaluate on, or returns None if there is none.
+
+        Of several, the first one with labels is used, or, if none has labels, the first one.
+        """
+        first = None
+        for split in self._eval:
+            source = self._open("eval_split", split)
+            if source.num_classes or not self._labelled:
+                return source
+            first = first or source
+        return first
 
     def _open(self, argument: str, split: str) -> Source:
         try:

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from etils import epath
 
+from simclr_jax import processes
 from simclr_jax.data.array_record import ArrayRecordReader
-from simclr_jax.data.source import File, Images
+from simclr_jax.data.prepared import open_builder
+from simclr_jax.data.source import File, Images, check_labels
 from simclr_jax.data.tfrecord import TFRecordReader
-from simclr_jax.errors import ArgumentError, is_of_storage, one_line
+from simclr_jax.errors import ArgumentError, one_line
 from simclr_jax.store import outage
+
+_LABELS = 128  # The number of labels that are looked at when a split is opened.
 
 
 class Dataset:
@@ -25,49 +28,35 @@ class Dataset:
       directory: The data_dir of TFDS. With None it is the environment variable TFDS_DATA_DIR, or
         else the default of TFDS.
       cache_bytes: The largest total size in bytes of TFRecord files that are read into memory.
+      image_key: The name of the image feature. With None it is that of the dataset's
+        supervised_keys, else 'image', else the only one.
+      label_key: The name of the label feature. With None it is found in the same way.
+      labelled: Whether the labels are used.
 
     Attributes:
       splits: The names of the splits.
 
     Raises:
-      ArgumentError: There is no such dataset, it is not prepared, or it has no images.
+      ArgumentError: There is no such dataset, it is not prepared, it has no images, or which
+        feature is the image or the label is unclear.
     """
 
-    def __init__(self, name: str, directory: str | None, *, cache_bytes: int):
+    def __init__(
+        self,
+        name: str,
+        directory: str | None,
+        *,
+        cache_bytes: int,
+        image_key: str | None = None,
+        label_key: str | None = None,
+        labelled: bool = True,
+    ):
         self._name = name
         self._cache_bytes = cache_bytes
-        searched = directory or os.environ.get("TFDS_DATA_DIR") or "TFDS's default data_dir"
-        directory = directory and os.path.expanduser(directory)
-        try:
-            self._builder = tfds.builder(name, data_dir=directory)
-        except Exception as error:  # TFDS raises errors of many types for an unknown name.
-            if is_of_storage(error) and not outage.is_missing(error):
-                raise
-            base, _, version = name.partition(":")
-            folder = epath.Path(directory or os.environ.get("TFDS_DATA_DIR") or ".") / base
-            versions = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-            if version and versions:
-                raise ArgumentError(
-                    "name",
-                    name,
-                    f"version {version} is not prepared in {searched}; there are "
-                    f"{', '.join(versions)}",
-                ) from error
-            raise ArgumentError(
-                "name",
-                name,
-                "not 'folder' or 'digits', no dataset that TFDS knows, and none prepared in "
-                f"{searched}",
-            ) from error
+        self._builder = open_builder(name, directory)
         self.splits = tuple(self._builder.info.splits)
-        if not self.splits:
-            raise ArgumentError(
-                "directory",
-                directory,
-                f"{name!r} is not prepared in {searched}; prepare it with `tfds build {name}`, or "
-                "name the data_dir that holds it",
-            )
-        self._image_key, self._label_key, self._num_classes = _features(name, self._builder)
+        self._image_key = _image_key(name, self._builder.info, image_key)
+        self._label_key = _label_key(name, self._builder.info, label_key) if labelled else None
 
     def open(self, split: str) -> "Records":
         """Opens a split or a slice of one, such as 'train[:90%]'.
@@ -103,27 +92,115 @@ class Dataset:
             paths=[os.fspath(instruction.filename) for instruction in info.file_instructions],
             image_key=self._image_key,
             label_key=self._label_key,
-            num_classes=self._num_classes,
+            num_classes=self._num_classes(),
             place=f"{self._name}/{self._builder.version}",
             split=split,
         )
 
+    def _num_classes(self) -> int:
+        """The number of classes of the label, or 0 without one."""
+        if self._label_key is None:
+            return 0
+        return int(_flat(self._builder.info.features)[self._label_key].num_classes)
 
-def _features(name: str, builder: Any) -> tuple[str, str | None, int]:
-    """The names of the image and label features, and the number of classes.
 
-    Without a label its name is None, and the number of classes is 0.
+def _image_key(name: str, info: Any, given: str | None) -> str:
+    """The name of the image among a dataset's features."""
+    features = _flat(info.features)
+    images = [
+        key
+        for key, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+        and not isinstance(feature, tfds.features.LabeledImage)  # A mask of classes.
+    ]
+    key = _choose("image_key", given, images, features, _supervised(info, 0), "image")
+    if key is None:
+        raise ArgumentError(
+            "name", name, f"no feature of it is an image: {_in_words(features) or 'it has none'}"
+        )
+    if (dtype := np.dtype(features[key].np_dtype)) not in (np.uint8, np.uint16):
+        reason = f"{key!r} is an image of {dtype}; uint8 and uint16 are read"
+        raise ArgumentError("image_key", given, reason)
+    return key
+
+
+def _label_key(name: str, info: Any, given: str | None) -> str | None:
+    """The name of the label among a dataset's features; None: there is none."""
+    features = _flat(info.features)
+    labels = [
+        key
+        for key, feature in features.items()
+        if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes
+    ]
+    key = _choose("label_key", given, labels, features, _supervised(info, 1), "label")
+    named = _supervised(info, 1)
+    if key is None and named in features:
+        kind = type(features[named]).__name__
+        processes.say(f"{name} is used without labels: its {named!r} is a {kind}, no ClassLabel")
+    return key
+
+
+def _choose(
+    argument: str,
+    given: str | None,
+    candidates: list[str],
+    features: dict[str, Any],
+    supervised: Any,
+    usual: str,
+) -> str | None:
+    """The name of the feature to use; None: there is no candidate.
+
+    Which features come first in a dataset that is read without its code differs between processes,
+    so their order decides nothing.
+
+    Args:
+      argument: The name of the argument that chooses among the candidates.
+      given: The value of this argument.
+      candidates: The names of the features that are of the right kind.
+      features: All features by name.
+      supervised: What the dataset's supervised_keys name, of any type.
+      usual: The usual name of such a feature.
+
+    Raises:
+      ArgumentError: The given feature is none of the candidates, or none is given and there are
+        several.
     """
-    image_key = label_key = None
-    classes = 0
-    for key, feature in builder.info.features.items():
-        if isinstance(feature, tfds.features.Image) and image_key is None:
-            image_key = key
-        if isinstance(feature, tfds.features.ClassLabel) and label_key is None:
-            label_key, classes = key, feature.num_classes
-    if image_key is None:
-        raise ArgumentError("name", name, "its features hold no image")
-    return image_key, label_key, classes
+    listed = ", ".join(sorted(candidates)) or f"none in {_in_words(features)}"
+    if given is not None:
+        if given not in candidates:
+            is_what = f"a {type(features[given]).__name__}" if given in features else "no feature"
+            raise ArgumentError(argument, given, f"is {is_what} here; it can be {listed}")
+        return given
+    for key in (supervised, usual):
+        if key in candidates:
+            return str(key)
+    if len(candidates) > 1:
+        raise ArgumentError(argument, None, f"must be one of {listed}; which is meant is unclear")
+    return candidates[0] if candidates else None
+
+
+def _supervised(info: Any, position: int) -> Any:
+    """The input (0) or the target (1) of the dataset's supervised_keys; None: it has no such."""
+    keys = info.supervised_keys
+    return keys[position] if keys and isinstance(keys[position], str) else None
+
+
+def _flat(features: Any, above: str = "") -> dict[str, Any]:
+    """The features by name; one of a group of features is named 'group/feature', as in files."""
+    found: dict[str, Any] = {}
+    if not isinstance(features, tfds.features.FeaturesDict):  # A dataset of one nameless feature.
+        return found
+    for key, feature in features.items():
+        if isinstance(feature, tfds.features.FeaturesDict):
+            found |= _flat(feature, f"{above}{key}/")
+        else:
+            found[above + key] = feature
+    return found
+
+
+def _in_words(features: dict[str, Any]) -> str:
+    """The names of features and their kinds, such as 'frames (Video)'."""
+    return ", ".join(f"{key} ({type(features[key]).__name__})" for key in sorted(features))
 
 
 class Records:
@@ -136,7 +213,8 @@ class Records:
       paths: The paths of the files that it reads.
       image_key: The name of the image feature.
       label_key: The name of the label feature, or None for unlabelled data.
-      num_classes: The number of classes; 0 for unlabelled data.
+      num_classes: The number of classes; 0 for unlabelled data. It becomes 0 where no example that
+        is looked at has a label (-1), as in the test splits of some datasets.
       place: The name and the version of the dataset, for messages.
       split: The name of the split.
     """
@@ -161,6 +239,26 @@ class Records:
         self._parse = {image_key: tf.io.FixedLenFeature([], tf.string)}
         if label_key:
             self._parse[label_key] = tf.io.FixedLenFeature([], tf.int64)
+            self._look_at_labels()
+
+    def _look_at_labels(self) -> None:
+        """Finds out whether the split has labels, from `_LABELS` of them, evenly spaced.
+
+        Raises:
+          ArgumentError: A label is not one of the classes.
+        """
+        chosen = np.unique(np.linspace(0, len(self) - 1, _LABELS).round().astype(np.int64))
+        images, labels = self.load(chosen.tolist())
+        labels = labels[[isinstance(image, bytes) for image in images]]
+        check_labels(labels, self.num_classes, lambda row: f"{self.place}/{self.name(chosen[row])}")
+        without, where = int((labels < 0).sum()), f"{self.place}: {self.split!r}"
+        if without == len(labels):
+            self.num_classes = 0
+            processes.say(f"{where} has no labels")
+        elif without:
+            processes.say(
+                f"{where} lacks the labels of about {without / len(labels):.0%} of its images"
+            )
 
     def __len__(self) -> int:
         return len(self._reader)

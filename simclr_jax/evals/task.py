@@ -38,11 +38,13 @@ def with_data(run_config: FrozenConfigDict, data: ConfigDict) -> FrozenConfigDic
     Args:
       run_config: The config of the run.
       data: The section "data" of the evaluation's config. None leaves a key as in the run, or with
-        another data.name as that dataset has it by default.
+        another data.name as that dataset has it by default. The number of classes is always that
+        of these images: a run without labels can be evaluated on images with labels.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"num_classes": None}
     if data.name is not None:
-        values = {"dir": None, "train_split": "train", "eval_split": None, "num_classes": None}
+        values |= {key: None for key in ("dir", "eval_split", "image_key", "label_key")}
+        values["train_split"] = "train"
     values |= {key: data[key] for key in data if data[key] is not None}
     return overrides.changed(run_config, {f"data.{key}": value for key, value in values.items()})
 

@@ -25,9 +25,28 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
             yield k, {"image": np.full((4, 4, 3), k, np.uint8), "label": k % 3}
 
 
-def prepare(folder, file_format):
-    Tiny(data_dir=folder, file_format=file_format).download_and_prepare()
+class Partly(Tiny):
+    """The same with a label for one image in two of validation, and for none of test."""
+
+    def _split_generators(self, dl_manager):
+        ranges = {"train": (0, 20), "test": (20, 30), "validation": (30, 40)}
+        return {name: self._generate_examples(*each) for name, each in ranges.items()}
+
+    def _generate_examples(self, low, high):
+        for k, example in super()._generate_examples(low, high):
+            unlabelled = 20 <= k < 30 or (k > 30 and k % 2)
+            yield k, {**example, "label": -1 if unlabelled else k % 3}
+
+
+def prepare(folder, file_format, builder=Tiny):
+    builder(data_dir=folder, file_format=file_format).download_and_prepare()
     return folder
+
+
+@pytest.fixture(scope="session")
+def partly(tmp_path_factory):
+    """A TFDS data directory with a dataset of few labels."""
+    return prepare(tmp_path_factory.mktemp("partly"), "array_record", Partly)
 
 
 @pytest.fixture(scope="session")

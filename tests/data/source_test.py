@@ -80,14 +80,14 @@ def test_tensorflow_is_kept_off_all_accelerators(monkeypatch):
 
 
 class Labelled:
-    """A source with a label that is no class, as TFDS gives unlabelled splits."""
+    """A source with the labels -1 (none) to 3, which is no class."""
 
     num_classes = 3
     split = "unlabelled"
     place = "set"
 
     def __len__(self):
-        return 2
+        return 5
 
     def name(self, index):
         return f"record {index}"
@@ -96,12 +96,13 @@ class Labelled:
         return []
 
     def load(self, indices):
-        return [encoded("red")] * len(indices), np.full(len(indices), -1, np.int32)
+        return [encoded("red")] * len(indices), np.array(indices, np.int32) - 1
 
 
 def test_labels_outside_the_classes_are_named_or_unused():
-    with pytest.raises(UserError, match=r"'set/record 1' has the label -1, outside 0 … 2"), said():
-        Readable(Labelled(), on_bad_image="replace").load([1])
+    with pytest.raises(UserError, match=r"'set/record 4' has the label 3, outside 0 … 2"), said():
+        Readable(Labelled(), on_bad_image="replace").load([1, 4])
+    assert Readable(Labelled(), on_bad_image="replace").load([0, 1])[1].tolist() == [-1, 0]
     unlabelled = Readable(Labelled(), on_bad_image="replace", labelled=False)
     assert unlabelled.num_classes == 0
     assert unlabelled.load([0, 1])[1].tolist() == [-1, -1]

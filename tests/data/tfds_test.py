@@ -1,10 +1,16 @@
 """Datasets that TFDS has prepared, read by index in each of its two formats."""
 
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
+from simclr_jax.data.fingerprint import cache_key, fingerprint
+from simclr_jax.data.tfds import _image_key, _label_key
 from simclr_jax.errors import UserError
-from support.sources import levels, split
+from support.sources import levels, said, split
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**20])
@@ -30,6 +36,86 @@ def test_tfds_slices(prepared):
         split("tiny", prepared, train_split="train[:0]")
 
 
-def test_a_version_that_is_not_prepared_is_named_with_those_that_are(prepared):
-    with pytest.raises(UserError, match=r"'tiny:7\.7\.7': version 7\.7\.7 is not .*1\.0\.0"):
-        split("tiny:7.7.7", prepared)
+F = tfds.features
+FEATURES = {
+    "image": F.Image(),
+    "mask": F.Image(shape=(8, 8, 1)),
+    "coarse": F.ClassLabel(num_classes=2),
+    "label": F.ClassLabel(num_classes=3),
+}
+NESTED = {
+    "frames": F.Sequence(F.Image()),
+    "left": F.FeaturesDict({"eye": F.Image()}),
+    "classes": F.LabeledImage(labels=3, shape=(8, 8, 1)),
+    "boxes": F.Sequence({"label": F.ClassLabel(num_classes=2)}),
+    "kind": F.ClassLabel(num_classes=2),
+}
+
+
+def keys(features, supervised=None, image=None, label=None):
+    """The image and the label that are chosen, whatever the order of the features."""
+    chosen = set()
+    for named in (features, dict(reversed(features.items()))):
+        info = SimpleNamespace(features=F.FeaturesDict(named), supervised_keys=supervised)
+        with said():
+            chosen.add((_image_key("set", info, image), _label_key("set", info, label)))
+    (one,) = chosen
+    return one
+
+
+def without(*names):
+    return {key: feature for key, feature in FEATURES.items() if key not in names}
+
+
+@pytest.mark.parametrize(
+    ("features", "given", "chosen"),
+    [
+        (FEATURES, {"supervised": ("mask", "coarse")}, ("mask", "coarse")),
+        (FEATURES, {}, ("image", "label")),
+        (FEATURES, {"image": "mask", "label": "coarse"}, ("mask", "coarse")),
+        (FEATURES, {"supervised": ({"a": "mask"}, "image")}, ("image", "label")),
+        (without("image", "label"), {}, ("mask", "coarse")),
+        (without("coarse", "label"), {}, ("image", None)),
+        (NESTED, {"supervised": ("left", "boxes")}, ("left/eye", "kind")),
+    ],
+)
+def test_the_image_and_the_label_do_not_depend_on_the_order_of_features(features, given, chosen):
+    assert keys(features, **given) == chosen
+
+
+@pytest.mark.parametrize(
+    ("features", "given", "line"),
+    [
+        ({**without("image"), "b": F.Image()}, {}, "image_key=None: must be one of b, mask;"),
+        ({**without("label"), "fine": F.ClassLabel(num_classes=9)}, {}, "must be one of coarse, f"),
+        (FEATURES, {"image": "picture"}, "image_key='picture': is no feature here; it can be im"),
+        (FEATURES, {"image": "label"}, "image_key='label': is a ClassLabel here; it can be image"),
+        (FEATURES, {"label": "image"}, "label_key='image': is a Image here; it can be coarse, l"),
+        ({"frames": F.Video(shape=(4, 8, 8, 3))}, {}, "no feature of it is an image: frames (Vid"),
+        ({"a": F.Image(shape=(4, 4, 1), dtype=np.float32)}, {}, "'a' is an image of float32; "),
+    ],
+)
+def test_an_unclear_choice_names_the_candidates(features, given, line):
+    with pytest.raises(UserError) as error:
+        keys(features, **given)
+    assert line in str(error.value)
+
+
+def test_a_split_without_labels_is_known_when_it_is_opened(partly, capsys):
+    test = split("partly", partly, "eval", eval_split="test")
+    assert test.num_classes == 0
+    assert "partly/1.0.0: 'test' has no labels" in capsys.readouterr().out
+
+
+def test_a_split_with_labels_is_preferred_for_evaluation(partly, capsys):
+    found = split("partly", partly, "eval")
+    assert (found.split, found.num_classes) == ("validation", 3)
+    assert "lacks the labels of about 50%" in capsys.readouterr().out
+    assert split("partly", partly, "eval", labelled=False).split == "test"
+
+
+def test_a_relabelled_copy_has_another_key_of_features(array_records, tmp_path):
+    shutil.copytree(array_records, tmp_path / "copy")
+    ours, copy = split("tiny", array_records), split("tiny", tmp_path / "copy")
+    assert fingerprint(ours) == fingerprint(copy)
+    assert cache_key(ours) != cache_key(copy)

@@ -145,7 +145,7 @@ def test_other_images_are_gone_on_with_where_that_is_allowed_and_their_order_is_
 ):
     found = others("train", bytes="other")
     assert resumed(Checkpoints(8, state_at(8)), [8], images=found, allow=True).step == 8
-    assert "changed since: the content (of 64" in capsys.readouterr().out
+    assert "started: the content (of 64" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"back, or use another workdir"):
         resumed(Checkpoints(8, state_at(8)), [8], images=others("train", names="x"), allow=True)
 
