@@ -1,9 +1,11 @@
 # shellcheck shell=bash
 # The job on the workers: sends launch/worker.sh to them, and reads what they answer. Part of
 # launch/tpu.sh, which describes the settings that are used here.
+# shellcheck disable=SC2034 # The other files read some of the variables.
 
 WORKER_SH=$(<"$SCRIPTS/worker.sh") # read once, as it may change while train --retry goes on
 STOPPED=0                          # 1: launch/tpu.sh stop ended the job
+RUNNING=0                          # 1: a job that was started here may still run
 
 send() { # SSH-FLAGS... -- COMMAND ARGS...: runs a command of worker.sh, whose text is sent with it
   local flags=() call
@@ -60,13 +62,16 @@ start() { # PROGRAM ARGS...: returns 4 where setup is missing, or was for anothe
   local id worker answer
   id=$(date +%s)-$$-$RANDOM
   echo job >"$SCRATCH/seen"
+  RUNNING=1 ACCOUNT=1
   send_to_all start "$id" "$REVISION" "$TFDS_DATA_DIR" "$@" || return
   ! ((DRY)) || return 0
   while read -r worker answer; do
     case $answer in
       now | already) ;;
-      busy) die 2 "worker $worker: another job runs there; see logs and stop" ;;
-      unprepared) return 4 ;;
+      busy)
+        RUNNING=0 ACCOUNT=0
+        die 2 "worker $worker: another job runs there; see logs and stop" ;;
+      unprepared) RUNNING=0 ACCOUNT=$RETRY && return 4 ;;
       *) cat "$SCRATCH/workers/$worker.log" >&2 && return 3 ;;
     esac
   done < <(answers start)
@@ -130,12 +135,6 @@ wait_for_all() { # until the job has ended on every worker; returns its status
 
 was_stopped() {
   ((STOPPED))
-}
-
-detach() {
-  say 'no longer following; a job that has started goes on, but is not retried'
-  say 'follow it: launch/tpu.sh logs; end it: launch/tpu.sh stop'
-  exit 130
 }
 
 print_jobs() { # what the last report said; returns 3 if a job is still running

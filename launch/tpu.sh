@@ -6,7 +6,7 @@
 #   launch/tpu.sh train ARGS...     run simclr-train ARGS on every worker, show worker 0's output
 #   launch/tpu.sh train --retry ARGS...   the same again until it is done, on a new TPU if need be
 #   launch/tpu.sh eval ARGS...      run simclr-eval ARGS on every worker, show worker 0's output
-#   launch/tpu.sh status            show the TPU's state, each worker's job, and the last step
+#   launch/tpu.sh status            show the TPU's state and cost, the workers' jobs, the last step
 #   launch/tpu.sh logs [--all]      follow worker 0's log; --all: copy all to logs/NAME/worker-K.log
 #   launch/tpu.sh ssh [K]           open a shell on worker K (0 unless given)
 #   launch/tpu.sh stop [--vm]       save and end the job on every worker; --vm: stop the machine too
@@ -18,7 +18,9 @@
 # The exit status of train and eval is the program's: 0 done, 1 a bug, 2 input, 3 environment, 75
 # preempted but saved; where workers differ, the first of 2, 1, 3, 75 that any has. Any command ends
 # with 2 for input that is not allowed, 3 where gcloud fails, and 130 after Ctrl-C, which ends the
-# following but not the job.
+# following but not the job. create, train, eval and stop say at their end what is still billed, and
+# how many chip-hours an hour. With DELETE=1, train and eval delete the TPU and its request at their
+# end, unless the job goes on, and create does where it fails or is interrupted.
 # Settings are the variables below, each also taken from the environment.
 
 set -euo pipefail
@@ -30,6 +32,9 @@ ACCELERATOR=${ACCELERATOR:-v5litepod-16}  # type and size; v2 to v4, v5p: cores,
 RUNTIME=${RUNTIME:-}                      # machine image; empty: the one for ACCELERATOR
 SPOT=${SPOT:-0}                           # 1: costs less, and may be taken away at any time
 QUEUED=${QUEUED:-0}                       # 1: a queued resource, which waits for capacity
+DELETE=${DELETE:-0}                       # 1: what is billed is deleted at the end, see above
+CREATE_FLAGS=${CREATE_FLAGS:-}            # more of gcloud's flags for creation: --internal-ips ...
+SSH_FLAGS=${SSH_FLAGS:-}                  # more of gcloud's flags for SSH: --tunnel-through-iap ...
 REPOSITORY=${REPOSITORY:-}                # git URL the workers can read; empty: this one's origin
 REVISION=${REVISION:-}                    # commit to install; empty: this checkout's HEAD
 BUCKET=${BUCKET:-}                        # gs://BUCKET of data, mounted read-only; empty: none
@@ -49,9 +54,8 @@ DRY=0                                     # 1: --dry-run was given; commands are
 # workers/K.log (what worker K said), seen (number of the last line shown of worker 0's log; before
 # the first, where to begin: job or last, see follow_log in worker.sh), step (the last one reached).
 SCRATCH=$(mktemp -d)
-trap 'rm -rf "$SCRATCH"' EXIT
 
-say() { printf 'tpu.sh: %s\n' "$*" >&2; }
+say() { printf 'tpu.sh: %s\n' "$*" >&2 || true; }
 
 die() { # STATUS MESSAGE
   say "$2"
@@ -74,11 +78,31 @@ SCRIPTS=$(own_folder)
 . "$SCRIPTS/machine.sh"
 # shellcheck source-path=SCRIPTDIR source=job.sh
 . "$SCRIPTS/job.sh"
+# shellcheck source-path=SCRIPTDIR source=billing.sh
+. "$SCRIPTS/billing.sh"
+# At SIGTERM and SIGHUP, which have no trap, bash ends at once by way of the one at EXIT.
+trap 'leave $?' EXIT
+trap 'exit 130' INT
 
 # --- Input ---
 
 allow() { # VARIABLE REGEX WHAT-IS-ALLOWED
-  [[ ${!1} =~ $2 ]] || die 2 "$1: '${!1}' is not allowed: $3"
+  local newline=$'\n'
+  [[ ${!1} =~ $2 ]] || die 2 "$1: '${!1//$newline/\\n}' is not allowed: $3"
+}
+
+allow_flags() { # VARIABLE FLAG:SETTING...: refuses what is no flag, and what has a setting
+  local variable=$1 words word own
+  shift
+  allow "$variable" '^ *(--[a-z][-a-z0-9]*(=[^[:space:]]*)?( +|$))*$' \
+    'words like --flag and --flag=value, separated by spaces'
+  read -ra words <<<"${!variable}"
+  for word in ${words[@]+"${words[@]}"}; do
+    for own in "$@"; do
+      [[ ${word%%=*} != "--${own%:*}" ]] ||
+        die 2 "$variable: '$word' is not allowed: ${own#*:} sets it"
+    done
+  done
 }
 
 check_settings() {
@@ -87,6 +111,10 @@ check_settings() {
   allow ZONE '^[a-z]+-[a-z]+[0-9]+-[a-z]$' 'a zone such as us-west4-a'
   allow SPOT '^[01]$' '0 or 1'
   allow QUEUED '^[01]$' '0 or 1'
+  allow DELETE '^[01]$' '0 or 1'
+  allow_flags CREATE_FLAGS zone:ZONE project:PROJECT spot:SPOT {runtime-version,version}:RUNTIME \
+    {accelerator-type,type,topology}:ACCELERATOR node-{id,count,prefix}:NAME
+  allow_flags SSH_FLAGS zone:ZONE project:PROJECT {worker,command,output-directory}:"the script"
   allow BUCKET '^((gs://)?[a-z0-9][-_.a-z0-9]+/?)?$' 'gs://BUCKET without a folder, or empty'
   allow MOUNT '^/.+' 'an absolute path'
   allow TFDS_DATA_DIR '^((gs:/)?/.+)?$' 'gs://BUCKET/FOLDER, an absolute path there, or empty'
@@ -146,12 +174,12 @@ attempt() { # PROGRAM ARGS...: one try; with RETRY, on a TPU in any state or non
   elif ((status)); then
     return "$status"
   fi
-  trap detach INT
   if ! follow; then
     say "$NAME is $STATE"
     return 3
   fi
   wait_for_all || status=$?
+  RUNNING=0
   ((DRY)) || say "ended on every worker; status $status"
   return "$status"
 }
@@ -174,14 +202,17 @@ until_done() { # PROGRAM ARGS...: each try goes on from the last one's checkpoin
       best=$(<"$SCRATCH/step") failures=0 delay=$RETRY_SECONDS
     fi
     failures=$((failures + 1))
-    ((failures <= MAX_RETRIES)) ||
+    if ((failures > MAX_RETRIES)); then
+      RUNNING=0
       die "$status" "MAX_RETRIES: $MAX_RETRIES tries in a row reached no new step"
+    fi
     say "status $status; trying again in $delay s (step $best, $failures of $MAX_RETRIES)"
     sleep "$delay"
     delay=$((delay * 2 < 900 ? delay * 2 : 900))
     query_state
     # No worker may still run the last try.
     [[ $STATE != READY ]] || send_to_all stop "$STOP_SECONDS" retry || true
+    RUNNING=0
   done
 }
 
@@ -198,7 +229,7 @@ job() { # train|eval ARGS...
   fi
   if ((RETRY)) || [[ -n $REVISION ]]; then fix_revision; fi
   if ((RETRY)); then
-    DRY_STATE=MISSING
+    DRY_STATE=MISSING ACCOUNT=1
     until_done "$program" "$@"
   else
     attempt "$program" "$@"
@@ -210,6 +241,8 @@ job() { # train|eval ARGS...
 status() {
   query_state
   echo "$NAME: $STATE"
+  ((DRY)) || say_billed
+  [[ $STATE != MISSING ]] || say "neither a TPU VM nor a queued request has this name in $ZONE"
   [[ $STATE == READY ]] || return 0
   send_to_all report || return
   ! ((DRY)) || return 0
@@ -241,15 +274,14 @@ run() { # COMMAND ARGS...
   local command=$1
   shift
   case $command in
-    create) DRY_STATE=MISSING && create ;;
+    create) DRY_STATE=MISSING ACCOUNT=1 && create && ACCOUNT=0 ;;
     setup) fix_revision && setup ;;
     train | eval) job "$command" "$@" ;;
     logs) if ((ALL)); then fetch_logs; else echo last >"$SCRATCH/seen" && follow; fi ;;
-    ssh) set -- gcloud compute tpus tpu-vm ssh "$NAME" "--zone=$ZONE" \
-      ${PROJECT:+"--project=$PROJECT"} "--worker=${1-0}"
-      if ((DRY)); then print_command "$@"; else "$@"; fi ;;
-    delete) ((YES || DRY)) || confirm_delete && delete ;;
-    status | stop) "$command" ;;
+    ssh) INPUT='' && tpus tpu-vm ssh "--worker=${1-0}" ;;
+    delete) ((YES || DRY)) || confirm_delete && DELETE=0 ACCOUNT=1 && delete && ACCOUNT=0 ;;
+    status) status ;;
+    stop) DELETE=0 ACCOUNT=1 && stop ;;
   esac
 }
 

@@ -39,6 +39,10 @@ def test_what_dry_run_prints_can_be_pasted_into_a_shell(ready):
         ("ACCELERATOR", "v9-8", "v5litepod"),
         ("SPOT", "yes", "0 or 1"),
         ("QUEUED", "2", "0 or 1"),
+        ("DELETE", "yes", "0 or 1"),
+        ("CREATE_FLAGS", "--reserved my-network", "--flag=value"),
+        ("CREATE_FLAGS", "--reserved\n--spot", "--flag=value"),
+        ("SSH_FLAGS", "--internal-ip -v", "--flag=value"),
         ("BUCKET", "gs://a/folder", "without a folder"),
         ("MOUNT", "data", "absolute"),
         ("WORKDIR", "runs/x", "gs://BUCKET/FOLDER"),
@@ -51,9 +55,21 @@ def test_a_bad_setting_is_one_line_that_says_what_is_allowed(cloud, variable, va
     result = cloud.run("train", **{variable: value})
     assert result.returncode == 2
     line = one_line(result)
+    value = value.replace("\n", "\\n")
     assert f"{variable}: '{value}' is not allowed" in line
     assert allowed in line
     assert not cloud.calls()
+
+
+@pytest.mark.parametrize(
+    ("variable", "flag", "by"),
+    [("CREATE_FLAGS", "--zone=b", "ZONE"), ("CREATE_FLAGS", "--spot", "SPOT"),
+     ("CREATE_FLAGS", "--node-count=2", "NAME"), ("SSH_FLAGS", "--worker=1", "the script")],
+)  # fmt: skip
+def test_a_flag_that_the_script_sets_is_refused(cloud, variable, flag, by):
+    result = cloud.run("train", **{variable: f"--internal-ip {flag}"})
+    assert result.returncode == 2
+    assert f"{variable}: '{flag}' is not allowed: {by} sets it" in one_line(result)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +174,22 @@ def test_a_request_that_fails_is_status_3(cloud):
     result = cloud.run("create", QUEUED="1")
     assert result.returncode == 3
     assert "pod is FAILED" in result.stderr
+    assert "the request of pod is FAILED and not billed" in result.stderr
+
+
+@pytest.mark.parametrize("queued", ["0", "1"])
+def test_more_flags_reach_gclouds_create(cloud, queued):
+    flags = "--internal-ips  --network=n --service-account=a@p.iam.gserviceaccount.com --reserved"
+    assert cloud.run("create", QUEUED=queued, CREATE_FLAGS=flags).returncode == 0
+    [call] = cloud.calls("create")
+    assert set(flags.split()) < set(call)
+
+
+def test_a_flag_that_gcloud_does_not_know_is_bad_input(cloud):
+    cloud.plan("create", "unknown")
+    result = cloud.run("create", CREATE_FLAGS="--unknown")
+    assert result.returncode == 2
+    assert "CREATE_FLAGS" in result.stderr
 
 
 def test_create_starts_a_machine_that_was_stopped(ready):
@@ -178,8 +210,9 @@ def test_delete_asks_first(cloud):
     refused = cloud.run("delete", QUEUED="1")
     assert refused.returncode == 2
     assert not cloud.calls("delete")
-    assert cloud.run("delete", "--yes", QUEUED="1").returncode == 0
-    assert cloud.calls("delete")[0][2] == "queued-resources"
+    assert cloud.run("delete", "--yes").returncode == 0  # Whatever QUEUED is.
+    [call] = cloud.calls("delete")
+    assert call[2] == "queued-resources"
     assert "not there" in cloud.run("delete", "--yes", QUEUED="1").stderr
 
 
@@ -257,13 +290,22 @@ def test_ssh_opens_a_shell_on_one_worker(cloud):
     assert printed == "gcloud compute tpus tpu-vm ssh pod --zone=us-west4-a --worker=0\n"
 
 
+def test_more_flags_reach_every_ssh(ready):
+    shell = ready.run("ssh", "--dry-run", SSH_FLAGS="--internal-ip").stdout
+    assert shell.split()[-2:] == ["--internal-ip", "--worker=0"]
+    assert ready.run("train", SSH_FLAGS="--tunnel-through-iap --plain").returncode == 0
+    for call in ready.calls():  # Only gcloud alpha knows the way through Identity-Aware Proxy.
+        through = {"--tunnel-through-iap", "--plain"} <= set(call)
+        assert (call[0] == "alpha") == ("ssh" in call) == through
+
+
 # --- The scripts themselves ---
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_shellcheck_has_nothing_to_say():
     scripts = [*LAUNCH.glob("*.sh"), SUPPORT / "fake_worker"]
-    assert len(scripts) == 6
+    assert len(scripts) == 7
     result = subprocess.run(
         ["shellcheck", "--external-sources", *scripts], capture_output=True, text=True
     )

@@ -90,12 +90,13 @@ def test_a_command_that_gcloud_sends_twice_acts_once(ready):
 
 def test_ctrl_c_ends_the_following_and_not_the_run(ready):
     ready.outcomes("7:wait")
-    process = ready.start("train", "--config=c")
+    process = ready.start("train", "--config=c", DELETE="1")
     assert process.stdout.readline() == "hello from worker 0\n"
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "logs" in err
+    assert "pod is READY and billed" in err
     assert "stop" in err
     status = ready.run("status").stdout
     assert "pod: READY\nworker 0: running\nworker 1: running\nstep 7/100" in status
@@ -104,13 +105,14 @@ def test_ctrl_c_ends_the_following_and_not_the_run(ready):
     assert "another job runs there" in one_line(other)
     busy = ready.run("setup")
     assert busy.returncode == 3
-    again = ready.start("train", "--config=c")
+    again = ready.start("train", "--config=c", DELETE="1")
     assert again.stdout.readline() == "hello from worker 0\n"
     stopped = ready.run("stop")
     assert stopped.returncode == 0
     assert "worker 1: ended 75" in stopped.stdout
     again.communicate(timeout=30)
     assert again.returncode == 75
+    assert not (ready.folder / "node").exists()
     assert (ready.folder / "runs.0").read_text() == "run\n"
 
 
@@ -152,7 +154,9 @@ def test_retry_makes_the_tpu_anew_after_preemption_and_completes(cloud, queued):
 @pytest.mark.parametrize("status", [1, 2])
 def test_retry_stops_where_another_try_would_end_the_same(ready, status):
     ready.outcomes(f"7:3 7:{status}", "0")
-    assert ready.run("train", "--retry").returncode == status
+    result = ready.run("train", "--retry")
+    assert result.returncode == status
+    assert "pod is READY and billed: 16 chips" in result.stderr
     assert (ready.folder / "runs.0").read_text() == "run\n"
 
 

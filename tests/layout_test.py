@@ -36,8 +36,8 @@ COMMANDS = LEVELS[0]
 # Tests of the project as a whole, or of what is no Python module.
 OF_NO_MODULE = {
     "config/any_override_test.py", "docs_test.py", "doctest_test.py", "end_to_end_test.py",
-    "faults_input_test.py", "faults_test.py", "launch_commands_test.py", "launch_local_test.py",
-    "launch_train_test.py", "layout_test.py",
+    "faults_input_test.py", "faults_test.py", "launch_billing_test.py", "launch_commands_test.py",
+    "launch_local_test.py", "launch_train_test.py", "layout_test.py",
 }  # fmt: skip
 
 

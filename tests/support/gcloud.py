@@ -99,7 +99,7 @@ class Cloud:
     def calls(self, *verbs):
         calls = self.folder / "calls"
         lines = calls.read_text().splitlines() if calls.exists() else []
-        return [call for call in map(json.loads, lines) if not verbs or call[3] in verbs]
+        return [call for call in map(json.loads, lines) if not verbs or {*call[3:5]} & {*verbs}]
 
     def worker(self, k, name):
         return (self.folder / "workers" / str(k) / name).read_text()
