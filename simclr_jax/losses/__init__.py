@@ -1,7 +1,7 @@
 """Contrastive losses, and the measures of embeddings and logits that are logged with them."""
 
 from simclr_jax.losses.blocks import count_blocks, identity
-from simclr_jax.losses.measures import collapse, cross_entropy, l2_normalize
+from simclr_jax.losses.measures import collapse, cross_entropy, l2_normalize, label_weights
 from simclr_jax.losses.ntxent import nt_xent
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "cross_entropy",
     "identity",
     "l2_normalize",
+    "label_weights",
     "nt_xent",
 ]
 

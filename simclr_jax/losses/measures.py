@@ -99,15 +99,31 @@ def collapse(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The mean cross-entropy and the accuracy of logits.
+def label_weights(labels: jax.Array) -> jax.Array:
+    """The weights (N,) float32 with which the mean over N images is that over the labelled ones.
+
+    >>> label_weights(jnp.array([2, -1, 0, -1])).tolist()
+    [2.0, 0.0, 2.0, 0.0]
+
+    Args:
+      labels: The classes (N,) int; -1: an image without a label.
+    """
+    labelled = labels >= 0
+    return jnp.where(labelled, len(labels) / jnp.maximum(1, labelled.sum()), 0.0)
+
+
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """The mean cross-entropy and the accuracy of logits, over the images with labels.
 
     Args:
       logits: The logits (N, C), float.
-      labels: The classes (N,) from 0 to C - 1, int.
+      labels: The classes (N,) from 0 to C - 1, int; -1: an image without a label.
+      weights: The weights (N,) of the images in the means; None: those of `label_weights`.
 
     Returns:
-      The cross-entropy in nats and the accuracy from 0 to 1, both scalars.
+      The cross-entropy in nats and the accuracy from 0 to 1, both scalars; 0 without any label.
 
     Raises:
       AssertionError: The shapes are not (N, C) and (N,).
@@ -118,5 +134,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.
     """
     chex.assert_rank([logits, labels], [2, 1])
     chex.assert_equal_shape_prefix([logits, labels], 1)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-    return loss, (logits.argmax(axis=-1) == labels).astype(jnp.float32).mean()
+    weights = label_weights(labels) if weights is None else weights
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+    hits = (logits.argmax(axis=-1) == labels).astype(jnp.float32)
+    return (weights * losses).mean(), (weights * hits).mean()

@@ -76,7 +76,8 @@ class Contrastive:
         Args:
           params: The parameters of the model.
           batch_stats: The moving averages of the batch norms before this batch.
-          batch: The batch, as `__call__` takes it.
+          batch: The batch, as `__call__` takes it. Where it is a part of a larger batch, also
+            "label_weight", its images' `losses.label_weights` in the larger one.
         """
         variables = {"params": params, "batch_stats": batch_stats}
         images = views_of(batch, blur_radius=self.blur_radius)
@@ -84,8 +85,10 @@ class Contrastive:
         outputs, updated = self.model.apply(variables, images, train=True, mutable=["batch_stats"])
         classified: Metrics = {}
         if outputs.logits is not None:
-            labels = jnp.repeat(batch["label"], 2)
-            loss, accuracy = losses.cross_entropy(outputs.logits, labels)
+            weights = batch.get("label_weight", losses.label_weights(batch["label"]))
+            loss, accuracy = losses.cross_entropy(
+                outputs.logits, jnp.repeat(batch["label"], 2), jnp.repeat(weights, 2)
+            )
             classified = {"classifier_loss": loss, "online_accuracy": accuracy}
         z_NVD = outputs.z[-1].reshape(-1, 2, outputs.z[-1].shape[-1])
         return Encoded(z_NVD, classified, updated["batch_stats"])

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from simclr_jax import losses
 from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM
 from simclr_jax.objectives import Batch, Gradients, Metrics
 from simclr_jax.objectives.contrastive import Contrastive
@@ -46,6 +47,7 @@ class TwoPasses:
     def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
         """Computes the gradients of a batch, with the arguments of `Contrastive`."""
         count, encode = self.count, self.objective.encode
+        batch = {**batch, "label_weight": losses.label_weights(batch["label"])}
         divided = {key: x.reshape(-1, count, *x.shape[1:]) for key, x in batch.items()}
 
         def rows(r: jax.Array) -> Batch:

@@ -97,7 +97,8 @@ class OnlineEvaluation:
                 # The wait for each count keeps later batches from filling the device's memory.
                 right, seen = self._correct(variables, self._put(batch))
                 correct, count = correct + int(right), count + int(seen)
-            metrics["eval_top1"] = correct / count
+            if count:
+                metrics["eval_top1"] = correct / count
         return metrics
 
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -161,7 +162,7 @@ def embed(
 def count_correct(
     variables: Any, batch: dict[str, jax.Array], *, model: SimCLR
 ) -> tuple[jax.Array, jax.Array]:
-    """The number of examples that the online classifier gets right, and their number.
+    """The number of labelled examples that the online classifier gets right, and their number.
 
     Args:
       variables: The weights, {"params", "batch_stats"}.
@@ -170,4 +171,5 @@ def count_correct(
     """
     outputs: Any = model.apply(variables, to_float(batch["image"]), train=False)
     right = outputs.logits.argmax(axis=-1) == batch["label"]
-    return jnp.sum(right & batch["mask"]), jnp.sum(batch["mask"])
+    counted = batch["mask"] & (batch["label"] >= 0)
+    return jnp.sum(right & counted), jnp.sum(counted)

@@ -100,7 +100,6 @@ def open_checkpoints(
     checkpoints = Checkpoints(
         root,
         keep=config.checkpoint.keep,
-        best="eval_top1" if config.data.num_classes else "eval_loss",
         rows=rows,
     )
     with closing(checkpoints):

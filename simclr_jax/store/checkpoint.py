@@ -40,9 +40,7 @@ class Checkpoints:
 
     Args:
       workdir: The folder of the run.
-      keep: The number of latest checkpoints to keep, at least 1.
-      best: The score whose best checkpoint is kept besides: 'eval_top1' (highest) or 'eval_loss'
-        (lowest).
+      keep: The number of latest checkpoints to keep besides the best one, at least 1.
       rows: The rows of metrics.jsonl so far, with the scores of the checkpoints that exist.
     """
 
@@ -51,11 +49,10 @@ class Checkpoints:
         workdir: epath.PathLike,
         *,
         keep: int,
-        best: str,
         rows: Iterable[Mapping[str, Any]] = (),
     ):
         self._root = epath.Path(workdir)
-        self._policy = _LatestAndBest(keep, best)
+        self._policy = _LatestAndBest(keep)
         for row in rows:
             self.remember(row["step"], row)
         folder = self._root / "checkpoints"
@@ -241,26 +238,28 @@ class Reader:
 
 
 class _LatestAndBest:
-    """The preservation policy for Orbax: the `keep` latest, and the best by the score `best`."""
+    """The preservation policy for Orbax: the `keep` latest, and the best by accuracy, else loss."""
 
-    def __init__(self, keep: int, best: str):
-        self._keep, self._best = keep, best
-        self._scores: dict[int, float] = {}
+    def __init__(self, keep: int):
+        self._keep = keep
+        self._scores: dict[str, dict[int, float]] = {"eval_top1": {}, "eval_loss": {}}
 
     def add(self, step: int, scores: Mapping[str, Any]) -> None:
-        """Remembers the score of a checkpoint, if it has one that is finite."""
-        value = scores.get(self._best)
-        if value is not None and math.isfinite(value):
-            self._scores[step] = value if self._best == "eval_top1" else -value
+        """Remembers the scores of a checkpoint that are finite."""
+        for name, known in self._scores.items():
+            value = scores.get(name)
+            if value is not None and math.isfinite(value):
+                known[step] = -value if name == "eval_loss" else value
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Whether to keep each of the checkpoints; Orbax calls this."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
         preserved = set(sorted(steps)[-self._keep :])
-        scored = [step for step in steps if step in self._scores]
-        if scored:
-            preserved.add(max(scored, key=self._scores.__getitem__))
+        for known in self._scores.values():
+            if scored := [step for step in steps if step in known]:
+                preserved.add(max(scored, key=known.__getitem__))
+                break
         return [step in preserved for step in steps]
 
 

@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import special
 
+from simclr_jax import losses
 from simclr_jax.losses import collapse, cross_entropy, l2_normalize
 
 
@@ -71,3 +73,23 @@ def test_normalised_rows_have_length_one_but_for_zero_which_stays_and_has_a_grad
     np.testing.assert_allclose(lengths, [1.0, 0.0, 1.0], rtol=1e-6)
     grad = jax.grad(lambda z: jnp.sum(l2_normalize(z) ** 3))(z)
     assert np.isfinite(grad).all()
+
+
+def test_images_without_labels_are_in_no_mean(rng):
+    logits = jnp.asarray(rng.normal(size=(12, 5)), jnp.float32)
+    labels = jnp.asarray([0, 1, -1, 3, 4, -1, 2, 2, -1, -1, 0, 1], jnp.int32)
+    chosen = labels >= 0
+    expected = losses.cross_entropy(logits[chosen], labels[chosen])
+    np.testing.assert_allclose(losses.cross_entropy(logits, labels), expected, rtol=1e-6)
+    weights = losses.label_weights(labels)
+    parts = [losses.cross_entropy(logits[r::3], labels[r::3], weights[r::3]) for r in range(3)]
+    np.testing.assert_allclose(np.mean(parts, axis=0), expected, rtol=1e-6)
+    nothing = losses.cross_entropy(logits, jnp.full(12, -1))
+    assert [float(value) for value in nothing] == [0.0, 0.0]
+
+
+def test_with_all_labels_the_mean_is_the_plain_one_bit_for_bit(rng):
+    logits = jnp.asarray(rng.normal(size=(24, 5)), jnp.float32)
+    labels = jnp.asarray(rng.integers(0, 5, 24), jnp.int32)
+    plain = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    assert losses.cross_entropy(logits, labels)[0] == plain

@@ -40,7 +40,7 @@ def abstract(mesh):
 
 
 def save(workdir, mesh, results, best):
-    saved = checkpoint.Checkpoints(workdir, keep=2, best=best)
+    saved = checkpoint.Checkpoints(workdir, keep=2)
     for step, value in enumerate(results, 1):
         saved.remember(step, {} if value is None else {best: value})
         saved.save(step, state_at(step, mesh), {"config": {"step": step}})
@@ -66,7 +66,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path, mesh8, best, results, kept):
 def test_the_best_is_remembered_by_the_next_process(tmp_path, mesh8):
     save(tmp_path, mesh8, [0.1, 0.9, 0.2], "eval_top1")
     rows = [{"step": step, "eval_top1": top1} for step, top1 in ((1, 0.1), (2, 0.9), (3, 0.2))]
-    saved = checkpoint.Checkpoints(tmp_path, keep=1, best="eval_top1", rows=rows)
+    saved = checkpoint.Checkpoints(tmp_path, keep=1, rows=rows)
     for step in (4, 5, 6):
         saved.remember(step, {"eval_top1": 0.5})
         saved.save(step, state_at(step, mesh8), {"config": {}})
@@ -77,7 +77,7 @@ def test_the_best_is_remembered_by_the_next_process(tmp_path, mesh8):
 def test_what_is_restored_is_what_was_saved(tmp_path, mesh8, mesh1):
     """Saved from eight devices, restored on eight, and on one."""
     save(tmp_path, mesh8, [0.1, 0.2, 0.3], "eval_top1")
-    saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")
+    saved = checkpoint.Checkpoints(tmp_path, keep=2)
     for mesh in (mesh8, mesh1):
         configs = []
         step, restored = saved.restore_newest(abstract(mesh), configs.append)
@@ -118,7 +118,7 @@ def quiet():
 
 def restored(workdir, mesh):
     """(step, whether the state is that step's)."""
-    saved = checkpoint.Checkpoints(workdir, keep=2, best="eval_top1")
+    saved = checkpoint.Checkpoints(workdir, keep=2)
     step, state = saved.restore_newest(abstract(mesh), lambda config: None)
     saved.close()
     pairs = zip(*map(jax.tree.leaves, (state, state_at(step, mesh))), strict=True)
@@ -194,7 +194,7 @@ def test_where_none_is_good_nothing_is_moved_and_the_run_does_not_begin_again(tm
     saved_twice(tmp_path, mesh1)
     for step in (1, 2):
         damage.flip_a_bit(tmp_path / f"checkpoints/{step}/digests/metadata")
-    saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")
+    saved = checkpoint.Checkpoints(tmp_path, keep=2)
     for _ in range(2):
         with pytest.raises(ArgumentError, match="none of its 2 checkpoints is good"):
             saved.restore_newest(abstract(mesh1), lambda config: None)
@@ -216,7 +216,7 @@ def test_a_save_whose_folder_is_gone_ends_with_a_line(tmp_path, mesh1, monkeypat
     def fail(*args, **kwargs):
         raise error
 
-    saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")
+    saved = checkpoint.Checkpoints(tmp_path, keep=2)
     for name in ("save", "check_for_errors", "wait_until_finished"):
         monkeypatch.setattr(saved._manager, name, fail)
     for write in (lambda: saved.save(1, state_at(1, mesh1), {}), saved.raise_failure, saved.wait):
@@ -246,7 +246,7 @@ def test_folders_below_which_orbax_finds_nothing_again_are_refused(name):
 
 def test_another_networks_checkpoint_is_named_and_stays(tmp_path, mesh1):
     saved_twice(tmp_path, mesh1)
-    saved = checkpoint.Checkpoints(tmp_path, keep=2, best="eval_top1")
+    saved = checkpoint.Checkpoints(tmp_path, keep=2)
     shapes = abstract(mesh1)
     kernel = jax.ShapeDtypeStruct((3, 3), np.float32, sharding=meshes.replicated(mesh1))
     other = shapes.replace(params={"encoder": {"conv": {"kernel": kernel}}})

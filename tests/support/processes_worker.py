@@ -25,7 +25,7 @@ def work(values: flags.FlagValues) -> None:
     state, step = build(jnp.float64, mesh=mesh)
     state = jax.jit(lambda: state, out_shardings=meshes.replicated(mesh))()
     jitted = jax.jit(step, out_shardings=meshes.replicated(mesh))
-    saved = checkpoint.Checkpoints(folder, keep=3, best="eval_loss")
+    saved = checkpoint.Checkpoints(folder, keep=3)
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
