@@ -156,7 +156,8 @@ def test_retry_stops_where_another_try_would_end_the_same(ready, status):
     ready.outcomes(f"7:3 7:{status}", "0")
     result = ready.run("train", "--retry")
     assert result.returncode == status
-    assert "pod is READY and billed: 16 chips" in result.stderr
+    *_, line = result.stderr.splitlines()
+    assert "pod is READY and billed: 16 chips (v5litepod-16), 16 chip-hours an hour" in line
     assert (ready.folder / "runs.0").read_text() == "run\n"
 
 
