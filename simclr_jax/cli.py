@@ -53,6 +53,8 @@ _LINES = {
     "workdir": "--workdir={value}: {reason}",
     "to": "--to={value}: {reason}",
     "path": "--from={value}: {reason}",
+    "averages": "--averages={value}: {reason}",
+    "classifier_layer": "--classifier_layer={value}: {reason}",
     "format": "--format={value}: {reason}",
     "process_id": "--process_id={value}: {reason}",
 }

@@ -11,7 +11,7 @@ export writes RUN/export/FORMAT-STEP (or --to) and checks it against our own fea
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ from etils import epath
 
 from simclr_jax import cli
 from simclr_jax.config import default, record
-from simclr_jax.errors import DifferenceError, UserError
+from simclr_jax.errors import ArgumentError, DifferenceError, UserError
 from simclr_jax.run.network import Network, find_step, open_run
 from simclr_jax.store import checkpoint, files
 from simclr_jax.weights import exports, tf_files
-from simclr_jax.weights.authors import from_reference
+from simclr_jax.weights.author_names import is_average
+from simclr_jax.weights.authors import classifier_layers, from_reference
 
 __all__ = ["from_reference", "main"]
 
@@ -72,6 +73,18 @@ def define_import(values: flags.FlagValues) -> None:
         upper_bound=4096,
         flag_values=values,
     )
+    flags.DEFINE_boolean(
+        "averages",
+        False,
+        "take the moving averages (ema_model/…) that a SimCLRv2 checkpoint holds, not the weights",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "classifier_layer",
+        None,
+        "that the classifier sits on, h or headK; by its width, and h where several layers have it",
+        flag_values=values,
+    )
 
 
 def import_weights(values: flags.FlagValues) -> None:
@@ -96,7 +109,11 @@ def import_weights(values: flags.FlagValues) -> None:
     checkpoint.quiet()
     variables, step = tf_files.read(os.path.expanduser(origin))
     try:
-        model, params, batch_stats = from_reference(variables)
+        model, params, batch_stats = from_reference(
+            variables, averages=values.averages, classifier_layer=values.classifier_layer
+        )
+    except ArgumentError:
+        raise
     except ValueError as error:
         raise UserError(f"--from={origin}: {error}") from error
     config = default.get_config()
@@ -109,14 +126,16 @@ def import_weights(values: flags.FlagValues) -> None:
         config, device=jax.devices()[0].device_kind, devices=jax.device_count()
     )
     described["imported_from"] = str(origin)
-    variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
+    arrays = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
     try:
         with files.replacing(root) as (folder,):
             folder.mkdir(parents=True)
-            checkpoint.save_model(folder, step, variables, described)
+            checkpoint.save_model(folder, step, arrays, described)
             record.write(folder, described)
     except OSError as error:
         raise UserError(f"--to={to}: cannot be written ({error.strerror})") from error
+    for line in guesses(variables, values, params, model.classifier_layer):
+        print(line)
     print(
         f"imported ResNet-{model.depth} x{model.width:g}"
         f"{f', sk_ratio {model.sk_ratio:g}' if model.sk_ratio else ''}"
@@ -125,6 +144,41 @@ def import_weights(values: flags.FlagValues) -> None:
         f"{config.data.num_classes or 'no'} classes, step {step} as {to}\n"
         f"next: simclr-eval --config=configs/eval/linear.py --run={to} --config.data.name=…"
     )
+
+
+def guesses(
+    variables: Mapping[str, Any], values: flags.FlagValues, params: Any, classifier_layer: str
+) -> Iterator[str]:
+    """Yields a line for each choice that the checkpoint leaves open: what was taken, what not.
+
+    Args:
+      variables: The variables of the checkpoint by name.
+      values: The flags of `define_import`.
+      params: The parameters that were taken.
+      classifier_layer: The layer that the classifier is taken to sit on.
+    """
+    averages = [name for name in variables if is_average(name)]
+    if values.averages:
+        yield f"moving averages taken; {len(variables) - len(averages)} other variables left out"
+    elif averages:
+        yield (
+            f"{len(averages)} moving averages left out, such as {min(averages)} (--averages takes "
+            "them in place of the weights)"
+        )
+    fitting = classifier_layers(params)
+    if not fitting:
+        return
+    line = f"the classifier is taken to sit on {classifier_layer}"
+    if values.classifier_layer is not None:
+        line += ", as --classifier_layer says"
+    elif len(fitting) == 1:
+        line += ", the only layer of its width"
+    else:
+        line += (
+            f", since {', '.join(fitting)} all have its width; a fine-tuned one may sit on "
+            f"{fitting[1]} (--classifier_layer={fitting[1]})"
+        )
+    yield line
 
 
 def define_export(values: flags.FlagValues) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from simclr_jax import cli, convert
 from simclr_jax import eval as evaluation
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.store import checkpoint as store
 from simclr_jax.weights import exports
 from support import tf1
 from support.authors_names import named
@@ -38,6 +39,44 @@ def imported(checkpoint, tmp_path_factory):
     root = tmp_path_factory.mktemp("imported") / "run"
     assert run("import", f"--from={checkpoint[0]}", f"--to={root}", "--image_size=8") == 0
     return root
+
+
+@pytest.mark.parametrize(
+    ("flags", "layer", "said"),
+    [
+        ((), "h", "to sit on h, since h, head1, head2 all have its width; a fine-tuned one "
+                  "may sit on head1 (--classifier_layer=head1)"),
+        (("--classifier_layer=head2",), "head2", "to sit on head2, as --classifier_layer says"),
+    ],
+)  # fmt: skip
+def test_what_variables_leave_open_is_said_and_may_be_told(
+    checkpoint, tmp_path, capsys, flags, layer, said
+):
+    assert run("import", f"--from={checkpoint[0]}", f"--to={tmp_path}/run", *flags) == 0
+    assert said in capsys.readouterr().out
+    config = json.loads((tmp_path / "run/config.json").read_text())["config"]
+    assert config["model"]["classifier_layer"] == layer
+
+
+def test_of_weights_and_averages_one_set_is_imported_and_the_other_is_counted(
+    checkpoint, tmp_path, capsys
+):
+    names = named(checkpoint[2])["tf1"]
+    averages = {f"ema_model/{name}": array + 1 for name, array in names.items()}
+    tf1.write(tmp_path / "both.ckpt", {**names, **averages})
+    bias = []
+    for flag, said in (
+        ("--noaverages", f"{len(names)} moving averages left out, such as ema_model/base_model"),
+        ("--averages", f"moving averages taken; {len(names)} other variables left out"),
+    ):
+        root = tmp_path / flag
+        assert run("import", f"--from={tmp_path}/both.ckpt", f"--to={root}", flag) == 0
+        assert said in capsys.readouterr().out
+        reader = store.Reader(root)
+        params = reader.model(0, {k: dict(v) for k, v in checkpoint[2].items()})["params"]
+        bias.append(np.asarray(params["classifier"]["dense"]["bias"]))
+    np.testing.assert_array_equal(bias[0], checkpoint[2]["params"]["classifier"]["dense"]["bias"])
+    np.testing.assert_array_equal(bias[1], bias[0] + 1)
 
 
 def test_an_imported_run_describes_the_network_it_found(imported, checkpoint):
@@ -104,6 +143,14 @@ def test_an_export_that_differs_leaves_nothing(imported, tmp_path, monkeypatch, 
             "--to={run}/checkpoints: holds som",
         ),
         (("import", "--from={ckpt}", "--to=/proc/x"), "--to=/proc/x: cannot be written"),
+        (
+            ("import", "--from={ckpt}", "--to={tmp}/x", "--averages"),
+            "--averages=True: the checkpoint has no moving averages",
+        ),
+        (
+            ("import", "--from={ckpt}", "--to={tmp}/x", "--classifier_layer=head3"),
+            "--classifier_layer=head3: the classifier fits h or head1 or head2",
+        ),
         (("export", "--run={run}"), "--format=None: must be one of torchvision, stablehlo"),
         (("export", "--run={run}", "--format=onnx"), "--format=onnx: must be one of torchvision"),
         (("export", "--run={run}", "--format=stablehlo", "--pth"), "--pth: only with"),

@@ -87,6 +87,8 @@ def _model() -> ConfigDict:
     c.head = "nonlinear"  # The projection head: 'none', 'linear' or 'nonlinear'.
     c.head_layers = 2  # The number of layers of a nonlinear projection head, 2 to 16; SimCLRv2: 3.
     c.head_dim = 128  # The number of dimensions of the embedding, at least 1.
+    # The layer that the online classifier sits on: 'h', or 'headK' for layer K of the head.
+    c.classifier_layer = "h"
     return c
 
 

@@ -117,6 +117,7 @@ def model(config: ConfigDict) -> SimCLR:
         head_layers=m.head_layers,
         head_dim=m.head_dim,
         classes=config.data.num_classes,
+        classifier_layer=m.classifier_layer,
         dtype=jnp.dtype(m.dtype),
         running_norm=config.train.microbatch_norm == "running",
         remat=m.remat,

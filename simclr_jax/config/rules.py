@@ -14,7 +14,7 @@ from simclr_jax.augment.draws import BRIGHTNESS, OPS
 from simclr_jax.config.overrides import get, keys
 from simclr_jax.errors import UserError
 from simclr_jax.losses import LOSSES
-from simclr_jax.models.heads import HEADS
+from simclr_jax.models.heads import HEADS, count_layers, layer_index
 from simclr_jax.models.resnet import BLOCKS, REMAT, STEMS, stem_for
 from simclr_jax.optim import OPTIMIZERS
 
@@ -129,6 +129,11 @@ RUN: dict[str, Rule] = {
     "model.head": one_of(*HEADS, on_resume=FIXED),
     "model.head_layers": number(2, 16, on_resume=FIXED),
     "model.head_dim": at_least(1, FIXED),
+    "model.classifier_layer": Rule(
+        lambda value: re.fullmatch(r"h|head[1-9]\d?", value) is not None,
+        "h or headK, with K the number of a layer of the head",
+        FIXED,
+    ),
     "loss.name": one_of(*LOSSES, on_resume=ASK),
     "loss.temperature": above(0, ASK),
     "loss.normalize": anything("true or false", ASK),
@@ -250,6 +255,13 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
     if stem_for(model.stem, size) == "imagenet" and size < 32:
         raise wrong("data.image_size", size, "at least 32 for the imagenet stem")
 
+    layers = count_layers(model.head, model.head_layers)
+    if layer_index(model.classifier_layer) > layers:
+        raise wrong(
+            "model.classifier_layer",
+            model.classifier_layer,
+            f"a layer of the head's {layers}, or h",
+        )
 
 def check_same_run(
     config: ConfigDict, stored: ConfigDict, workdir: str, *, allow_change: bool = False

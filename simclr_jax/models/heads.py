@@ -31,6 +31,18 @@ def count_layers(kind: str, layers: int) -> int:
     return chosen({"none": 0, "linear": 1, "nonlinear": layers}, "head", kind)
 
 
+def layer_index(layer: str) -> int:
+    """The index of a layer among the outputs of `ProjectionHead`.
+
+    Args:
+      layer: The layer: 'h', or 'headK' for the output of layer K.
+
+    >>> [layer_index(layer) for layer in ("h", "head1", "head12")]
+    [0, 1, 12]
+    """
+    return 0 if layer == "h" else int(layer.removeprefix("head"))
+
+
 class ProjectionHead(nn.Module):
     """The projection head, from representations h to the embeddings z that the loss compares.
 

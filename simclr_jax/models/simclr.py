@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from simclr_jax.models.heads import Classifier, ProjectionHead
+from simclr_jax.models.heads import Classifier, ProjectionHead, layer_index
 from simclr_jax.models.resnet import ResNet
 
 
@@ -38,6 +38,8 @@ class SimCLR(nn.Module):
       head_dim: The width of z.
       classes: The number of classes of the online classifier. With 0, for unlabelled data, there
         is no classifier.
+      classifier_layer: The layer that the classifier sits on, 'h' or 'headK' for layer K of the
+        projection head.
       dtype: The dtype of the encoder's convolutions. The heads compute in at least float32.
       running_norm: Whether training normalises by the moving averages; see `resnet.batch_norm`.
       remat: The activations that are computed again in the backward pass; see `ResNet`.
@@ -55,6 +57,7 @@ class SimCLR(nn.Module):
     head_layers: int = 2
     head_dim: int = 128
     classes: int = 0
+    classifier_layer: str = "h"
     dtype: Any = jnp.float32
     running_norm: bool = False
     remat: str = "none"
@@ -92,6 +95,6 @@ class SimCLR(nn.Module):
         logits = None
         if self.classes:
             logits = Classifier(self.classes, dtype=head_dtype, name="classifier")(
-                jax.lax.stop_gradient(h)
+                jax.lax.stop_gradient(z[layer_index(self.classifier_layer)])
             )
         return Outputs(h, z, logits)

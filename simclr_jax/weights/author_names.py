@@ -34,6 +34,9 @@ _IGNORED = re.compile(
     r"(^|/)(global_step|save_counter|beta[12]_power|_CHECKPOINTABLE_OBJECT_GRAPH)(:0|/|$)"
     r"|/(Momentum|Adam|Adam_1)(:0)?$|\.OPTIMIZER_SLOT|^(_?optimizer|SGD|Adam|LARSOptimizer)[./]"
 )
+# The part of a name that makes it the moving average of the variable with the rest of the name:
+# ema_model/base_model/… in the authors' SimCLRv2, …/ExponentialMovingAverage in TF1.
+_AVERAGE = re.compile(r"(^|[./])(ema_model|ema|ExponentialMovingAverage)(?=[./:]|$)")
 _MAX_LISTED = 20  # The largest number of names in an error message.
 
 
@@ -49,6 +52,18 @@ def ignored(name: str) -> bool:
     return _IGNORED.search(name) is not None
 
 
+def is_average(name: str) -> bool:
+    """Whether a variable is the moving average of another one.
+
+    Args:
+      name: The name of the variable.
+
+    >>> is_average("ema_model/base_model/conv2d/kernel"), is_average("base_model/conv2d/kernel")
+    (True, False)
+    """
+    return _AVERAGE.search(name) is not None
+
+
 def layers_of(variables: Mapping[str, np.ndarray]) -> tuple[Layers, dict[Path, str]]:
     """Assigns the authors' variables to our layers.
 
@@ -57,7 +72,8 @@ def layers_of(variables: Mapping[str, np.ndarray]) -> tuple[Layers, dict[Path, s
 
     Returns:
       The arrays by the path of our layer and their name there, and the authors' name of each array
-      by its path. Variables that only training needs are left out.
+      by its path. Variables that only training needs are left out. Moving averages have the place
+      of the variable that they are of.
 
     Raises:
       ValueError: A variable has an unknown name or is not of floats, two variables have the same
@@ -68,24 +84,24 @@ def layers_of(variables: Mapping[str, np.ndarray]) -> tuple[Layers, dict[Path, s
     numbered: dict[str, dict[int, dict[str, tuple[str, np.ndarray]]]] = {"conv": {}, "bn": {}}
     unplaced = []
 
-    def place(path: Path, leaf: str, name: str, array: np.ndarray) -> None:
-        if (*path, leaf) in placed:
-            other = placed[(*path, leaf)][0]
-            raise ValueError(f"{name} and {other} are the same variable of the network")
-        placed[(*path, leaf)] = name, array
+    def place(there: dict[Any, tuple[str, np.ndarray]], key: Any, name: str, array: Any) -> None:
+        if key in there:
+            raise ValueError(f"{name} and {there[key][0]} are the same variable of the network")
+        there[key] = name, array
 
     for name, value in variables.items():
         if ignored(name):
             continue
         array = _floats(name, value)
-        parts = re.split(r"[./]", re.sub(r"/\.ATTRIBUTES/VARIABLE_VALUE$|:0$", "", name))
+        plain = _AVERAGE.sub("", re.sub(r"/\.ATTRIBUTES/VARIABLE_VALUE$|:0$", "", name))
+        parts = re.split(r"[./]", plain)
         leaf = _LEAVES.get(parts[-1])
         path = leaf and (_head_path(parts) or _object_path(parts))
         number = leaf and _number(parts)
         if leaf and path:
-            place(path, leaf, name, array)
+            place(placed, (*path, leaf), name, array)
         elif leaf and number:
-            numbered[number[0]].setdefault(number[1], {})[leaf] = name, array
+            place(numbered[number[0]].setdefault(number[1], {}), leaf, name, array)
         else:
             unplaced.append(name)
     if unplaced:
@@ -93,7 +109,7 @@ def layers_of(variables: Mapping[str, np.ndarray]) -> tuple[Layers, dict[Path, s
     for kind, paths in _numbered_paths(numbered).items():
         for path, (_, leaves) in zip(paths, sorted(numbered[kind].items()), strict=True):
             for leaf, (name, array) in leaves.items():
-                place(path, leaf, name, array)
+                place(placed, (*path, leaf), name, array)
 
     layers: Layers = {}
     for (*layer, leaf), (_, array) in placed.items():

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from simclr_jax.errors import ArgumentError
 from simclr_jax.models.resnet import BLOCKS, BottleneckBlock
 from simclr_jax.models.simclr import SimCLR
-from simclr_jax.weights.author_names import Layers, Path, layers_of, listed
+from simclr_jax.weights.author_names import Layers, Path, is_average, layers_of, listed
 
 # The ratio of selective kernels in SimCLRv2. It is assumed where the width of their hidden layer is
 # at its minimum of 32, which several ratios give.
@@ -19,12 +20,21 @@ SK_RATIO = 0.0625
 _STATISTICS = ("mean", "var")  # The names of batch-norm statistics.
 
 
-def from_reference(variables: Mapping[str, np.ndarray]) -> tuple[ConfigDict, Any, Any]:
+def from_reference(
+    variables: Mapping[str, np.ndarray],
+    *,
+    averages: bool = False,
+    classifier_layer: str | None = None,
+) -> tuple[ConfigDict, Any, Any]:
     """Converts the authors' variables to ours, and finds the config of their network.
 
     Args:
       variables: The arrays by name, with names in any of the styles that `author_names` lists.
         Variables that only training needs are ignored.
+      averages: Whether to take the moving averages that SimCLRv2's checkpoints have beside the
+        variables, and nothing but them. Otherwise all of them are left out.
+      classifier_layer: The layer that the classifier sits on, 'h' or 'headK'. With None it is the
+        first of `classifier_layers`, for variables do not say more.
 
     Returns:
       The config of the network, as `config.model`, and the trees params and batch_stats of
@@ -33,18 +43,25 @@ def from_reference(variables: Mapping[str, np.ndarray]) -> tuple[ConfigDict, Any
       'small' stem has the same variables as one without selective kernels, and is taken for that.
 
     Raises:
-      ValueError: A variable is left over, missing, of another shape, or not finite. The message
-        names all of them.
+      ValueError: A variable is left over, missing, repeated, of another shape, or not finite. The
+        message names all of them.
+      ArgumentError: There are no averages, or nothing else; or a classifier does not fit the layer.
     """
-    layers, origin = layers_of(variables)
+    chosen = {name: array for name, array in variables.items() if is_average(name) == averages}
+    if not chosen and variables:
+        reason = "has no moving averages" if averages else "has nothing but moving averages"
+        raise ArgumentError("averages", averages, f"the checkpoint {reason}")
+    layers, origin = layers_of(chosen)
     config = _model_config(layers)
-    classes = layers.get(("classifier", "dense"), {}).get("kernel", np.zeros((0, 0))).shape[-1]
-    expected = _expected(SimCLR(**config, classes=classes))
     found = {
         ("batch_stats" if leaf in _STATISTICS else "params", *path, leaf): array
         for path, leaves in layers.items()
         for leaf, array in leaves.items()
     }
+    trees = flax.traverse_util.unflatten_dict(found)
+    config["classifier_layer"] = _classifier_layer(trees["params"], classifier_layer)
+    classes = layers.get(("classifier", "dense"), {}).get("kernel", np.zeros((0, 0))).shape[-1]
+    expected = _expected(SimCLR(**config, classes=classes))
     problems = [
         *listed("missing", ["/".join(path) for path in expected if path not in found]),
         *listed("left over", [origin[path[1:]] for path in found if path not in expected]),
@@ -63,7 +80,6 @@ def from_reference(variables: Mapping[str, np.ndarray]) -> tuple[ConfigDict, Any
     ]
     if problems:
         raise ValueError(f"not the authors' {_in_words(config)}: {'; '.join(problems)}")
-    trees = flax.traverse_util.unflatten_dict(found)
     return ConfigDict(config), trees["params"], trees["batch_stats"]
 
 
@@ -115,6 +131,35 @@ def _model_config(layers: Layers) -> dict[str, Any]:
         "head_layers": max(count, 2),
         "head_dim": shape("head", f"dense{count}")[-1] if count else 128,
     }
+
+
+def classifier_layers(params: Any) -> list[str]:
+    """The layers whose width fits a network's classifier: 'h' and 'headK', in their order.
+
+    Args:
+      params: The parameters of the network. Without a classifier no layer fits.
+
+    >>> dense = {"kernel": np.zeros((8, 8))}
+    >>> classifier_layers({"classifier": {"dense": dense}, "head": {"dense1": dense}})
+    ['h', 'head1']
+    """
+    kernel = params.get("classifier", {}).get("dense", {}).get("kernel")
+    if kernel is None:
+        return []
+    head = params.get("head", {})
+    kernels = [head.get(f"dense{k}", {}).get("kernel") for k in range(1, len(head) + 1)]
+    widths = {f"head{k}": x.shape[-1] for k, x in enumerate(kernels, 1) if x is not None}
+    first = len(kernel) if not kernels or kernels[0] is None else len(kernels[0])
+    return [layer for layer, width in {"h": first, **widths}.items() if width == len(kernel)]
+
+
+def _classifier_layer(params: Any, wanted: str | None) -> str:
+    """The layer that the classifier sits on: the wanted one, or else the first that fits."""
+    fitting = classifier_layers(params)
+    if wanted is not None and wanted not in fitting:
+        reason = f"the classifier fits {' or '.join(fitting)}" if fitting else "there is none"
+        raise ArgumentError("classifier_layer", wanted, reason)
+    return wanted or (fitting[0] if fitting else "h")
 
 
 def _ratio(reduced: int, filters: int, *, smallest: int) -> float:

@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from simclr_jax.errors import ArgumentError, one_line
-from simclr_jax.weights.author_names import ignored
+from simclr_jax.weights.author_names import ignored, is_average
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # The parts of the authors' network below which object paths start.
@@ -31,11 +32,11 @@ def read(path: str) -> tuple[dict[str, np.ndarray], int]:
 
     Returns:
       The arrays by name, and the global step, which is 0 if there is none. A variable in an object
-      graph has its path from the network on as its name, and another one the name that it was
-      saved with. Variables that only training needs are left out.
+      graph has its path as its name, and another one the name that it was saved with. Variables
+      that only training needs are left out.
 
     Raises:
-      ArgumentError: There is no checkpoint, or it is damaged.
+      ArgumentError: There is no checkpoint, it is damaged, or two variables have the same name.
     """
     prefix = _prefix(path)
     try:
@@ -44,19 +45,26 @@ def read(path: str) -> tuple[dict[str, np.ndarray], int]:
         names = {key: key for key in keys}
         if _GRAPH in keys:
             names |= dict(_object_names(reader.get_tensor(_GRAPH)))
-        variables, steps = {}, []
+        variables: dict[str, tuple[str, np.ndarray]] = {}  # The key and the array by name.
+        steps, repeated = [], ""
         for key in keys:
             # Reading checks the data, so the variables that are left out are read too.
             array = reader.get_tensor(key)
             if re.match(r"global_step(/|$)", key):
                 steps.append(array)
-            if not (ignored(key) or ignored(names[key])):
-                variables[names[key]] = array
+            if ignored(key) or ignored(name := names[key]):
+                continue
+            if name in variables:
+                repeated = f"{name} is in it twice, as {variables[name][0]} and as {key}"
+            variables[name] = key, array
     except Exception as error:  # TensorFlow raises errors of many types for damaged files.
         reason = f"cannot be read as a checkpoint: {one_line(error)}"
         raise ArgumentError("path", path, reason) from error
+    if repeated:
+        raise ArgumentError("path", path, repeated)
     step = int(steps[0]) if steps and np.ndim(steps[0]) == 0 else 0
-    return variables, step if 0 <= step < 2**31 else 0
+    arrays = {name: array for name, (_, array) in variables.items()}
+    return arrays, step if 0 <= step < 2**31 else 0
 
 
 def _prefix(path: str) -> str:
@@ -83,8 +91,13 @@ def _prefix(path: str) -> str:
 
 
 def _object_names(graph: bytes) -> Iterator[tuple[str, str]]:
-    """Yields the key in the checkpoint and the name of every variable in an object graph."""
+    """Yields the key in the checkpoint and the name of every variable in an object graph.
+
+    The name of a variable that a moving average shares with the variable itself is preceded by
+    ema_model/ for the average.
+    """
     nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(graph).nodes
+    shortest = _shortest_paths(nodes)
     paths: dict[int, str] = {}  # The paths of the nodes below a root, by the node's number.
 
     def walk(node: int, path: str) -> None:
@@ -95,11 +108,33 @@ def _object_names(graph: bytes) -> Iterator[tuple[str, str]]:
             if _INNER.fullmatch(child.local_name):
                 walk(child.node_id, f"{path}.{child.local_name}")
 
-    for node in nodes:
+    for number, node in enumerate(nodes):
         for child in node.children:
             if child.local_name in _ROOTS:
-                walk(child.node_id, child.local_name)
+                walk(child.node_id, f"{shortest.get(number, '')}{child.local_name}")
     for number, node in enumerate(nodes):
         for attribute in node.attributes:
             name = paths.get(number, attribute.full_name or attribute.checkpoint_key)
-            yield attribute.checkpoint_key, name
+            average = is_average(shortest.get(number, "").removesuffix("."))
+            yield attribute.checkpoint_key, f"{'ema_model/' * (average > is_average(name))}{name}"
+
+
+def _shortest_paths(nodes: Any) -> dict[int, str]:
+    """The path of each node of an object graph by its number, such as 'model.resnet_model.'.
+
+    Of the shortest paths to a node, one through a moving average is preferred: Keras refers to
+    every layer by its number as well.
+    """
+    paths, level = {0: ""}, [0]
+    while level:
+        found: dict[int, str] = {}
+        for number in level:
+            for child in nodes[number].children:
+                path = f"{paths[number]}{child.local_name}."
+                if child.node_id not in paths and (
+                    child.node_id not in found or is_average(path.removesuffix("."))
+                ):
+                    found[child.node_id] = path
+        paths |= found
+        level = list(found)
+    return paths

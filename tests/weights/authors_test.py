@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from simclr_jax.errors import ArgumentError
 from simclr_jax.models.simclr import SimCLR
-from simclr_jax.weights.authors import from_reference
+from simclr_jax.weights.authors import classifier_layers, from_reference
 from support.authors_names import named
 
 NETWORKS = {
@@ -113,7 +114,86 @@ def test_what_does_not_fit_is_named(tf1, change, message):
         from_reference(variables)
 
 
-def test_a_variable_under_two_names_is_refused(tf1):
-    doubled = {**tf1, "supervised_head.linear_layer.dense.bias": np.zeros(3, np.float32)}
-    with pytest.raises(ValueError, match="are the same variable"):
-        from_reference(doubled)
+@pytest.mark.parametrize(
+    "second",
+    [
+        "supervised_head.linear_layer.dense.bias",
+        "head_supervised/linear_layer/dense/bias:0",
+        "target_model/head_supervised/linear_layer/dense/bias",
+        "target_model/conv2d_3/kernel",
+        "teacher/batch_normalization/gamma",
+    ],
+)
+def test_a_variable_under_two_names_is_refused(tf1, second):
+    doubled = {**tf1, second: np.zeros(3, np.float32)}
+    for variables in (doubled, dict(reversed(doubled.items()))):
+        with pytest.raises(ValueError, match="are the same variable"):
+            from_reference(variables)
+
+
+AVERAGES = {
+    "authors": "ema_model/{}",
+    "tf1": "{}/ExponentialMovingAverage",
+    "objects": "model.ema_model.{}/.ATTRIBUTES/VARIABLE_VALUE",
+}
+
+
+@pytest.mark.parametrize("form", AVERAGES)
+def test_of_weights_and_their_averages_one_set_is_taken_and_nothing_of_the_other(tf1, form):
+    """Whatever the order in which the checkpoint lists them."""
+    averages = {AVERAGES[form].format(name): array + 1 for name, array in tf1.items()}
+    plain = from_reference(tf1)
+    for variables in ({**tf1, **averages}, {**averages, **tf1}):
+        chex.assert_trees_all_equal(from_reference(variables)[1:], plain[1:])
+        taken = from_reference(variables, averages=True)
+        assert taken[0] == plain[0]
+        chex.assert_trees_all_equal(taken[1:], jax.tree.map(lambda x: x + 1, plain[1:]))
+    missing = next(name for name in averages if "beta" in name)
+    del averages[missing]
+    with pytest.raises(ValueError, match="missing: "):
+        from_reference({**tf1, **averages}, averages=True)
+
+
+def test_averages_that_are_not_there_or_are_alone_are_told(tf1):
+    with pytest.raises(ArgumentError, match=r"averages=True: .* no moving averages"):
+        from_reference(tf1, averages=True)
+    with pytest.raises(ArgumentError, match=r"averages=False: .* nothing but moving averages"):
+        from_reference({f"ema_model/{name}": array for name, array in tf1.items()})
+
+
+@pytest.mark.parametrize(
+    ("layers", "dim", "rows", "fitting"),
+    [
+        (0, 128, 32, ["h"]),
+        (3, 20, 32, ["h", "head1", "head2"]),
+        (3, 20, 20, ["head3"]),
+        (2, 32, 32, ["h", "head1", "head2"]),
+        (2, 20, 21, []),
+    ],
+)
+def test_where_a_classifier_sits_is_told_by_its_width_as_far_as_that_goes(
+    layers, dim, rows, fitting
+):
+    widths = [32] * layers + [dim]
+    head = {
+        f"dense{k}": {"kernel": np.zeros((32, widths[k]))} for k in range(1, layers + 1)
+    }  # fmt: skip
+    params = {"head": head, "classifier": {"dense": {"kernel": np.zeros((rows, 3))}}}
+    assert classifier_layers(params) == fitting
+
+
+def test_a_classifier_is_put_where_it_is_said_to_sit():
+    network = {"depth": 18, "width": 0.25, "stem": "small", "head_layers": 3, "head_dim": 20}
+    for layer, taken in (("h", "h"), ("head2", "h"), ("head3", "head3")):
+        variables = variables_of(**network, classes=3, classifier_layer=layer)
+        names = named(variables)["object"]
+        assert from_reference(names)[0].classifier_layer == taken
+        config, params, _ = from_reference(names, classifier_layer=layer)
+        assert config.classifier_layer == layer
+        chex.assert_trees_all_equal(params, variables["params"])
+        with pytest.raises(ArgumentError, match="classifier_layer='head9': the classifier fits h"):
+            from_reference(
+                named(variables_of(**network, classes=3))["tf1"], classifier_layer="head9"
+            )
+    with pytest.raises(ArgumentError, match="classifier_layer='h': there is none"):
+        from_reference(named(variables_of(**network))["tf1"], classifier_layer="h")

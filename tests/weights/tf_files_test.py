@@ -75,8 +75,69 @@ def test_tf2_checkpoints_by_where_the_objects_are(tmp_path, variables):
     path = saved.save(str(tmp_path / "ckpt"))
     found, step = tf_files.read(path)
     assert step == 77
-    assert "block_groups.0.layers.0.conv2d_bn_layers.0.conv2d.kernel" in found
+    assert "model.resnet_model.block_groups.0.layers.0.conv2d_bn_layers.0.conv2d.kernel" in found
     assert_same(found, variables)
+
+
+@pytest.fixture
+def doubled(variables):
+    """(model, averages, variables of the averages) as objects."""
+    import jax
+
+    other = jax.tree.map(lambda array: array + 1, variables)
+    return object_model(variables), object_model(other), other
+
+
+def assert_both(found, variables, averages):
+    assert_same(found, variables)
+    _, params, batch_stats = from_reference(found, averages=True)
+    converted = {"params": params, "batch_stats": batch_stats}
+    chex.assert_trees_all_equal(converted, dict(averages), strict=True)
+
+
+def test_averages_beside_the_objects_of_a_tf2_checkpoint_are_told_apart(
+    tmp_path, variables, doubled
+):
+    """Their paths from the network on are the same."""
+    model, averages, other = doubled
+    for name, saved in (
+        ("apart", {"model": model, "ema_model": averages}),
+        ("listed", {"ema_model": averages, "model": model, "all": [averages, model]}),
+    ):
+        path = tf.train.Checkpoint(**saved).save(str(tmp_path / name / "ckpt"))
+        assert_both(tf_files.read(path)[0], variables, other)
+
+
+def test_averages_in_a_saved_model_are_told_apart(tmp_path, variables, doubled):
+    module = Node()
+    module.model, module.ema_model, other = doubled
+    module.trainable_variables_list = [
+        variable for part in (module.ema_model, module.model) for variable in part.variables
+    ]
+    tf.saved_model.save(module, str(tmp_path))
+    assert_both(tf_files.read(str(tmp_path))[0], variables, other)
+
+
+def test_averages_with_the_names_of_the_weights_are_told_apart(tmp_path, variables):
+    import jax
+
+    other = jax.tree.map(lambda array: array + 1, variables)
+    flat, averages = Node(), Node()
+    for node, filled in ((flat, variables), (averages, other)):
+        for k, (name, array) in enumerate(named(filled)["keras"].items()):
+            setattr(node, f"v{k}", tf.Variable(array, name=name.removesuffix(":0")))
+    path = tf.train.Checkpoint(flat=flat, ema_model=averages).save(str(tmp_path / "ckpt"))
+    assert_both(tf_files.read(path)[0], variables, other)
+    path = tf.train.Checkpoint(flat=flat, teacher=averages).save(str(tmp_path / "both"))
+    with pytest.raises(ArgumentError, match=r"is in it twice, as \S+ and as \S+"):
+        tf_files.read(path)
+
+
+def test_a_second_network_of_objects_is_refused(tmp_path, doubled):
+    model, teacher, _ = doubled
+    path = tf.train.Checkpoint(model=model, teacher=teacher).save(str(tmp_path / "ckpt"))
+    with pytest.raises(ValueError, match="are the same variable"):
+        from_reference(tf_files.read(path)[0])
 
 
 def test_saved_models_whatever_name_their_variables_got(tmp_path, variables):
