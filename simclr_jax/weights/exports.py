@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simclr_jax.errors import ArgumentError
-from simclr_jax.models.heads import count_layers
+from simclr_jax.models.heads import count_layers, layer_index
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights.state_dict import state_dict
 
@@ -116,8 +116,10 @@ def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: boo
     config: dict[str, Any] = {
         key: getattr(model, key) for key in ("depth", "width", "stem", "sk_ratio", "se_ratio")
     }
-    plain = simclr_torch.is_torchvision(**config)
-    config["classes"] = model.classes
+    config |= {"classes": model.classes, "image_size": network.image_size}
+    if model.classes:
+        config["classifier_layer"] = layer_index(model.classifier_layer)
+    plain = simclr_torch.is_torchvision(config)
     if not plain:
         layers = count_layers(model.head, model.head_layers)
         config |= {"head_layers": layers, "head_dim": model.head_dim}
@@ -137,7 +139,7 @@ def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: boo
         if loaded.head is not None:
             found["z"] = loaded.head(h)[-1]
         if loaded.fc is not None:
-            found["logits"] = loaded.fc(h)
+            found["logits"] = loaded.logits(h)
     return {name: tensor.numpy() for name, tensor in found.items()}
 
 

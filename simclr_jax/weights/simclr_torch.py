@@ -3,8 +3,8 @@
 This file only needs torch and safetensors. An export copies it to the folder of the weights.
 
     from simclr_torch import load
-    network = load("model.safetensors")
-    h = network(images)  # Images (N, 3, S, S) of floats in [0, 1], without further normalisation.
+    network = load("FOLDER")
+    h = network(network.transform(image)[None])  # A PIL image, as (1, 3, S, S) in [0, 1].
 
 The parameters have torchvision's names if torchvision has the same network. `load_torchvision`
 then loads them into it.
@@ -14,6 +14,8 @@ arXiv 1903.06586), Hu et al. 2017 (squeeze-excite, arXiv 1709.01507).
 """
 
 import json
+import os
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,10 +39,11 @@ def load(path: str) -> "SimCLR":
     """Loads an exported network, in evaluation mode.
 
     Args:
-      path: The path of the .safetensors file.
+      path: The folder of the export, or the .safetensors file in it.
     """
-    network = SimCLR(**read_config(path))
-    network.load_state_dict(load_file(path))
+    config, tensors = _read(path)
+    network = SimCLR(**config)
+    network.load_state_dict(tensors)
     return network.eval()
 
 
@@ -51,48 +54,90 @@ def load_torchvision(path: str) -> nn.Module:
     is replaced by `SameMaxPool`.
 
     Args:
-      path: The path of the .safetensors file.
+      path: The folder of the export, or the .safetensors file in it.
 
     Raises:
       ValueError: torchvision has no such network.
     """
     from torchvision.models.resnet import Bottleneck, ResNet
 
-    config = read_config(path)
-    if not is_torchvision(**config):
+    config, tensors = _read(path)
+    if not is_torchvision(config):
         raise ValueError(f"{path}: torchvision has no such network; use load()")
     classes = config["classes"]
     network = ResNet(Bottleneck, list(BLOCKS[config["depth"]][1]), num_classes=classes or 1)
     network.maxpool = SameMaxPool()
     if not classes:
         network.fc = nn.Identity()
-    network.load_state_dict(load_file(path))
+    network.load_state_dict(tensors)
+    network.transform = Transform(config.get("image_size", 224))
     return network.eval()
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """The arguments of `SimCLR` for an exported network.
-
-    Args:
-      path: The path of the .safetensors file.
-    """
+def _read(path: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The arguments of `SimCLR` for an exported network, and its tensors by name."""
+    path = os.path.join(path, "model.safetensors") if os.path.isdir(path) else path
     with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["simclr"])
+        return json.loads(file.metadata()["simclr"]), load_file(path)
 
 
-def is_torchvision(
-    *, depth: int, width: float, stem: str, sk_ratio: float, se_ratio: float, **_: Any
-) -> bool:
-    """Whether torchvision has the same encoder, with the arguments of `SimCLR`.
+def is_torchvision(config: dict[str, Any]) -> bool:
+    """Whether torchvision has the same network, with `config` the arguments of `SimCLR`.
 
-    It has the bottleneck ResNets of width 1. Its ResNet-18 and ResNet-34 differ from ours: they
-    have no convolution in the shortcut of the first group.
+    It has the bottleneck ResNets of width 1, with a classifier on h. Its ResNet-18 and ResNet-34
+    differ from ours: they have no convolution in the shortcut of the first group.
 
     >>> network = {"depth": 50, "width": 1.0, "stem": "imagenet", "sk_ratio": 0.0, "se_ratio": 0.0}
-    >>> is_torchvision(**network), is_torchvision(**network | {"depth": 18})
+    >>> is_torchvision(network), is_torchvision(network | {"depth": 18})
     (True, False)
     """
-    return BLOCKS[depth][0] and width == 1 and stem == "imagenet" and not (sk_ratio or se_ratio)
+    extras = (config["sk_ratio"], config["se_ratio"], config.get("classifier_layer", 0))
+    usual = (config["width"], config["stem"]) == (1, "imagenet")
+    return BLOCKS[config["depth"]][0] and usual and not any(extras)
+
+
+class Transform:
+    """The evaluation view of a PIL image: its central square, 87.5 % of its shorter side, resized.
+
+    For views of up to 32 px the image is not cropped. The resize is bicubic, as TensorFlow's is.
+
+    Args:
+      size: The height and the width of the view, in pixels.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        """The view (3, size, size), float32 in [0, 1], of a PIL image."""
+        if image.mode.startswith("I"):  # Of 16 bits the upper 8 are used.
+            image = image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
+        data = bytearray(image.convert("RGB").tobytes())
+        x = torch.frombuffer(data, dtype=torch.uint8).view(image.height, image.width, 3) * (1 / 255)
+        if self.size > 32:
+            side = round(0.875 * min(image.size))
+            top, left = (image.height - side + 1) // 2, (image.width - side + 1) // 2
+            x = x[top : top + side, left : left + side]
+        elif image.size == (self.size, self.size):
+            return x.permute(2, 0, 1)
+        for _ in range(2):  # The rows, then the columns.
+            index, weight = self._neighbours(len(x))
+            taps = (weight[:, k, None, None] * x[index[:, k]] for k in range(4))
+            x = sum(taps, torch.zeros(())).transpose(0, 1)
+        return x.clamp(0, 1).permute(2, 0, 1)
+
+    def _neighbours(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The four pixels that each pixel of the view is interpolated from, and their weights."""
+        at = (torch.arange(self.size) + 0.5) * (length / self.size) - 0.5
+        steps = torch.arange(-1, 3)
+        index = at.floor().long()[:, None] + steps
+        # TensorFlow looks the weights up in a table, with 1024 places between two pixels.
+        far = (((at - at.floor()) * 1024).round()[:, None] / 1024 - steps).abs()
+        weight = torch.where(
+            far <= 1, (1.5 * far - 2.5) * far * far + 1, ((2.5 - 0.5 * far) * far - 4) * far + 2
+        )
+        weight = weight * ((index >= 0) & (index < length))
+        return index.clamp(0, length - 1), weight / weight.sum(dim=1, keepdim=True)
 
 
 class SameMaxPool(nn.Module):
@@ -115,11 +160,7 @@ def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
 
 
 class ShortcutPool(nn.Module):
-    """The 2x2 average pooling before the shortcut's convolution in ResNet-D.
-
-    Args:
-      stride: The stride of the pooling.
-    """
+    """The 2x2 average pooling before the shortcut's convolution in ResNet-D."""
 
     def __init__(self, stride: int):
         super().__init__()
@@ -136,13 +177,7 @@ class ShortcutPool(nn.Module):
 
 
 class SelectiveKernel(nn.Module):
-    """A selective-kernel layer, which mixes two 3x3 convolutions by a softmax.
-
-    Args:
-      filters: The number of input and output channels.
-      stride: The stride of the convolutions.
-      ratio: The width of the hidden layer, as a fraction of `filters`. The smallest width is 32.
-    """
+    """A selective-kernel layer, which mixes two 3x3 convolutions of `filters` by a softmax."""
 
     def __init__(self, filters: int, stride: int, ratio: float):
         super().__init__()
@@ -161,12 +196,7 @@ class SelectiveKernel(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """A squeeze-excite layer, which scales channels by a gate of their global averages.
-
-    Args:
-      channels: The number of input and output channels.
-      inner: The width of the hidden layer.
-    """
+    """A squeeze-excite layer, which scales channels by a gate of their global averages."""
 
     def __init__(self, channels: int, inner: int):
         super().__init__()
@@ -179,50 +209,29 @@ class SqueezeExcite(nn.Module):
 
 
 class Block(nn.Module):
-    """A basic or a bottleneck block.
-
-    Args:
-      inputs: The number of input channels.
-      filters: The filters of the block; in a bottleneck, its inner width.
-      stride: The stride of the block.
-      bottleneck: Whether the block is a bottleneck.
-      project: Whether the shortcut is a 1x1 convolution.
-      sk_ratio: The ratio of selective kernels, or 0 for none.
-      se_ratio: The ratio of squeeze-excite, or 0 for none.
-    """
+    """A bottleneck block (`deep`) or a basic one, whose shortcut may `project` by a convolution."""
 
     def __init__(
-        self,
-        inputs: int,
-        filters: int,
-        stride: int,
-        *,
-        bottleneck: bool,
-        project: bool,
-        sk_ratio: float,
-        se_ratio: float,
+        self, inputs: int, width: int, stride: int, deep: bool, project: bool, sk: float, se: float
     ):
         super().__init__()
-        outputs = filters * (4 if bottleneck else 1)
+        outputs = width * (4 if deep else 1)
         self.downsample: nn.Module = nn.Identity()
         if project:
-            strided = 1 if sk_ratio else stride
-            self.downsample = nn.Sequential(
-                conv(inputs, outputs, 1, strided), nn.BatchNorm2d(outputs)
-            )
-        self.pool = ShortcutPool(stride) if project and sk_ratio else nn.Identity()
-        if bottleneck:
-            self.conv1, self.bn1 = conv(inputs, filters, 1), nn.BatchNorm2d(filters)
-            if sk_ratio:
-                self.sk = SelectiveKernel(filters, stride, sk_ratio)
+            shortcut = conv(inputs, outputs, 1, 1 if sk else stride)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+        self.pool = ShortcutPool(stride) if project and sk else nn.Identity()
+        if deep:
+            self.conv1, self.bn1 = conv(inputs, width, 1), nn.BatchNorm2d(width)
+            if sk:
+                self.sk = SelectiveKernel(width, stride, sk)
             else:
-                self.conv2, self.bn2 = conv(filters, filters, 3, stride), nn.BatchNorm2d(filters)
-            self.conv3, self.bn3 = conv(filters, outputs, 1), nn.BatchNorm2d(outputs)
+                self.conv2, self.bn2 = conv(width, width, 3, stride), nn.BatchNorm2d(width)
+            self.conv3, self.bn3 = conv(width, outputs, 1), nn.BatchNorm2d(outputs)
         else:
-            self.conv1, self.bn1 = conv(inputs, filters, 3, stride), nn.BatchNorm2d(filters)
-            self.conv2, self.bn2 = conv(filters, filters, 3), nn.BatchNorm2d(filters)
-        inner = max(1, int(filters * se_ratio))
-        self.se = SqueezeExcite(outputs, inner) if se_ratio else nn.Identity()
+            self.conv1, self.bn1 = conv(inputs, width, 3, stride), nn.BatchNorm2d(width)
+            self.conv2, self.bn2 = conv(width, width, 3), nn.BatchNorm2d(width)
+        self.se = SqueezeExcite(outputs, max(1, int(width * se))) if se else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = functional.relu(self.bn1(self.conv1(x)))
@@ -233,11 +242,7 @@ class Block(nn.Module):
 
 
 class Stem(nn.Module):
-    """The stem of ResNet-D: three 3x3 convolutions in place of one of 7x7.
-
-    Args:
-      filters: The number of output channels.
-    """
+    """The stem of ResNet-D: three 3x3 convolutions in place of one of 7x7."""
 
     def __init__(self, filters: int):
         super().__init__()
@@ -253,13 +258,7 @@ class Stem(nn.Module):
 
 
 class Head(nn.Module):
-    """The projection head, which returns the output of every layer. The last one is z.
-
-    Args:
-      features: The width of h.
-      layers: The number of layers.
-      dim: The width of z.
-    """
+    """The projection head, from h of width `features` to a list of all layers' outputs."""
 
     def __init__(self, features: int, layers: int, dim: int):
         super().__init__()
@@ -290,10 +289,13 @@ class SimCLR(nn.Module):
       head_layers: The number of layers of the projection head, or 0 for no head.
       head_dim: The width of z.
       classes: The number of classes of the classifier, or 0 for no classifier.
+      classifier_layer: The layer of the head that the classifier sits on, or 0 for h.
+      image_size: The height and the width of the images, in pixels.
 
     Attributes:
+      transform: The function from a PIL image to one of `images`.
       head: The projection head, a `Head` from h to a list of outputs that ends with z, or None.
-      fc: The classifier, from h to logits, or None.
+      fc: The classifier, from h or a layer of the head to logits, or None; see `logits`.
     """
 
     def __init__(
@@ -306,6 +308,8 @@ class SimCLR(nn.Module):
         head_layers: int = 0,
         head_dim: int = 128,
         classes: int = 0,
+        classifier_layer: int = 0,
+        image_size: int = 224,
     ):
         super().__init__()
         bottleneck, sizes = BLOCKS[depth]
@@ -318,23 +322,16 @@ class SimCLR(nn.Module):
             self.conv1, self.bn1 = conv(3, filters, size, stride), nn.BatchNorm2d(filters)
         inputs = filters
         for group, count in enumerate(sizes):
-            blocks = []
-            for index in range(count):
-                blocks.append(
-                    Block(
-                        inputs,
-                        filters * 2**group,
-                        2 if group > 0 and index == 0 else 1,
-                        bottleneck=bottleneck,
-                        project=index == 0,
-                        sk_ratio=sk_ratio,
-                        se_ratio=se_ratio,
-                    )
-                )
-                inputs = filters * 2**group * (4 if bottleneck else 1)
+            block = partial(Block, deep=bottleneck, sk=sk_ratio, se=se_ratio)
+            own, outputs = filters * 2**group, filters * 2**group * (4 if bottleneck else 1)
+            blocks = [block(inputs, own, 2 if group else 1, project=True)]
+            blocks += [block(outputs, own, 1, project=False) for _ in range(count - 1)]
             self.add_module(f"layer{group + 1}", nn.Sequential(*blocks))
+            inputs = outputs
         self.head = Head(inputs, head_layers, head_dim) if head_layers else None
-        self.fc = nn.Linear(inputs, classes) if classes else None
+        self._classifier_layer, self.transform = classifier_layer, Transform(image_size)
+        below = head_dim if 0 < classifier_layer == head_layers else inputs
+        self.fc = nn.Linear(below, classes) if classes else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The representations h (N, F) of images (N, 3, S, S), float in [0, 1]."""
@@ -346,3 +343,8 @@ class SimCLR(nn.Module):
         for group in range(1, 5):
             x = self.get_submodule(f"layer{group}")(x)
         return x.mean(dim=(2, 3))
+
+    def logits(self, h: torch.Tensor) -> torch.Tensor:
+        """The classifier's logits (N, C) of representations h (N, F)."""
+        assert self.fc is not None, "there is no classifier"
+        return self.fc(([h] if self.head is None else [h, *self.head(h)])[self._classifier_layer])

@@ -16,6 +16,20 @@ NETWORKS = {
     "sk-small": {"depth": 14, "width": 0.125, "sk_ratio": 0.5, "stem": "small"},
     "basic-sk": {"depth": 10, "width": 0.125, "sk_ratio": 0.0625, "head": "linear"},
     "se": {"depth": 14, "width": 0.125, "se_ratio": 0.25, "head": "none"},
+    "on-head1": {
+        "depth": 10,
+        "width": 0.125,
+        "stem": "small",
+        "classes": 3,
+        "classifier_layer": "head1",
+    },
+    "on-z": {
+        "depth": 10,
+        "width": 0.125,
+        "stem": "small",
+        "classes": 3,
+        "classifier_layer": "head2",
+    },
 }
 
 
@@ -44,7 +58,8 @@ def images_of(network, count=2):
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [*((name, 64) for name in NETWORKS), ("sk", 71), ("bottleneck", 71)]
+    ("name", "size"),
+    [*((name, 16 if "on-" in name else 64) for name in NETWORKS), ("sk", 71), ("bottleneck", 71)],
 )
 def test_torch_computes_the_same(name, size, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="needs simclr_jax[torch]")
