@@ -20,13 +20,14 @@ from simclr_jax import mesh as meshes
 from simclr_jax.config import parts, record, rules
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
-from simclr_jax.run import progress
+from simclr_jax.run import determinism, progress
 from simclr_jax.run import workdir as workdirs
 from simclr_jax.run.health import Health
 from simclr_jax.run.loop import Loop
 from simclr_jax.run.online import open_evaluation
 from simclr_jax.run.preemption import Preemption
 from simclr_jax.run.resume import resume
+from simclr_jax.run.watchdog import Watchdog
 from simclr_jax.run.workdir import Workdir
 from simclr_jax.state import TrainState
 from simclr_jax.store import checkpoint
@@ -81,6 +82,7 @@ def train(
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
     checkpoint.quiet()
+    determinism.ask_for(config.train.deterministic)
     rules.check_run(config, devices=jax.device_count())
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption())
@@ -114,6 +116,9 @@ def train(
             workdir=Workdir(root, described, checkpoints, log),
             health=Health.of_run(config, built.schedule.warmup_steps, rows),
             preemption=preemption,
+            watchdog=stack.enter_context(
+                Watchdog(factor=config.train.hang_factor, on_hang=config.train.on_hang)
+            ),
         )
         last = loop.train(step, state, rows)
     _count_unreadable(source, eval_source)

@@ -126,6 +126,14 @@ def _train() -> ConfigDict:
     c.on_nonfinite = "stop"  # What an update that is not finite does to the run: 'stop' or 'skip'.
     # The number of skipped updates after which one more ends the run, at least 1 ('skip' only).
     c.max_skipped_updates = 10
+    # Whether a GPU computes the same bits in every process, which is slower; CPU and TPU always do.
+    c.deterministic = False
+    # How long no step may end before the run stands still: this number of usual steps, at least 1,
+    # and at least 5 minutes.
+    c.hang_factor = 20.0
+    # What a standstill does: 'report' (the stacks of all threads go to the log), 'exit' (after that
+    # the process ends with status 3, so that its launcher can start it again) or 'ignore'.
+    c.on_hang = "report"
     # The batch-norm statistics of a microbatch: those of its images ('per_microbatch') or the
     # moving averages ('running').
     c.microbatch_norm = "per_microbatch"

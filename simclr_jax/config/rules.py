@@ -149,6 +149,9 @@ RUN: dict[str, Rule] = {
     "train.microbatches": at_least(1, ASK),
     "train.on_nonfinite": one_of("stop", "skip"),
     "train.max_skipped_updates": at_least(1),
+    "train.deterministic": anything("true or false"),
+    "train.hang_factor": at_least(1),
+    "train.on_hang": one_of("report", "exit", "ignore"),
     "train.microbatch_norm": one_of("per_microbatch", "running", on_resume=ASK),
     "eval.every_epochs": above(0),
     "eval.every_steps": at_least(1),
@@ -252,9 +255,6 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
             f"a divisor of the {batch_size // devices} images of a device's share of the batch",
         )
     model, size = config.model, config.data.image_size
-    if stem_for(model.stem, size) == "imagenet" and size < 32:
-        raise wrong("data.image_size", size, "at least 32 for the imagenet stem")
-
     layers = count_layers(model.head, model.head_layers)
     if layer_index(model.classifier_layer) > layers:
         raise wrong(
@@ -262,6 +262,9 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
             model.classifier_layer,
             f"a layer of the head's {layers}, or h",
         )
+    if stem_for(model.stem, size) == "imagenet" and size < 32:
+        raise wrong("data.image_size", size, "at least 32 for the imagenet stem")
+
 
 def check_same_run(
     config: ConfigDict, stored: ConfigDict, workdir: str, *, allow_change: bool = False

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from simclr_jax.errors import DivergedError, PreemptedError, one_line
 from simclr_jax.run.health import Health
 from simclr_jax.run.preemption import Preemption
 from simclr_jax.run.progress import Throughput
+from simclr_jax.run.watchdog import Watchdog
 from simclr_jax.run.workdir import Workdir
 from simclr_jax.state import TrainState
 from simclr_jax.store import files
@@ -42,6 +44,7 @@ class Loop:
       workdir: The folder of the run, and the files in it.
       health: The judge of every row.
       preemption: The signals that ask the run to stop.
+      watchdog: What notices that the steps have stopped.
       last: The last row; empty before the first one.
     """
 
@@ -55,6 +58,7 @@ class Loop:
     workdir: Workdir
     health: Health
     preemption: Preemption
+    watchdog: Watchdog
     last: Row = field(default_factory=dict, init=False)
     _pending: dict[str, jax.Array] | None = field(default=None, init=False)
     _throughput: Throughput = field(default_factory=Throughput, init=False)
@@ -87,7 +91,7 @@ class Loop:
                 stop = scores is None
             if step > start and (stop or self.intervals.saves(step)):
                 self._log_previous(step, scores, always=to_evaluate)
-                with self._throughput.pause():
+                with self._pause():
                     self.workdir.save(step, state, scores)
             if stop:
                 self._stop(step)
@@ -103,8 +107,14 @@ class Loop:
     def _scores(self, state: TrainState) -> Scores | None:
         """The scores of a state; None where a signal asked the run to stop meanwhile."""
         jax.block_until_ready(state)  # The step that still runs counts as training.
-        with self._throughput.pause():
+        with self._pause():
             return self.evaluate(state, lambda: self.preemption.heard and not processes.several())
+
+    @contextlib.contextmanager
+    def _pause(self) -> Iterator[None]:
+        """A context whose time counts neither as training nor as a standstill."""
+        with self._throughput.pause(), self.watchdog.pause():
+            yield
 
     def _log_previous(self, step: int, scores: Scores | None, *, always: bool) -> None:
         """Fetches, judges and logs the row of `step`, unless that is done already."""
@@ -117,6 +127,7 @@ class Loop:
         self._judge(row, finite=finite)
         self.preemption.unsaved = True
         self._throughput.step_done()
+        self.watchdog.step_done()
         if self.health.may_skip:
             row["skipped_updates"] = self.health.skipped
         if always or not finite or self.intervals.logs(step):
@@ -180,6 +191,7 @@ class Loop:
 
     def _stop(self, step: int) -> NoReturn:
         """Waits until the checkpoint is saved, and raises PreemptedError."""
-        self.workdir.checkpoints.wait()
+        with self._pause():
+            self.workdir.checkpoints.wait()
         where = f"saved in {self.workdir.root}" if step else "with nothing to save"
         raise PreemptedError(f"stopped after step {step}, {where}; run the same command again")
