@@ -1,21 +1,28 @@
-"""Checks that the train step on all devices is the step on one, to rounding.
+"""Checks that the train step on all devices is the step on one, or computes a run's steps again.
 
     simclr-verify --config=configs/cifar10.py [--devices=8] [--config.key=value …]
+    simclr-verify --run=RUN [--step=K --steps=N]
 
-Runs one update of the config's model, loss and optimizer on random images, on one device and
-split over all of them, and compares the loss, the gradients, the update and the batch-norm
+The first runs one update of the config's model, loss and optimizer on random images, on one device
+and split over all of them, and compares the loss, the gradients, the update and the batch-norm
 statistics. How much rounding may change is measured: by the same update on one device with the
-batch in another order. Exit status 0: the two agree; 1: they do not.
+batch in another order.
+
+The second computes steps of a run again, from the checkpoint before step K, and compares the rows
+of metrics.jsonl and the arrays of the next checkpoint: bit for bit with the versions and the
+hardware that the run had, else to rounding. It writes nothing into the run.
+
+Exit status 0: all agrees; 1: it does not.
 """
 
 import dataclasses
 import math
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,21 +31,23 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from simclr_jax import cli, losses, optim, processes
+from simclr_jax import cli, optim, processes
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.config import overrides, parts, rules
 from simclr_jax.errors import DifferenceError, UserError
-from simclr_jax.objectives.contrastive import Contrastive
+from simclr_jax.run.replay import replay
+from simclr_jax.run.sabotage import SABOTAGE, Sabotage
 
 IMAGES_PER_DEVICE = 4  # The default number of images of a microbatch on a device.
 ORDERS = 3  # The number of permutations of the batch that the floor is measured with.
 ALLOWED = 4.0  # The largest difference that passes, as a multiple of the floor.
+STEP = ("devices", "images_per_device", "sabotage")  # The flags of a comparison of devices.
+REPLAY = ("step", "steps", "data_dir")  # The flags of a replay, besides --run.
 ROUNDING = 3e-6  # The smallest floor, a relative difference; a smaller measured one is luck.
 
 Array = np.ndarray
 Quantities = dict[str, dict[str, Array]]  # The arrays by kind and then by name.
-Sabotage = Callable[[Contrastive, int], Contrastive]  # (objective, devices) to one with a bug.
 
 
 def define(values: flags.FlagValues) -> None:
@@ -55,12 +64,30 @@ def define(values: flags.FlagValues) -> None:
         f"plant a bug, to see it found: {', '.join(SABOTAGE)}",
         flag_values=values,
     )
+    flags.DEFINE_string("run", None, "of this run compute steps again", flag_values=values)
+    flags.DEFINE_integer(
+        "step", None, "the first to check; after the last checkpoint but one", flag_values=values
+    )
+    flags.DEFINE_integer("steps", None, "to check; up to the next checkpoint", flag_values=values)
+    flags.DEFINE_string(
+        "data_dir", None, "where the run's images are now; where they were", flag_values=values
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs simclr-verify on a command line (None: that of the process); exits with its status."""
 
-    def work(values: flags.FlagValues, config: ConfigDict) -> None:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    replays = any(re.match(r"--?run(=|$)", argument) for argument in argv)
+    others = STEP if replays else REPLAY
+
+    def work(values: flags.FlagValues, config: ConfigDict | None = None) -> None:
+        for name in others:
+            if values[name].present:
+                raise UserError(f"--{name}: only {'with' if name in REPLAY else 'without'} --run")
+        if config is None:
+            replay(values.run, **{name: values[name].value for name in REPLAY})
+            return
         verify(
             config,
             devices=values.devices,
@@ -68,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sabotage=values.sabotage,
         )
 
-    sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv))
+    sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv, takes_config=not replays))
 
 
 def verify(
@@ -288,59 +315,6 @@ def report(differences: dict[str, Difference], floor: dict[str, float]) -> None:
     if failed:
         raise DifferenceError(f"the devices' step is not the one-device step: {'; '.join(failed)}")
     processes.say("verdict: all devices together take the step that one would, to rounding")
-
-
-# The functions of --sabotage follow.
-
-
-def local_negatives(objective: Contrastive, devices: int) -> Contrastive:
-    """Plants a forgotten gather: each device contrasts its rows with each other alone."""
-    right: Any = objective.loss
-    one = partial(right.func, **{**right.keywords, "block_rows": None, "gather": losses.identity})
-
-    def loss(z_a: jax.Array, z_b: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        groups = (z.reshape(devices, -1, z.shape[-1]) for z in (z_a, z_b))
-        loss, metrics = jax.vmap(one)(*groups)
-        return loss.mean(), jax.tree.map(jnp.mean, metrics)
-
-    return dataclasses.replace(objective, loss=loss)
-
-
-class LocalNorm:
-    """A model in which each device's batch norm uses the statistics of its rows alone."""
-
-    def __init__(self, model: nn.Module, devices: int):
-        self._model, self._devices = model, devices
-
-    def apply(self, variables: Any, images: jax.Array, **kwargs: Any) -> tuple[Any, Any]:
-        """Applies the model to each device's images apart, as `nn.Module.apply`."""
-
-        def own(images: jax.Array) -> tuple[Any, Any]:
-            return self._model.apply(variables, images, **kwargs)
-
-        groups = images.reshape(self._devices, -1, *images.shape[1:])
-        outputs, updated = jax.vmap(own)(groups)
-        outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
-        return outputs, jax.tree.map(lambda x: x.mean(axis=0), updated)
-
-
-def local_bn(objective: Contrastive, devices: int) -> Contrastive:
-    """Plants a forgotten synchronisation of batch norm: statistics are each device's alone."""
-    model: Any = LocalNorm(objective.model, devices)
-    return dataclasses.replace(objective, model=model)
-
-
-def mean_loss(objective: Contrastive, devices: int) -> Contrastive:
-    """Plants a mean over devices where their shares of the loss have to be summed."""
-
-    def loss(z_a: jax.Array, z_b: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        value, metrics = objective.loss(z_a, z_b)
-        return value / devices, metrics
-
-    return dataclasses.replace(objective, loss=loss)
-
-
-SABOTAGE = {"local_negatives": local_negatives, "local_bn": local_bn, "mean_loss": mean_loss}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """The description of a run in its config.json and in every checkpoint."""
 
+import contextlib
 import json
+import os
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import jax
 from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -30,7 +34,9 @@ def describe(
       fingerprints: Those of its images; None for a run without images of its own.
 
     Returns:
-      "config", "fingerprints", "versions" (by package), "device" and "devices".
+      "config", "fingerprints", "versions" (by package), "device" and "devices", the kind of the
+      "processor", the number of "processes" and the "xla_flags" of the environment: all that the
+      bits depend on.
     """
     packages = ("simclr_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     versions = {name: metadata.version(name) for name in packages}
@@ -45,7 +51,19 @@ def describe(
         "versions": {"python": platform.python_version(), **versions},
         "device": device,
         "devices": devices,
+        "processor": _processor(),
+        "processes": jax.process_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def _processor() -> str:
+    """The kind of this machine's processor, such as 'AMD EPYC 7B13'."""
+    with contextlib.suppress(OSError):  # Only Linux has the file.
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def fingerprints(train: Readable, evaluation: Readable) -> Fingerprints:
@@ -54,6 +72,13 @@ def fingerprints(train: Readable, evaluation: Readable) -> Fingerprints:
         use: fingerprint(opened.source, labelled=opened.num_classes > 0)
         for use, opened in (("train", train), ("eval", evaluation))
     }
+
+
+def changed_images(now: Fingerprints, described: dict[str, Any]) -> list[str]:
+    """What differs between some images and those in a run's description, in words."""
+    before = described.get("fingerprints", {})
+    changed = {use: differences(now[use], before[use]) for use in now if use in before}
+    return [f"{PARTS[part]} of the {_IMAGES[use]}" for use in changed for part in changed[use]]
 
 
 def check_same_images(
@@ -75,10 +100,11 @@ def check_same_images(
         any images differ.
     """
     before = described.get("fingerprints", {})
-    changed = {use: differences(now[use], before[use]) for use in now if use in before}
-    words = [f"{PARTS[part]} of the {_IMAGES[use]}" for use in changed for part in changed[use]]
+    words = changed_images(now, described)
     counts = [f"{parts['images']} {_IMAGES[use]}" for use, parts in before.items()]
-    fixed = not set(ORDER).isdisjoint(changed.get("train", []))
+    fixed = "train" in before and not set(ORDER).isdisjoint(
+        differences(now["train"], before["train"])
+    )
     if words and (fixed or not allow_change):
         allow = "" if fixed else ", add --allow_config_change to go on with these"
         raise UserError(

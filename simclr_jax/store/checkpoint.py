@@ -19,13 +19,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from simclr_jax import processes
-from simclr_jax.errors import (
-    ArgumentError,
-    FileError,
-    HostError,
-    as_host_error,
-    one_line,
-)
+from simclr_jax.errors import ArgumentError, FileError, HostError, as_host_error, one_line
 from simclr_jax.state import TrainState
 from simclr_jax.store import digests, outage, restore
 from simclr_jax.store.digests import DamagedError
@@ -82,7 +76,7 @@ class Checkpoints:
         Raises:
           HostError: The checkpoint cannot be written, or the one before could not.
         """
-        arrays = {"model": _model(state), "optimizer": _optimizer(state)}
+        arrays = items(state)
         with self._writing():
             if not self._manager.save(step, args=_to_save(step, arrays, config)):
                 raise RuntimeError(f"checkpoint {step} was not saved: Orbax has a later one")
@@ -129,7 +123,7 @@ class Checkpoints:
           ArgumentError: There are checkpoints, and none is good.
           FileError: The checkpoints are of another network.
         """
-        wanted = {"model": _model(abstract), "optimizer": _optimizer(abstract)}
+        wanted = items(abstract)
         damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
             arrays, reason = None, "another process cannot read it"
@@ -195,8 +189,12 @@ class Reader:
         Raises:
           FileError: The checkpoint is damaged or gone.
         """
+        return self.described(step)[1]
+
+    def described(self, step: int) -> tuple[digests.Digests, dict[str, Any]]:
+        """The digests of a checkpoint, and `config`."""
         with self._manager() as manager:
-            return self._checked(step, lambda: restore.described(manager, step)[1])
+            return self._checked(step, lambda: restore.described(manager, step))
 
     def model(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """The weights of a checkpoint, {"params", "batch_stats"}, like those of `abstract`.
@@ -204,10 +202,17 @@ class Reader:
         Raises:
           FileError: The checkpoint is damaged, gone, or of another network.
         """
+        return self._arrays(step, {"model": abstract})["model"]
 
+    def state(self, step: int, abstract: TrainState) -> TrainState:
+        """The state in a checkpoint, like `abstract`; it raises what `model` does."""
+        arrays = self._arrays(step, items(abstract))
+        return TrainState(**arrays["model"], **arrays["optimizer"])
+
+    def _arrays(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
         def read() -> dict[str, Any]:
             stored, _ = restore.described(manager, step)
-            return restore.verified(manager, step, {"model": abstract}, stored)["model"]
+            return restore.verified(manager, step, wanted, stored)
 
         with self._manager() as manager:
             return self._checked(step, read)
@@ -309,12 +314,12 @@ def _move(folder: epath.Path, target: epath.Path) -> None:
         shutil.move(str(folder), str(target))
 
 
-def _model(state: TrainState) -> dict[str, Any]:
-    return {"params": state.params, "batch_stats": state.batch_stats}
-
-
-def _optimizer(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "opt_state": state.opt_state}
+def items(state: TrainState) -> dict[str, Any]:
+    """The items of a checkpoint that have a state's arrays, "model" and "optimizer"."""
+    return {
+        "model": {"params": state.params, "batch_stats": state.batch_stats},
+        "optimizer": {"step": state.step, "opt_state": state.opt_state},
+    }
 
 
 def _to_save(step: int, arrays: dict[str, Any], config: dict[str, Any]) -> ocp.args.Composite:

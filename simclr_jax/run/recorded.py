@@ -1,0 +1,171 @@
+"""What a run has recorded of some steps, and its comparison with the same steps computed again."""
+
+from collections import defaultdict
+from typing import Any
+
+import jax
+import numpy as np
+
+from simclr_jax.errors import DifferenceError
+from simclr_jax.store import digests
+from simclr_jax.store.rows import Row
+
+ROUNDING = 3e-6  # The smallest floor, a relative difference; a smaller measured one is luck.
+ALLOWED = 10.0  # The largest difference that passes for rounding, as a multiple of the floor.
+_TIMES = {"images_per_second"}  # The keys of a row that are measured, not computed.
+_COUNTS = ("accuracy", "top1")  # The ends of keys whose values jump where one image is counted.
+
+Array = np.ndarray
+
+
+class Again:
+    """The rows and the arrays of steps that were computed again.
+
+    Attributes:
+      rows: The rows, ascending.
+      arrays: The arrays of each checkpoint by its step and by their path.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.arrays: dict[int, dict[str, Array]] = {}
+
+    def keep_row(self, row: Row) -> None:
+        """Keeps a row."""
+        self.rows.append(row)
+
+    def keep_state(self, step: int, items: dict[str, Any]) -> None:
+        """Keeps the arrays of a checkpoint, given as the trees of its items."""
+        self.arrays[step] = by_path(items)
+
+
+class Recorded:
+    """The rows and the digests of checkpoints that a run has recorded.
+
+    Args:
+      rows: The rows of metrics.jsonl, of the steps that are compared.
+      checkpoints: The digests of the arrays of each checkpoint, by its step and by their path.
+    """
+
+    def __init__(self, rows: list[Row], checkpoints: dict[int, dict[str, Any]]):
+        self.checkpoints = checkpoints
+        self._rows: dict[int, list[Row]] = defaultdict(list)
+        for row in rows:
+            self._rows[row["step"]].append(row)
+
+    def evaluated(self) -> set[int]:
+        """The steps whose rows have an evaluation."""
+        return {step for step, rows in self._rows.items() if "eval_loss" in rows[0]}
+
+    def logged(self) -> set[int]:
+        """The steps that have a row."""
+        return {*self._rows}
+
+    def check_row(self, row: Row) -> None:
+        """Compares a row that was computed again, to the bit.
+
+        Raises:
+          DifferenceError: Another row is recorded, or none.
+        """
+        recorded, step = self._row(row["step"]), row["step"]
+        for key in [*row, *(recorded.keys() - row.keys())]:
+            if key in _TIMES:
+                continue
+            a, b = recorded.get(key, "missing"), row.get(key, "missing")
+            if a != b:
+                raise DifferenceError(
+                    f"step {step}: {key} is {a} in metrics.jsonl, and {b} computed again"
+                )
+
+    def check_state(self, step: int, items: dict[str, Any]) -> None:
+        """Compares the arrays of a checkpoint that were computed again, by their digests.
+
+        Raises:
+          DifferenceError: Other arrays were saved.
+        """
+        recorded, found = self.checkpoints[step], digests.of_arrays(items)
+        other = [path for path in found if found[path] != recorded.get(path)]
+        other += recorded.keys() - found.keys()
+        if other:
+            raise DifferenceError(
+                f"checkpoint {step}: {other[0]} is not what its steps lead to, nor are "
+                f"{len(other) - 1} more of its {len(recorded)} arrays"
+            )
+
+    def is_equal(self, again: Again) -> bool:
+        """Whether all was recorded to the bit as it was computed again."""
+        try:
+            for row in again.rows:
+                self.check_row(row)
+            for step, arrays in again.arrays.items():
+                self.check_state(step, arrays)
+        except DifferenceError:
+            return False
+        return True
+
+    def check_to_rounding(
+        self, again: Again, reordered: Again, saved: dict[int, dict[str, Array]]
+    ) -> None:
+        """Compares all that was computed again to rounding.
+
+        Args:
+          again: What was computed again.
+          reordered: The same, with the images of each batch in another order. How far it is from
+            `again` is what rounding has made of these steps.
+          saved: The arrays of the recorded checkpoints by their step and by their path.
+
+        Raises:
+          DifferenceError: The first row or array that differs by more than `ALLOWED` times that.
+        """
+        floor: dict[str, float] = defaultdict(lambda: ROUNDING)
+        scale = {
+            key: max(abs(row[key] or 0) for row in again.rows if key in row) or 1.0
+            for key in {key for row in again.rows for key in row}
+        }
+        for row, other in zip(again.rows, reordered.rows, strict=True):
+            recorded = self._row(row["step"])
+            for key in row.keys() & recorded.keys() - _TIMES:
+                if key.endswith(_COUNTS):
+                    continue
+                a, b, c = (np.nan if r[key] is None else r[key] for r in (recorded, row, other))
+                floor[key] = np.nanmax([floor[key], abs(b - c) / scale[key]])
+                far = abs(a - b) / scale[key]
+                if not (far <= ALLOWED * floor[key] or (np.isnan(a) and np.isnan(b))):
+                    raise DifferenceError(
+                        f"step {row['step']}: {key} is {a} in metrics.jsonl, and {b} computed "
+                        f"again; rounding would make {ALLOWED * floor[key] * scale[key]:.1e}"
+                    )
+        for step, arrays in again.arrays.items():
+            worst = max(_far(array, reordered.arrays[step][path]) for path, array in arrays.items())
+            allowed = ALLOWED * max(ROUNDING, worst)
+            for path, array in arrays.items():
+                far = _far(saved[step][path], array)
+                if not far <= allowed:
+                    raise DifferenceError(
+                        f"checkpoint {step}: {path} differs by {far:.1e} from what its steps lead "
+                        f"to; rounding would make {allowed:.1e}"
+                    )
+
+    def _row(self, step: int) -> Row:
+        """The recorded row of a step."""
+        rows = self._rows.get(step, [])
+        if len(rows) != 1:
+            raise DifferenceError(
+                f"step {step}: metrics.jsonl has {len(rows) or 'no'} row{'s' * (len(rows) > 1)}, "
+                "and one computed again"
+            )
+        return rows[0]
+
+
+def by_path(items: Any) -> dict[str, Array]:
+    """The arrays of a tree by their path, on the host."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(items)
+    }
+
+
+def _far(expected: Array, found: Array) -> float:
+    """The difference of two arrays relative to the first, in the L2 norm."""
+    a, b = expected.astype(np.float64), found.astype(np.float64)
+    return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-30)
