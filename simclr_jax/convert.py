@@ -125,7 +125,7 @@ def import_weights(values: flags.FlagValues) -> None:
     described = record.describe(
         config, device=jax.devices()[0].device_kind, devices=jax.device_count()
     )
-    described["imported_from"] = str(origin)
+    described |= {"imported_from": str(origin), "averages": values.averages}
     arrays = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
     try:
         with files.replacing(root) as (folder,):
@@ -141,7 +141,8 @@ def import_weights(values: flags.FlagValues) -> None:
         f"{f', sk_ratio {model.sk_ratio:g}' if model.sk_ratio else ''}"
         f"{f', se_ratio {model.se_ratio:g}' if model.se_ratio else ''}, {model.stem} stem, "
         f"{'no' if model.head == 'none' else f'{model.head} {model.head_layers}-layer'} head, "
-        f"{config.data.num_classes or 'no'} classes, step {step} as {to}\n"
+        f"{config.data.num_classes or 'no'} classes, step {step} as {to}, for images of "
+        f"{config.data.image_size} px\n"
         f"next: simclr-eval --config=configs/eval/linear.py --run={to} --config.data.name=…"
     )
 

@@ -138,8 +138,9 @@ def test_a_byte_in_an_image_is_found(run, images, tmp_path, capsys):
         content[-100] ^= 64
         path.write_bytes(content)
         break
-    status, _, line = replayed(capsys, run, "--step=1", "--steps=9", flag)
+    status, out, line = replayed(capsys, run, "--step=1", "--steps=9", flag)
     assert status == 1
+    assert out[1].startswith("the images are not the run's; changed are the content")
     assert line.startswith("step ")
     assert "in metrics.jsonl, and" in line
     path.unlink()
