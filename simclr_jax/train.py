@@ -81,9 +81,7 @@ def train(
     """
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
-    checkpoint.quiet()
-    determinism.ask_for(config.train.deterministic)
-    rules.check_run(config, devices=jax.device_count())
+    _begin(config)
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption())
         source, eval_source = parts.open_splits(config)
@@ -116,13 +114,18 @@ def train(
             workdir=Workdir(root, described, checkpoints, log),
             health=Health.of_run(config, built.schedule.warmup_steps, rows),
             preemption=preemption,
-            watchdog=stack.enter_context(
-                Watchdog(factor=config.train.hang_factor, on_hang=config.train.on_hang)
-            ),
+            watchdog=stack.enter_context(Watchdog.of_run(config)),
         )
         last = loop.train(step, state, rows)
     _count_unreadable(source, eval_source)
     processes.say(progress.summary(last, built.schedule.total_steps, workdir))
+
+
+def _begin(config: FrozenConfigDict) -> None:
+    """Sets up the process, starts the devices, and checks that the config fits them."""
+    checkpoint.quiet()
+    determinism.ask_for(config.train.deterministic)
+    rules.check_run(config, devices=jax.device_count())
 
 
 def _count_unreadable(source: Readable, eval_source: Readable) -> None:

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ml_collections import FrozenConfigDict
+
 MIN_SECONDS = 300.0  # The shortest time without a step that is reported.
 REMEMBERED = 100  # The number of steps whose median duration is the usual one.
 # The seconds within which a report is written, or a process that is to end does so without it.
@@ -55,6 +57,11 @@ class Watchdog:
         self._checked = clock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @classmethod
+    def of_run(cls, config: FrozenConfigDict) -> "Watchdog":
+        """The watchdog that a run's config asks for."""
+        return cls(factor=config.train.hang_factor, on_hang=config.train.on_hang)
 
     def __enter__(self) -> "Watchdog":
         if self._on_hang != "ignore":

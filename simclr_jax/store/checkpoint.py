@@ -221,13 +221,10 @@ class Reader:
         try:
             return read()
         except DamagedError as error:
+            reason = f"damaged ({error}); use another checkpoint"
             if step not in self.steps():
-                raise FileError(
-                    f"{self._folder / str(step)}: is gone: the run has gone on and pruned it"
-                ) from error
-            raise FileError(
-                f"{self._folder / str(step)}: is damaged ({error}); use another checkpoint"
-            ) from error
+                reason = "gone: the run has gone on and pruned it"
+            raise FileError(f"{self._folder / str(step)}: is {reason}") from error
 
     def _manager(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(

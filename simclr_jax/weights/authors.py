@@ -47,11 +47,7 @@ def from_reference(
         message names all of them.
       ArgumentError: There are no averages, or nothing else; or a classifier does not fit the layer.
     """
-    chosen = {name: array for name, array in variables.items() if is_average(name) == averages}
-    if not chosen and variables:
-        reason = "has no moving averages" if averages else "has nothing but moving averages"
-        raise ArgumentError("averages", averages, f"the checkpoint {reason}")
-    layers, origin = layers_of(chosen)
+    layers, origin = layers_of(_chosen(variables, averages))
     config = _model_config(layers)
     found = {
         ("batch_stats" if leaf in _STATISTICS else "params", *path, leaf): array
@@ -81,6 +77,15 @@ def from_reference(
     if problems:
         raise ValueError(f"not the authors' {_in_words(config)}: {'; '.join(problems)}")
     return ConfigDict(config), trees["params"], trees["batch_stats"]
+
+
+def _chosen(variables: Mapping[str, np.ndarray], averages: bool) -> dict[str, np.ndarray]:
+    """The moving averages among the variables, or all the others."""
+    chosen = {name: array for name, array in variables.items() if is_average(name) == averages}
+    if not chosen and variables:
+        reason = "has no moving averages" if averages else "has nothing but moving averages"
+        raise ArgumentError("averages", averages, f"the checkpoint {reason}")
+    return chosen
 
 
 def _model_config(layers: Layers) -> dict[str, Any]:
