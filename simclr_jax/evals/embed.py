@@ -60,9 +60,10 @@ def write_features(
 ) -> dict[str, Any]:
     """Writes features.npz and features.parquet with one row per image, in the sources' order.
 
-    A row has split, name (the path of the file, or the position in the dataset), label (where
-    there are labels) and features (F,) float32. An unreadable image has no row. Features are
-    written as they are computed, so memory does not grow with their number.
+    A row has split, name (the path of the file, or the position in the dataset), label (where any
+    split has labels) and features (F,) float32. An image without a label has null in the table and
+    -1 in the archive; an unreadable image has no row. Features are written as they are computed, so
+    memory does not grow with their number.
 
     Args:
       extractor: The extractor of the features.
@@ -73,7 +74,7 @@ def write_features(
       num_examples, dim (F), unreadable (images left out), images_per_second (without the
       first batch, which compiles) and files (their paths).
     """
-    labelled = all(source.num_classes for source in sources.values())
+    labelled = any(source.num_classes for source in sources.values())
     count = Count("embedded", sum(map(len, sources.values())), sys.stderr)
     total = dim = 0
     sinks: list[Archive | Table] = []
@@ -138,7 +139,7 @@ class Table:
         """Writes n rows: names, labels (n,) and features (n, F) of a split."""
         columns = {"split": pa.array([split] * len(x)), "name": pa.array(names, pa.string())}
         if self._labelled:
-            columns["label"] = pa.array(labels, pa.int32())
+            columns["label"] = pa.array(labels, pa.int32(), mask=labels < 0)
         columns["features"] = pa.FixedSizeListArray.from_arrays(x.ravel(), x.shape[1])
         table = pa.table(columns)
         self._writer = self._writer or pq.ParquetWriter(self._file, table.schema)

@@ -55,7 +55,7 @@ def scores(
     array([[0., 1.]], dtype=float32)
 
     Args:
-      train: The training images' features (m, F) and labels.
+      train: The training images' features (m, F) and labels; one with -1 is no neighbour.
       test: The test images' features (n, F).
       classes: The number C of classes.
       k: The number of neighbours; with fewer training images, all of them.
@@ -65,6 +65,9 @@ def scores(
     """
     chex.assert_rank([train.x, train.labels, test.x], [2, 1, 2])
     chex.assert_equal_shape_suffix([train.x, test.x], 1)
+    known = train.labels >= 0
+    if not known.all():
+        train = Features(train.x[known], train.labels[known])
     k = min(k, len(train.x))
     votes = []
     for first in range(0, len(test.x), test_rows):

@@ -14,13 +14,14 @@ def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
     Args:
       scores: The scores (n, C) of the classes; higher is likelier.
-      labels: The labels (n,), ints in [0, C).
+      labels: The labels (n,), ints in [0, C); images with -1, without a label, are left out.
 
     Returns:
       "top1" and "top5", in [0, 1].
     """
     chex.assert_rank([scores, labels], [2, 1])
     chex.assert_equal_shape_prefix([scores, labels], 1)
+    scores, labels = scores[labels >= 0], labels[labels >= 0]
     ranked = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     hits = ranked == labels[:, None]
     return {"top1": float(hits[:, 0].mean()), "top5": float(hits.any(axis=1).mean())}
@@ -48,6 +49,8 @@ def in_words(result: dict[str, Any]) -> str:
     """
     left_out = f", {result['unreadable']} unreadable left out" if result.get("unreadable") else ""
     spread = f" ± {result['top1_std']:.1%}" if "top1_std" in result else ""
+    if result.get("unlabelled"):
+        left_out += f", {result['unlabelled']} without labels left out"
     return (
         f"top-1 {result['top1']:.1%}{spread}, top-5 {result['top5']:.1%} "
         f"on {result['num_examples']} images of {result['dataset']}{left_out}"

@@ -109,12 +109,18 @@ class Task:
         Raises:
           UserError: They do not.
         """
+        name, protocol = self.run_config.data.name, self.config.protocol
+        for key, source in ("train_split", self.train), ("eval_split", self.test):
+            if not source.num_classes:
+                raise UserError(
+                    f"config.data.{key}={self.run_config.data[key]!r}: {protocol} needs labels, "
+                    f"and {source.split!r} of {name!r} has none; name images with labels"
+                )
         classes = self.train.num_classes, self.test.num_classes
         if classes[0] < 2 or classes[0] != classes[1]:
             raise UserError(
-                f"config.data.name={self.run_config.data.name!r}: {self.config.protocol} needs "
-                f"labels of the same classes in both splits; they have {classes[0]} and "
-                f"{classes[1]}"
+                f"config.data.name={name!r}: {protocol} needs labels of the same classes, two at "
+                f"least, in both splits; they have {classes[0]} and {classes[1]}"
             )
 
     def features(self, source: Readable) -> features.Features:
@@ -146,6 +152,7 @@ class Task:
         """
         return {
             "split": self.test.split,
-            "num_examples": len(test.labels),
+            "num_examples": int((test.labels >= 0).sum()),
             "unreadable": len(self.test) - len(test.labels),
+            "unlabelled": int((test.labels < 0).sum()),
         }

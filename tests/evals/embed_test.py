@@ -8,7 +8,7 @@ from PIL import Image
 
 from simclr_jax import eval as evaluation
 from simclr_jax.evals import features
-from simclr_jax.evals.embed import write_features
+from simclr_jax.evals.embed import Table, write_features
 from support.runs import result, status_of
 
 
@@ -90,3 +90,11 @@ def test_files_go_where_they_are_asked_to(finished, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "features.npz", "features.parquet",
     ]  # fmt: skip
+
+
+def test_an_image_without_a_label_has_null_in_the_table(tmp_path):
+    table = Table(tmp_path / "t.parquet", labelled=True)
+    table.write("test", ["a", "b"], np.int32([2, -1]), np.zeros((2, 3), np.float32))
+    table.close()
+    read = pq.read_table(tmp_path / "t.parquet")
+    assert read.column("label").to_pylist() == [2, None]

@@ -11,6 +11,12 @@ def test_accuracies():
     assert scores.accuracies(likely, np.array([0, 1, 6, 4])) == {"top1": 0.5, "top5": 0.75}
 
 
+def test_images_without_labels_are_not_counted():
+    likely = np.eye(7)[[0, 1, 2, 3]] + np.linspace(0.1, 0, 7)
+    labels = np.array([0, -1, 6, -1])
+    assert scores.accuracies(likely, labels) == {"top1": 0.5, "top5": 0.5}
+
+
 def test_equal_scores_are_ranked_in_the_order_of_the_classes():
     """A classifier that knows nothing is right about the first class alone."""
     found = scores.accuracies(np.zeros((10, 10)), np.arange(10))
