@@ -40,6 +40,8 @@ _STATUS = {
 _LINES = {
     "name": "config.data.name={value!r}: {reason}",
     "directory": "config.data.dir={value!r}: {reason}",
+    "layout": "config.data.dir={value!r}: {reason}; name the folder to train on by "
+    "data.train_split ('.': all of it), and one to evaluate on by data.eval_split",
     "train_split": "config.data.train_split={value!r}: {reason}",
     "eval_split": "config.data.eval_split={value!r}: {reason}",
     "image_key": "config.data.image_key={value!r}: {reason}",

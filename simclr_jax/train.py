@@ -17,7 +17,7 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax import cli, processes
 from simclr_jax import mesh as meshes
-from simclr_jax.config import parts, record, rules
+from simclr_jax.config import parts, record, rules, sources
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.run import determinism, progress
@@ -84,7 +84,8 @@ def train(
     _begin(config)
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption())
-        source, eval_source = parts.open_splits(config)
+        source, eval_source = sources.open_splits(config)
+        processes.say(progress.data_line(source, eval_source))
         config = parts.with_counts(config, source)
         root = workdirs.make(workdir)
         stack.enter_context(workdirs.locked(root))

@@ -52,6 +52,9 @@ def _data() -> ConfigDict:
     # The dtype in which images go to the devices: 'uint8' (rounded to 1/255) or 'float32' (exact,
     # four times the bytes).
     c.transfer_dtype = "uint8"
+    # The values that are black and white in images of more than 8 bits, such as (0, 4095) for 12
+    # bits in a PNG of 16; None: (0, 65535), or (0, 1) for floating-point numbers.
+    c.value_range = placeholder(tuple)
     # What an unreadable image does: 'replace' (the next readable one takes its place) or 'error'.
     c.on_bad_image = "replace"
     return c

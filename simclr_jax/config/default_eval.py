@@ -25,6 +25,7 @@ def get_config(protocol: str) -> ConfigDict:
     data.label_key = placeholder(str)  # The TFDS feature that is the label; None: as in the run.
     # The number of classes; 0: the images are used without labels; None: the number in the data.
     data.num_classes = placeholder(int)
+    data.value_range = placeholder(tuple)  # The values of black and white; None: as in the run.
     data.image_size = placeholder(int)  # The side of the images in pixels; None: that of the run.
 
     c.features = features = ConfigDict()

@@ -16,9 +16,9 @@ from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.augment.draws import Views, blur_taps
 from simclr_jax.config import overrides, rules
-from simclr_jax.data import pipeline, splits
+from simclr_jax.data import pipeline
 from simclr_jax.data.order import Order
-from simclr_jax.data.source import Readable, Source
+from simclr_jax.data.source import Readable
 from simclr_jax.models.resnet import stem_for
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives import Metrics
@@ -32,39 +32,6 @@ Step = Callable[..., tuple[TrainState, Metrics]]
 BLOCK_BYTES = 2**27  # The bytes of a device's block of logits where loss.block_rows is None.
 
 
-def open_split(config: ConfigDict, which: str) -> Readable:
-    """Opens the split that the config trains on ('train') or evaluates on ('eval')."""
-    source = splits.open_split(
-        which, _splits(config), seed=config.seed, held_out=config.data.held_out
-    )
-    return _readable(config, source)
-
-
-def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
-    """Opens the split that the config trains on, and the one that it evaluates on.
-
-    Raises:
-      UserError: There are fewer images than in a batch, or the splits differ in their classes.
-    """
-    train = open_split(config, "train")
-    if len(train) < config.train.batch_size:
-        raise rules.wrong(
-            "train.batch_size",
-            config.train.batch_size,
-            f"at most the {len(train)} images of {config.data.train_split!r}",
-        )
-    evaluation = open_split(config, "eval")
-    if not train.num_classes:  # There is no classifier that the labels could judge.
-        evaluation.num_classes = 0
-    if evaluation.num_classes not in (0, train.num_classes):
-        raise rules.wrong(
-            "data.eval_split",
-            config.data.eval_split,
-            f"a split with the training split's {train.num_classes} classes",
-        )
-    return train, evaluation
-
-
 def with_counts(config: FrozenConfigDict, train: Readable) -> FrozenConfigDict:
     """The config with the numbers of training images and of classes, counted in the data.
 
@@ -76,34 +43,6 @@ def with_counts(config: FrozenConfigDict, train: Readable) -> FrozenConfigDict:
     if schedule(config).total_steps >= 2**31:
         raise rules.wrong("train.epochs", config.train.epochs, "fewer than 2**31 steps")
     return config
-
-
-def open_all(config: ConfigDict) -> dict[str, Readable]:
-    """Opens 'train', with no image held out, and 'eval' where there is such a split."""
-    dataset = _splits(config)
-    opened = {"train": dataset.train(), "eval": dataset.eval()}
-    return {
-        name: _readable(config, source) for name, source in opened.items() if source is not None
-    }
-
-
-def _splits(config: ConfigDict) -> splits.Splits:
-    data = config.data
-    return splits.Splits(
-        data.name,
-        directory=data.dir,
-        train_split=data.train_split,
-        eval_split=data.eval_split,
-        cache_bytes=data.cache_bytes,
-        image_key=data.image_key,
-        label_key=data.label_key,
-        labelled=data.num_classes != 0,
-    )
-
-
-def _readable(config: ConfigDict, source: Source) -> Readable:
-    labelled = config.data.num_classes != 0  # With 0 the images are used without labels.
-    return Readable(source, on_bad_image=config.data.on_bad_image, labelled=labelled)
 
 
 def model(config: ConfigDict) -> SimCLR:

@@ -90,6 +90,11 @@ def _is_area(value: Any) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] <= 1
 
 
+def _is_range(value: Any) -> bool:
+    """Whether a value is two different finite numbers."""
+    return len(value) == 2 and all(map(math.isfinite, value)) and value[0] != value[1]
+
+
 # The rules of a training run's keys, in the order of the defaults.
 RUN: dict[str, Rule] = {
     "seed": number(0, 2**31 - 1, on_resume=FIXED),
@@ -107,6 +112,7 @@ RUN: dict[str, Rule] = {
     "data.shuffle_block": number(1, 2**20, on_resume=FIXED),
     "data.shuffle_window": number(1, 2**20, on_resume=FIXED),
     "data.transfer_dtype": one_of("uint8", "float32", on_resume=ASK),
+    "data.value_range": Rule(_is_range, "two numbers, those of black and of white", ASK),
     "data.on_bad_image": one_of("replace", "error"),
     "augment.ops": Rule(
         lambda value: set(value) <= set(OPS) and len(set(value)) == len(value),
@@ -174,6 +180,7 @@ EVALUATION: dict[str, Rule] = {
     "data.image_key": RUN["data.image_key"],
     "data.label_key": RUN["data.label_key"],
     "data.num_classes": RUN["data.num_classes"],
+    "data.value_range": RUN["data.value_range"],
     "data.image_size": RUN["data.image_size"],
     "features.layer": Rule(
         lambda value: re.fullmatch(r"pixels|h|z|head[1-9]\d*", value) is not None,

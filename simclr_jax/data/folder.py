@@ -1,5 +1,6 @@
 """A dataset in a folder of image files, whose subfolders are the classes."""
 
+import collections
 import logging
 import os
 from collections.abc import Sequence
@@ -9,45 +10,77 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
+from simclr_jax.data import arrangement
+from simclr_jax.data.listing import ENDINGS, Listing, files_below
 from simclr_jax.data.source import File, Images
 from simclr_jax.errors import ArgumentError
 from simclr_jax.store import outage
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")  # The extensions of image files.
+_THREADS = 16  # The number of files that are read at a time.
 _log = logging.getLogger(__name__)
-
-SPLITS = ("train", "test", "val", "validation")  # The names of folders that can be splits.
 
 
 class Root:
-    """The folder of a dataset, with its splits.
+    """The folder of a dataset, with its splits and classes, which is listed once.
 
-    The folders train/, test/, val/ and validation/ are the splits if train/ is there together with
-    another of them, or alone. Otherwise the full folder is the split 'train'.
+    Folders with usual names, such as train/ and val/, are the splits; `arrangement.arrange` finds
+    them. Where there are none, all images are the split 'train'. The folders in a split are the
+    classes. A split none of whose folders is a class of the training split has no labels.
 
     Args:
       directory: The path of the folder, local or in a bucket.
+      train_split: The split to train on: a folder's name or path, '.' for all images, or 'train'.
+      eval_split: The split to evaluate on, named likewise, or None for the first one by name that
+        has labels, if any has.
+
+    Attributes:
+      evaluation: The split to evaluate on, or None if there is none.
+      classes: The names of the classes.
 
     Raises:
-      ArgumentError: No directory is given, or there is no such folder.
+      ArgumentError: There is no such folder or split, or it is not clear which folders are what.
     """
 
-    def __init__(self, directory: str | None):
+    def __init__(
+        self, directory: str | None, *, train_split: str = "train", eval_split: str | None = None
+    ):
         if not directory:
             raise ArgumentError("directory", directory, "a folder of images needs its path")
-        path = epath.Path(directory).expanduser()
-        if not outage.is_dir(path):
+        self._path = epath.Path(directory).expanduser()
+        if not outage.is_dir(self._path):
             raise ArgumentError("directory", directory, "no such folder")
-        visible = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-        found = [name for name in SPLITS if name in visible and (path / name).is_dir()]
-        # A lone train/ among other folders is a class of that name, not a split.
-        if "train" not in found or (len(found) == 1 and len(visible) > 1):
-            found = []
-        self._folders = {name: path / name for name in found} or {"train": path}
-        self.splits = tuple(self._folders)
-        # All splits share one list of classes, so that a label means the same in each of them.
-        self._files = {name: _images_below(folder) for name, folder in self._folders.items()}
-        self._classes = _classes([file for files in self._files.values() for file in files])
+        with ThreadPoolExecutor(_THREADS) as pool:
+            self._listing = files_below(self._path, pool)
+        if self._listing.left_out:
+            _log.warning("%s: left out %s", self._path, _in_words(self._listing))
+        self._folders = collections.Counter(
+            image[: image.rfind("/") + 1] for image in self._listing.images
+        )
+        self._layout = arrangement.arrange(self._folders)
+        self._without = ""  # The prefix of what is not trained on.
+        explicit = train_split != "train" or eval_split is not None
+        if self._layout.unclear and not explicit:
+            raise ArgumentError("layout", directory, self._layout.unclear)
+        self._train = self._find(train_split, "train_split")
+        test = self._find(eval_split, "eval_split") if eval_split else self._train
+        if self._train == self._layout.base and test != self._train:
+            self._without = test
+        unclear = None if explicit else arrangement.not_classes(self._folders, self._train)
+        if unclear:
+            raise ArgumentError("layout", directory, unclear)
+        self._choose(eval_split)
+        self._explain()
+
+    def _choose(self, eval_split: str | None) -> None:
+        """Finds the classes, and the split to evaluate on where none is named."""
+        own = self._names(self._train)
+        usual = {name: self._names(self._find(name)) for name in self._layout.splits[1:]}
+        found = [*usual.values(), self._names(self._find(eval_split)) if eval_split else set()]
+        classes = own.union(*(names for names in found if names & own))
+        self.classes = sorted(classes, key=os.fsencode) if len(classes) > 1 else []
+        known = [name for name in usual if arrangement.role(name) in ("test", "val")]
+        labelled = [name for name in known if usual[name] & own]
+        self.evaluation = eval_split or next(iter(labelled or known), None)
 
     def open(self, split: str) -> "Folder":
         """Opens a split.
@@ -55,14 +88,76 @@ class Root:
         Raises:
           ArgumentError: There is no such split, or there are no images in it.
         """
-        if split not in self._folders:
-            reason = f"the folder has the splits {', '.join(self.splits)}"
-            raise ArgumentError("split", split, reason)
-        files = self._files[split]
-        if not files:
-            folder = str(self._folders[split])
-            raise ArgumentError("directory", folder, f"no images in it ({', '.join(EXTENSIONS)})")
-        return Folder(self._folders[split], files, self._classes)
+        prefix = self._find(split)
+        images = [
+            image[len(prefix) :] for image in self._listing.images if self._has(image, prefix)
+        ]
+        if not images:
+            folder, left_out = str(self._path / prefix), _in_words(self._listing)
+            reason = f"no images in it ({', '.join(ENDINGS)})"
+            reason += f", but {left_out}" if left_out else ""
+            raise ArgumentError("directory", folder, reason)
+        states = {
+            image[len(prefix) :]: state
+            for image, state in self._listing.states.items()
+            if self._has(image, prefix)
+        }
+        labelled = self._names(prefix) & self._names(self._train)
+        return Folder(self._path / prefix, images, self.classes if labelled else [], states)
+
+    def _has(self, image: str, prefix: str) -> bool:
+        """Whether an image is in a split."""
+        left_out = self._without and prefix == self._train and image.startswith(self._without)
+        return image.startswith(prefix) and not left_out
+
+    def _find(self, split: str, argument: str = "split") -> str:
+        """The prefix of the folder in which the classes of a split are."""
+        prefix = arrangement.find(self._folders, self._layout, split)
+        a_class = not self._layout.splits and not self._layout.unclear
+        if split == "train" and (a_class or prefix is None):
+            prefix = self._layout.base  # All images are to train on.
+        if prefix is None:
+            names = ", ".join(arrangement.tops(self._folders, self._layout.base)[0])
+            reason = f"the folder has {names or 'no folders with images'}"
+            raise ArgumentError(argument, split, reason)
+        return arrangement.below_single_folders(self._folders, prefix)
+
+    def _names(self, prefix: str) -> set[str]:
+        """The folders in a split, or none where some images lie beside them."""
+        names, loose = arrangement.tops(self._folders, prefix)
+        without = self._without if prefix == self._train else ""
+        return set() if loose else {name for name in names if f"{prefix}{name}/" != without}
+
+    def _explain(self) -> None:
+        """Logs what is guessed from the folders, and what is left out by it."""
+        names, loose = arrangement.tops(self._folders, self._train)
+        if names and loose:
+            _log.warning("some images lie in folders and some do not: treated as unlabelled")
+        if self._layout.base or (self._train and not self._layout.splits):
+            _log.warning(
+                "the classes and splits are looked for in %r", self._train or self._layout.base
+            )
+        beside, alone = arrangement.tops(self._folders, self._layout.base)
+        unused = [repr(name) for name in beside if name not in self._layout.splits]
+        if self._layout.splits and (unused or alone):
+            left_out = ", ".join(unused + [f"{alone} images"] * bool(alone))
+            _log.warning("left out beside the splits: %s", left_out)
+        if self.evaluation is None or not self.classes:
+            return
+        own, found = self._names(self._train), self._names(self._find(self.evaluation))
+        if not found & own:
+            text = (
+                "the split %r has no labels: none of its folders is a class of the training split"
+            )
+            _log.warning(text, self.evaluation)
+        elif found - own:
+            text = "the split %r has classes that the training split has not: %s"
+            _log.warning(text, self.evaluation, ", ".join(map(repr, sorted(found - own)[:5])))
+
+
+def _in_words(listing: Listing) -> str:
+    """The files that are left out, such as '20 .heic, 1 hidden'."""
+    return ", ".join(f"{count} {kind}" for kind, count in listing.left_out.most_common())
 
 
 class Folder:
@@ -74,20 +169,29 @@ class Folder:
       folder: The folder of the split.
       files: The paths of the images, relative to the folder.
       classes: The names of the classes, or none for unlabelled images.
+      states: The size and the time of change of files, by path, as far as they are known.
     """
 
     split = ""
 
-    def __init__(self, folder: epath.Path, files: list[str], classes: list[str]):
+    def __init__(
+        self,
+        folder: epath.Path,
+        files: list[str],
+        classes: list[str],
+        states: dict[str, tuple[int, int]],
+    ):
         self._folder = folder
         self.place = str(folder)
         self._files = files
+        self._states = states
+        self.class_names: tuple[str, ...] = tuple(classes)
         self.num_classes = len(classes)
         number = {name: label for label, name in enumerate(classes)}
         self._labels = np.array(
             [number[file.split("/")[0]] if classes else -1 for file in files], np.int32
         )
-        self._pool = ThreadPoolExecutor(16)
+        self._pool = ThreadPoolExecutor(_THREADS)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -99,6 +203,8 @@ class Folder:
         return list(self._pool.map(self._file, self._files))
 
     def _file(self, name: str) -> File:
+        if name in self._states:
+            return File(name, *self._states[name])
         path = self._folder / name
         try:
             stat = outage.patiently(lambda: tf.io.gfile.stat(os.fsencode(path)), path)
@@ -115,32 +221,3 @@ class Folder:
             return outage.patiently(path.read_bytes, path)
         except (OSError, tf.errors.OpError):  # The file was deleted since it was listed.
             return outage.MISSING
-
-
-def _images_below(folder: epath.Path) -> list[str]:
-    """The relative paths of all images below a folder, sorted by their bytes.
-
-    Hidden files and folders are left out.
-    """
-    root = os.fspath(folder)
-    files = []
-    for parent, folders, names in folder.walk() if "://" in root else os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = os.fspath(parent)[len(root) :].strip("/")
-        if any(part.startswith(".") for part in below.split("/") if part):
-            continue
-        for name in names:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                files.append(f"{below}/{name}" if below else name)
-    return sorted(files, key=lambda file: file.encode("utf-8", "surrogateescape"))
-
-
-def _classes(files: list[str]) -> list[str]:
-    """The names of the folders with images, sorted, which are the classes.
-
-    There are no classes if a file lies outside of the folders, or all files are in one folder.
-    """
-    names = {file.split("/")[0] if "/" in file else "" for file in files}
-    if "" in names and len(names) > 1:
-        _log.warning("some images lie in folders and some do not: treated as unlabelled")
-    return sorted(names) if "" not in names and len(names) > 1 else []

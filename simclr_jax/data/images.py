@@ -1,23 +1,94 @@
-"""Checks of encoded images, and their conversion to the formats that TensorFlow decodes."""
+"""The formats of encoded images, checks of them, and their conversion to what TensorFlow decodes.
 
+An image's format is that of its content, whatever its name. No decoder but those of `FORMATS` sees
+a file, so none that runs programs does, such as Pillow's for PostScript.
+"""
+
+import contextlib
 import io
 import re
+import struct
+import threading
+from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
 from simclr_jax.errors import one_line
 
+# The formats that are read, as Pillow names them, and the bytes that their files begin with.
+FORMATS = {
+    "JPEG": rb"\xff\xd8",
+    "PNG": rb"\x89PNG",
+    "GIF": rb"GIF8[79]a",
+    "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
+    "WEBP": rb"RIFF.{4}WEBP",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    "AVIF": rb".{4}ftyp(?:.{4})*?avi[fs]",
+    "PPM": rb"P[1-6f]\s+[#\d]",
+}
+HEAD_BYTES = 64  # The number of bytes at the beginning of a file that show its format.
+
 # The largest number of pixels of an image (134 megapixels). A small file with more of them is a
 # decompression bomb, which could exhaust the host's memory.
 MAX_PIXELS = 2**27
 
+_DARK = 2**14  # The largest value up to which images of 16 bits are nearly black.
+_DEEP_SAMPLE = 4  # The number of such images, one after the other, that are worth a line.
 
-def decodable(data: bytes | None) -> bytes:
+ValueRange = tuple[float, float]  # The values that are black and white.
+
+
+class Budget:
+    """A bound on the bytes that threads hold at a time. One that needs more than all waits alone.
+
+    Args:
+      total: The number of bytes.
+    """
+
+    def __init__(self, total: int):
+        self._total = self._free = total
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """A context that begins when `size` bytes are free, and holds them."""
+        size = min(size, self._total)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                self._changed.notify_all()
+
+
+_memory = Budget(2**27)  # The bound on decoded images in all threads that check or convert some.
+
+
+def format_of(data: bytes) -> str | None:
+    """The format of an encoded image, or None for anything else.
+
+    Args:
+      data: The file's content, of which the first `HEAD_BYTES` bytes are enough.
+
+    >>> format_of(b"GIF89a..."), format_of(b"%!PS-Adobe-3.0 EPSF-3.0")
+    ('GIF', None)
+    """
+    head = data[:HEAD_BYTES]
+    return next((name for name, begin in FORMATS.items() if re.match(begin, head, re.DOTALL)), None)
+
+
+def decodable(data: bytes | None, value_range: ValueRange | None = None) -> bytes:
     """Checks that TensorFlow can decode an image, by decoding it once.
 
     Args:
       data: The encoded image, or None for a file that could not be read.
+      value_range: The values that are black and white in an image of more than 8 bits.
 
     Returns:
       The image as JPEG or PNG, from `transcode`.
@@ -31,19 +102,22 @@ def decodable(data: bytes | None) -> bytes:
     """
     if not data:
         raise ValueError("missing" if data is None else "empty file")
+    kind = format_of(data)
+    if kind is None:
+        raise ValueError("not an image")
     try:
-        with Image.open(io.BytesIO(data)) as header:
-            width, height = header.size
+        width, height = _size(data, kind)
     except MemoryError:  # It is the host's fault, not the image's.
         raise
     except Exception as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else _reason(error)
+        reason = f"damaged {kind}" if isinstance(error, UnidentifiedImageError) else _reason(error)
         raise ValueError(reason) from error
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
     try:
-        data = transcode(data)
-        tf.io.decode_image(data, channels=3, expand_animations=False)
+        data = transcode(data, value_range)
+        with _memory.hold(3 * width * height):
+            tf.io.decode_image(data, channels=3, expand_animations=False)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
@@ -51,22 +125,136 @@ def decodable(data: bytes | None) -> bytes:
     return data
 
 
-def transcode(data: bytes) -> bytes:
-    """Converts an image to PNG, unless it is JPEG or PNG already.
+def transcode(data: bytes, value_range: ValueRange | None = None) -> bytes:
+    """Converts an image to PNG of 8 bits, unless TensorFlow decodes it as it is.
+
+    TensorFlow decodes JPEG and PNG. Of a PNG of 16 bits it takes the upper 8.
 
     Args:
-      data: The encoded image, in any format that Pillow reads. Of several frames, the first one is
-        used.
+      data: The encoded image, of one of `FORMATS`. Of several frames, the first one is used.
+      value_range: The values that become black and white in images of more than 8 bits, whose
+        other values lie between or are clipped. With None they are 0 and 65,535 for integers, and 0
+        and 1 for floating-point numbers.
+
+    Raises:
+      ValueError: The image has values outside the range that None stands for.
 
     >>> buffer = io.BytesIO()
     >>> Image.new("RGB", (2, 2)).save(buffer, "GIF")
     >>> transcode(buffer.getvalue())[:4]
     b'\\x89PNG'
     """
-    if data.startswith((b"\xff\xd8", b"\x89PNG")):
+    kind = format_of(data)
+    if kind == "JPEG" or (kind == "PNG" and (value_range is None or not _is_deep_png(data))):
         return data
-    with Image.open(io.BytesIO(data)) as image:
-        return as_png(image.convert("RGB"))
+    if kind is None:
+        raise ValueError("not an image")
+    width, height = _size(data, kind)
+    with _memory.hold(9 * width * height):
+        values = deep_values(data)
+        if values is not None:
+            return as_png(Image.fromarray(to_bytes(values, value_range)))
+        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            return as_png(image.convert("RGB"))
+
+
+def deep_values(data: bytes) -> np.ndarray | None:
+    """The values of an image of more than 8 bits: (H, W) or (H, W, 3) of integers or floats.
+
+    Args:
+      data: The encoded image, of one of `FORMATS`.
+
+    Returns:
+      The values without an alpha channel, or None for an image of 8 bits.
+    """
+    kind = format_of(data)
+    if kind == "PNG":
+        if not _is_deep_png(data):
+            return None
+        values = tf.io.decode_png(data, dtype=tf.uint16).numpy()
+        return values[..., 0] if values.shape[-1] < 3 else values[..., :3]
+    if kind is None or kind == "JPEG":
+        return None
+    with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+        return np.asarray(image) if image.mode == "F" or image.mode.startswith("I") else None
+
+
+def to_bytes(values: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
+    """Scales values to 0 … 255.
+
+    Args:
+      values: An array of integers or floating-point numbers.
+      value_range: The values that become 0 and 255; see `transcode` for None.
+
+    Returns:
+      An array of the same shape, uint8.
+
+    Raises:
+      ValueError: There are values outside the range that None stands for.
+
+    >>> to_bytes(np.array([0, 2048, 4095, 9999], np.uint16), (0, 4095)).tolist()
+    [0, 128, 255, 255]
+    """
+    whole = np.issubdtype(values.dtype, np.integer)
+    if value_range is None:
+        low, high = np.min(values), np.max(values)
+        value_range = (0, 65535) if whole else (0, 1)
+        if not value_range[0] <= low <= high <= value_range[1]:
+            raise ValueError(
+                f"{values.dtype} values from {low:g} to {high:g}, not from 0 to {value_range[1]}; "
+                "value_range can say which are black and white"
+            )
+        if whole:
+            return (values >> 8).astype(np.uint8)  # As TensorFlow does with a PNG of 16 bits.
+    black, white = value_range
+    scaled = (values.astype(np.float32) - black) / (white - black)
+    return np.round(np.nan_to_num(np.clip(scaled, 0, 1)) * 255).astype(np.uint8)
+
+
+class Oddities:
+    """What is worth a line about images that can be read, each said once.
+
+    Args:
+      value_range: The values that are black and white, or None if they are not named.
+    """
+
+    def __init__(self, value_range: ValueRange | None):
+        self._look_for_dark = value_range is None
+        self._look_for_frames = True
+        self._deep = self._brightest = 0
+
+    def of(self, data: bytes) -> Iterator[str]:
+        """Yields lines about an image, which follow its name.
+
+        Args:
+          data: The encoded image, of one of `FORMATS`.
+        """
+        if self._look_for_frames and has_frames(data):
+            self._look_for_frames = False
+            yield "has several frames or pages; of such files the first one is used"
+        values = deep_values(data) if self._look_for_dark else None
+        if values is None or not np.issubdtype(values.dtype, np.integer):
+            return
+        self._deep += 1
+        self._brightest = max(self._brightest, int(values.max()))
+        if self._brightest > _DARK:
+            self._look_for_dark = False
+        elif self._deep == _DEEP_SAMPLE:
+            self._look_for_dark = False
+            yield (
+                f"is the last of {self._deep} 16-bit images whose values are at most "
+                f"{self._brightest}: nearly black, as 65535 is white; value_range can say "
+                "which values are black and white"
+            )
+
+
+def has_frames(data: bytes) -> bool:
+    """Whether an image of one of `FORMATS` has several frames or pages, besides JPEG and PNG."""
+    kind = format_of(data)
+    if kind in (None, "JPEG", "PNG"):
+        return False
+    with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+        return bool(getattr(image, "is_animated", False))
 
 
 def as_png(image: Image.Image) -> bytes:
@@ -74,6 +262,24 @@ def as_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _size(data: bytes, kind: str) -> tuple[int, int]:
+    """The width and the height of an encoded image, from its header."""
+    if kind == "JPEG":
+        height, width, _ = tf.io.extract_jpeg_shape(data).numpy()
+        return int(width), int(height)
+    if kind == "PNG":  # Pillow refuses a PNG with a large colour profile or text.
+        if data[12:16] != b"IHDR" or len(data) < 33:
+            raise UnidentifiedImageError
+        return struct.unpack(">II", data[16:24])
+    with Image.open(io.BytesIO(data), formats=(kind,)) as header:
+        return header.size
+
+
+def _is_deep_png(data: bytes) -> bool:
+    """Whether a PNG has 16 bits per value, from its header."""
+    return data[24:25] == b"\x10"
 
 
 def _reason(error: Exception) -> str:

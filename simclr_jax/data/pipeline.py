@@ -14,6 +14,7 @@ from simclr_jax.augment import draws, host
 from simclr_jax.augment.draws import Views
 from simclr_jax.data.order import Order
 from simclr_jax.data.source import Readable
+from simclr_jax.data.turns import Turns
 
 Batch = dict[str, np.ndarray]  # The arrays of this process's rows of a batch, by name.
 Batches = Generator[Batch, None, None]  # Closing the generator ends the threads of tf.data.
@@ -53,9 +54,13 @@ def train_batches(
     def augmented(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, epoch: tf.Tensor) -> dict:
         image = decode(data)
         shape = tf.shape(image)
-        keys = [draws.image_key(order.seed, epoch, index, view) for view in range(views.count)]
-        drawn = [draws.draw(key, shape[0], shape[1], views) for key in keys]
-        made = [host.random_view(image, draw, views) for draw in drawn]
+        made: list[tuple[tf.Tensor, tf.Tensor]] = []
+        for view in range(views.count):
+            key = draws.image_key(order.seed, epoch, index, view)
+            drawn = draws.draw(key, shape[0], shape[1], views)
+            # One after the other: the crops of a large photograph take much memory.
+            with tf.control_dependencies([image for image, _ in made]):
+                made.append(host.random_view(image, drawn, views))
         return {
             "image": to_transfer(tf.stack([view for view, _ in made]), transfer_dtype),
             "label": label,
@@ -111,10 +116,10 @@ def eval_batches(
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """Decodes an image from a string scalar to (H, W, 3) float32 in [0, 1]."""
+    """Decodes a JPEG or PNG image from a string scalar to (H, W, 3) uint8."""
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image.set_shape((None, None, 3))
-    return tf.image.convert_image_dtype(image, tf.float32)
+    return image
 
 
 def to_transfer(image: tf.Tensor, dtype: str) -> tf.Tensor:
@@ -166,7 +171,12 @@ def _stream(
 
     plain = tf.autograph.experimental.do_not_convert  # The functions have no Python control flow.
     dataset = steps.map(plain(load_in_graph), num_parallel_calls=2).unbatch()
-    dataset = dataset.map(plain(make_example), num_parallel_calls=tf.data.AUTOTUNE)
+    turns = Turns()
+
+    def in_turn(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, number: tf.Tensor) -> dict:
+        return turns.take(data, index, lambda: make_example(data, label, index, number))
+
+    dataset = dataset.map(plain(in_turn), num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(n, drop_remainder=True).prefetch(2)
     options = tf.data.Options()
     options.deterministic = True

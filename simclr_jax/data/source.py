@@ -45,6 +45,7 @@ class Source(Protocol):
 
     Attributes:
       num_classes: The number of classes; 0 for unlabelled data, whose labels are all -1.
+      class_names: The names of the classes, or none where they are not known.
       split: The name of the split, once `splits.open_split` has opened it.
       place: The place of the images, which messages put before the name of an image.
     """
@@ -52,6 +53,7 @@ class Source(Protocol):
     num_classes: int
     split: str
     place: str
+    class_names: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
@@ -108,6 +110,8 @@ class Readable:
       source: The source.
       on_bad_image: The treatment of unreadable images: 'replace' or 'error'.
       labelled: Whether to use the labels. Otherwise all labels are -1.
+      value_range: The values that are black and white in images of more than 8 bits; see
+        `images.transcode`.
 
     Attributes:
       bad: The reasons why images are unreadable, by index.
@@ -117,10 +121,19 @@ class Readable:
       name: The method of the source.
     """
 
-    def __init__(self, source: Source, *, on_bad_image: str, labelled: bool = True):
+    def __init__(
+        self,
+        source: Source,
+        *,
+        on_bad_image: str,
+        labelled: bool = True,
+        value_range: encoded.ValueRange | None = None,
+    ):
         host.keep_off_accelerators()
         self.source = source
         self._on_bad_image = on_bad_image
+        self._value_range = value_range
+        self._oddities = encoded.Oddities(value_range)
         # The CRC-32 of each image that could be decoded, or 0 before.
         self._good = np.zeros(len(source), np.uint32)
         self._pool = ThreadPoolExecutor(8)
@@ -179,14 +192,18 @@ class Readable:
             return None
         crc = zlib.crc32(data)
         if crc == self._good[index] != 0:
-            return encoded.transcode(data)
+            return encoded.transcode(data, self._value_range)
         try:
-            data = encoded.decodable(data)
+            image = encoded.decodable(data, self._value_range)
         except ValueError as error:
             self._report(int(index), str(error))
             return None
         self._good[index] = crc
-        return data
+        with self._lock:
+            lines = list(self._oddities.of(data))
+        for line in lines:
+            _log.warning("%s %s", self.in_words(int(index)), line)
+        return image
 
     def _report(self, index: int, reason: str) -> None:
         """Logs an unreadable image, or raises an error for it."""

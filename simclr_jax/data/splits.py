@@ -52,8 +52,9 @@ class Splits:
         if name == "digits":
             names, self._opener = ("train", "test"), Digits
         elif name == "folder":
-            images = folder.Root(directory)
-            names, self._opener = images.splits, images.open
+            images = folder.Root(directory, train_split=train_split, eval_split=eval_split)
+            names, self._opener = (), images.open
+            eval_split = images.evaluation
         else:
             dataset = tfds.Dataset(
                 name,
@@ -156,7 +157,7 @@ class Subset:
     def __init__(self, source: Source, indices: np.ndarray, name: str):
         self._source = source
         self._indices = indices
-        self.num_classes = source.num_classes
+        self.num_classes, self.class_names = source.num_classes, source.class_names
         self.split = name
         self.place = source.place
 

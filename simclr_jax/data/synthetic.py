@@ -24,6 +24,7 @@ class Photos:
     """
 
     num_classes = 1
+    class_names: tuple[str, ...] = ("photograph",)
     split = "synthetic"
     place = "synthetic photographs"
 

@@ -219,6 +219,8 @@ class Records:
       split: The name of the split.
     """
 
+    class_names: tuple[str, ...] = ()
+
     def __init__(
         self,
         reader: Any,

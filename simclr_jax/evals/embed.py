@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from simclr_jax import processes
-from simclr_jax.config import parts
 from simclr_jax.config.rules import anything, one_of
+from simclr_jax.config.sources import open_all
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals.features import Extractor
@@ -38,7 +38,7 @@ def run(task: Task) -> dict[str, Any]:
     """
     keys = task.config.embed
     if keys.split == "all":
-        sources = parts.open_all(task.run_config)
+        sources = open_all(task.run_config)
     else:
         sources = {keys.split: task.train if keys.split == "train" else task.test}
     folder = epath.Path(keys.dir).expanduser() if keys.dir else task.folder

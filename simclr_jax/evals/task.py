@@ -9,13 +9,17 @@ from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from simclr_jax import mesh as meshes
-from simclr_jax.config import overrides, parts
+from simclr_jax.config import overrides, sources
 from simclr_jax.config.rules import Rule
 from simclr_jax.data.source import Readable
+from simclr_jax.data.splits import Splits
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features
 from simclr_jax.evals.features import Features
 from simclr_jax.run.network import ROWS_PER_DEVICE, Network
+
+# The keys of the data that have their defaults with another dataset.
+_OF_A_DATASET = ("dir", "eval_split", "image_key", "label_key", "value_range")
 
 
 class Protocol(NamedTuple):
@@ -43,7 +47,7 @@ def with_data(run_config: FrozenConfigDict, data: ConfigDict) -> FrozenConfigDic
     """
     values: dict[str, Any] = {"num_classes": None}
     if data.name is not None:
-        values |= {key: None for key in ("dir", "eval_split", "image_key", "label_key")}
+        values |= {key: None for key in _OF_A_DATASET}
         values["train_split"] = "train"
     values |= {key: data[key] for key in data if data[key] is not None}
     return overrides.changed(run_config, {f"data.{key}": value for key, value in values.items()})
@@ -94,14 +98,19 @@ class Task:
         return self.root / "eval" / self.config.protocol / self.network.name
 
     @cached_property
+    def dataset(self) -> Splits:
+        """The dataset, which is listed once for both splits."""
+        return sources.open_dataset(self.run_config)
+
+    @cached_property
     def train(self) -> Readable:
         """The training split."""
-        return parts.open_split(self.run_config, "train")
+        return sources.open_split(self.run_config, "train", self.dataset)
 
     @cached_property
     def test(self) -> Readable:
         """The evaluation split."""
-        return parts.open_split(self.run_config, "eval")
+        return sources.open_split(self.run_config, "eval", self.dataset)
 
     def check_labels(self) -> None:
         """Checks that both splits have labels of the same classes.
@@ -137,6 +146,7 @@ class Task:
             layer=self.config.features.layer,
             image_size=self.run_config.data.image_size,
             dtype=[self.run_config.model.dtype, self.run_config.data.transfer_dtype],
+            value_range=self.run_config.data.value_range,
         )
 
     @cached_property

@@ -14,7 +14,7 @@ from simclr_jax import mesh as meshes
 from simclr_jax import processes
 from simclr_jax import state as states
 from simclr_jax.augment.device import to_float
-from simclr_jax.config import parts, record
+from simclr_jax.config import parts, record, sources
 from simclr_jax.data import pipeline
 from simclr_jax.data.order import permutation
 from simclr_jax.data.source import Readable
@@ -75,7 +75,7 @@ class Network(NamedTuple):
         variables = calibrate(
             model,
             states.on_mesh(_initial(config, model), mesh),
-            parts.open_split(images, "train"),
+            sources.open_split(images, "train"),
             batch_size=ROWS_PER_DEVICE * jax.device_count(),
             image_size=config.data.image_size,
             transfer_dtype=config.data.transfer_dtype,

@@ -36,7 +36,8 @@ class OnlineEvaluation:
       views: A function that opens the batches of two augmented views, the same ones each time, with
         a mask that is False where an image stands for another one. Their size is that which the
         network takes at a time.
-      images: A function that opens the batches of evaluation views, masked likewise.
+      images: A function that opens the batches of evaluation views, masked likewise; None for
+        images without labels.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class OnlineEvaluation:
         mesh: Mesh,
         batch_size: int,
         views: HostBatches,
-        images: HostBatches,
+        images: HostBatches | None,
     ):
         self._mesh = mesh
         self._batch_size = batch_size
@@ -89,7 +90,7 @@ class OnlineEvaluation:
             z = z_N2D[start : start + self._batch_size]
             total += float(self._loss(z[:, 0], z[:, 1])) * len(z)
         metrics = {"eval_loss": total / len(z_N2D)}
-        if "classifier" in state.params:
+        if "classifier" in state.params and self._images is not None:
             correct = count = 0
             for batch in self._images():
                 if give_up():
@@ -129,18 +130,20 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
                 index, epoch = order.batch(step, rows)
                 yield {**batch, "mask": (epoch == 0) & source.readable(index)}
 
+    images = partial(
+        pipeline.eval_batches,
+        source,
+        batch_size=size,
+        rows=rows,
+        image_size=config.data.image_size,
+        transfer_dtype=config.data.transfer_dtype,
+    )
     return OnlineEvaluation(
         objective=replace(built.objective, loss=parts.loss(config, compared)),
         mesh=built.mesh,
         batch_size=compared,
         views=views,
-        images=lambda: pipeline.eval_batches(
-            source,
-            batch_size=size,
-            rows=rows,
-            image_size=config.data.image_size,
-            transfer_dtype=config.data.transfer_dtype,
-        ),
+        images=images if source.num_classes else None,
     )
 
 

@@ -13,6 +13,7 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
 from simclr_jax.config.parts import Schedule
+from simclr_jax.data.source import Readable
 from simclr_jax.state import TrainState
 from simclr_jax.store.rows import MetricsFile, Row
 
@@ -245,6 +246,19 @@ class Throughput:
         rate = self._steps * batch_size / max(now - self._since - self._paused, 1e-9)
         self._since, self._steps, self._paused = now, 0, 0.0
         return rate
+
+
+def data_line(train: Readable, evaluation: Readable) -> str:
+    """The splits of a run, their numbers of images and the first classes, as text."""
+    names = ", ".join(map(repr, train.source.class_names[:5])) if train.num_classes else ""
+    more = f" and {train.num_classes - 5} more" if train.num_classes > 5 else ""
+    classes = f"{train.num_classes or 'no'} classes" + (f": {names}{more}" if names else "")
+    unlabelled = " without labels" if train.num_classes and not evaluation.num_classes else ""
+    splits = (
+        f"{len(train)} images to train on ({train.split}), {len(evaluation)} to evaluate on "
+        f"({evaluation.split}{unlabelled})"
+    )
+    return f"{train.source.place}: {splits}; {classes}"
 
 
 def warn_of_the_warmup(schedule: Schedule) -> None:

@@ -19,7 +19,7 @@ from ml_collections import FrozenConfigDict
 from simclr_jax import mesh as meshes
 from simclr_jax import processes
 from simclr_jax import state as states
-from simclr_jax.config import overrides, parts, record, rules
+from simclr_jax.config import overrides, parts, record, rules, sources
 from simclr_jax.config.parts import Intervals, Parts
 from simclr_jax.errors import DifferenceError, DivergedError, FileError, UserError
 from simclr_jax.run import determinism
@@ -210,7 +210,7 @@ class Steps:
             *(built.intervals.evaluate, built.intervals.save, built.intervals.log),
             recorded=recorded,
         )
-        self._source, eval_source = parts.open_splits(config)
+        self._source, eval_source = sources.open_splits(config)
         found = record.fingerprints(self._source, eval_source)
         if changed := record.changed_images(found, described):
             line = f"the images are not the run's; changed are {', '.join(changed)}"

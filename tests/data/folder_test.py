@@ -1,6 +1,18 @@
 """A folder of images: which files belong to it, and what their labels are."""
 
+import logging
+
+import pytest
+
+from simclr_jax.errors import UserError
 from support.sources import encoded, pixel, split, write
+
+
+def images(root, *folders):
+    """Two images in each folder."""
+    for folder in folders:
+        for k in range(2):
+            write(root / folder / f"{k}.jpg", encoded("red"))
 
 
 def test_nested_folders_are_classes_in_order(tmp_path):
@@ -36,3 +48,71 @@ def test_a_class_may_be_called_train(tmp_path):
         write(tmp_path / name / "x.jpg", encoded("red"))
     source = split("folder", tmp_path, eval_split="train")
     assert (len(source), source.num_classes) == (2, 2)
+
+
+def test_files_and_empty_folders_beside_train_count_for_nothing(tmp_path):
+    images(tmp_path, "train/cat", "train/dog")
+    write(tmp_path / "README.md", b"text")
+    write(tmp_path / "annotations" / "boxes.xml", b"<xml/>")
+    assert split("folder", tmp_path, held_out=0.5).num_classes == 2
+
+
+def test_valid_beside_train_is_evaluated_on(tmp_path):
+    images(tmp_path, "train/cat", "train/dog", "valid/cat", "valid/dog")
+    train, test = (split("folder", tmp_path, which) for which in ("train", "eval"))
+    assert (len(train), len(test), train.class_names) == (4, 4, ("cat", "dog"))
+    assert (train.split, test.split) == ("train", "valid")
+    assert test.load([0, 3])[1].tolist() == [0, 1]
+    assert split("folder", tmp_path, "eval", eval_split="val").name(0) == "cat/0.jpg"
+
+
+def test_a_split_without_folders_of_a_class_has_no_labels(tmp_path, caplog):
+    images(tmp_path, "train/cat", "train/dog", "val/images")
+    with caplog.at_level(logging.WARNING, "simclr_jax"):
+        test = split("folder", tmp_path, "eval")
+    assert "'val' has no labels" in caplog.text
+    assert (test.num_classes, test.load([0])[1].tolist()) == (0, [-1])
+    assert split("folder", tmp_path).class_names == ("cat", "dog")
+
+
+def test_a_split_with_labels_is_evaluated_on_before_one_without(tmp_path):
+    images(tmp_path, "train/cat", "train/dog", "val/cat", "test/images")
+    test = split("folder", tmp_path, "eval")
+    assert (test.split, test.num_classes) == ("val", 2)
+
+
+def test_a_folder_too_many_is_gone_through_and_named(tmp_path, caplog):
+    images(tmp_path, "DATA/cat", "DATA/dog")
+    with caplog.at_level(logging.WARNING, "simclr_jax"):
+        assert split("folder", tmp_path).class_names == ("cat", "dog")
+    assert "'DATA/'" in caplog.text
+
+
+def test_an_unclear_folder_is_refused_until_its_splits_are_named(tmp_path):
+    images(tmp_path, "cat", "dog", "test/cat", "test/dog")
+    with pytest.raises(UserError, match=r"config\.data\.dir=.*'test' may be.*data\.train_split"):
+        split("folder", tmp_path)
+    named = {"eval_split": "test"}
+    train, test = (split("folder", tmp_path, which, **named) for which in ("train", "eval"))
+    assert [train.name(k) for k in range(len(train))] == [
+        f"{name}/{k}.jpg" for name in ("cat", "dog") for k in range(2)
+    ]
+    assert (len(test), test.num_classes, train.num_classes) == (4, 2, 2)
+    whole = split("folder", tmp_path, train_split=".", held_out=0.5)
+    assert whole.class_names == ("cat", "dog", "test")
+
+
+def test_images_beside_masks_are_refused_until_one_is_named(tmp_path):
+    images(tmp_path, "images", "masks")
+    with pytest.raises(UserError, match=r"'images', 'masks' may be"):
+        split("folder", tmp_path)
+    source = split("folder", tmp_path, train_split="images", held_out=0.5)
+    assert (source.num_classes, source.place) == (0, str(tmp_path / "images"))
+
+
+def test_what_is_left_out_is_counted(tmp_path, caplog):
+    images(tmp_path, ".")
+    write(tmp_path / "a.heic", b"\0\0\0\x18ftypheic")
+    with caplog.at_level(logging.WARNING, "simclr_jax"):
+        split("folder", tmp_path, held_out=0.5)
+    assert "left out 1 .heic" in caplog.text

@@ -1,7 +1,12 @@
 """Which images can be decoded, and what becomes of them."""
 
+import io
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from simclr_jax.data import images
@@ -20,6 +25,14 @@ FORMATS = {
         "white", "GIF", save_all=True, append_images=[Image.new("RGB", (12, 10), "black")]
     ),
     "plain.webp": encoded("white", "WEBP"),
+    "plain.tif": encoded("white", "TIFF"),
+    "cmyk.tiff": encoded("white", "TIFF", mode="CMYK"),
+    "plain.jp2": encoded("white", "JPEG2000"),
+    "plain.avif": encoded("white", "AVIF"),
+    "plain.ppm": encoded("white", "PPM"),
+    "jpeg.jfif": encoded("white"),
+    "without an ending": encoded("white"),
+    "profile of 2 MB.png": encoded("white", "PNG", icc_profile=bytes(2_000_000)),
     "one pixel é.jpg": encoded("white", size=(1, 1)),
 }
 
@@ -29,9 +42,11 @@ def test_every_format_becomes_rgb(tmp_path):
         write(tmp_path / name, data)
     deep = np.full((10, 12), 65535, np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray(deep).save(tmp_path / "deep.tif")
+    Image.fromarray(np.ones((10, 12), np.float32)).save(tmp_path / "floats.tif")
     source = readable(tmp_path, eval_split="train")
     found, _ = source.load(np.arange(len(source)))
-    assert len(found) == len(FORMATS) + 1
+    assert len(found) == len(FORMATS) + 3
     assert not source.bad
     for index, data in enumerate(found):
         np.testing.assert_allclose(pixel(data), 255, atol=1, err_msg=source.in_words(index))
@@ -49,3 +64,76 @@ def test_a_decompression_bomb_is_refused_by_its_header(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(ValueError, match="12x10 pixels are more than 100"):
         images.decodable(encoded("red"))
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "ICO", "PCX"])
+def test_no_decoder_but_those_of_the_named_formats_sees_a_file(kind, monkeypatch):
+    """Pillow hands PostScript to Ghostscript, which runs it."""
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(ValueError, match=r"^not an image$"):
+        images.decodable(encoded("red", kind))
+
+
+def test_a_damaged_file_is_opened_by_its_own_decoder_only(monkeypatch):
+    formats = []
+    real = Image.open
+    monkeypatch.setattr(
+        Image, "open", lambda *a, **k: formats.append(k["formats"]) or real(*a, **k)
+    )
+    with pytest.raises(ValueError, match="truncated"):
+        images.decodable(encoded("red", "BMP")[:100])
+    assert set(formats) == {("BMP",)}
+
+
+def deep_image(kind, scale, dtype=np.uint16):
+    file = io.BytesIO()
+    values = np.linspace(0, scale, 120).reshape(10, 12).astype(dtype)
+    Image.fromarray(values).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000"])
+def test_the_values_of_deep_images_are_scaled_by_their_range(kind):
+    data = deep_image(kind, 4095)
+    expected = np.linspace(0, 4095, 120) / 4095 * 255
+    found = Image.open(io.BytesIO(images.decodable(data, (0, 4095))))
+    np.testing.assert_allclose(np.asarray(found).ravel(), expected, atol=1)
+    upper = tf.io.decode_image(images.decodable(data), channels=1).numpy()
+    assert upper.max() == 4095 // 256  # Without a range, white is 65,535.
+
+
+def test_floating_point_values_need_a_range_beyond_one():
+    data = deep_image("TIFF", 300, np.float32)
+    with pytest.raises(ValueError, match=r"float32 values from 0 to 300.*value_range"):
+        images.decodable(data)
+    assert np.asarray(Image.open(io.BytesIO(images.decodable(data, (0, 300))))).max() == 255
+
+
+def test_nearly_black_images_and_further_frames_are_worth_a_line():
+    said = images.Oddities(None)
+    lines = [list(said.of(deep_image("PNG", 4095))) for _ in range(6)]
+    assert [len(found) for found in lines] == [0, 0, 0, 1, 0, 0]
+    assert "16-bit images whose values are at most 4095: nearly black" in lines[3][0]
+    assert not list(images.Oddities((0, 4095)).of(deep_image("PNG", 4095)))
+    bright = images.Oddities(None)
+    assert not any(list(bright.of(deep_image("PNG", top))) for top in (65535, 9, 9, 9, 9))
+    (line,) = said.of(FORMATS["moving.gif"])
+    assert "first one is used" in line
+    assert not list(said.of(FORMATS["moving.gif"]))
+
+
+def test_threads_hold_no_more_than_the_budget():
+    budget, held, most = images.Budget(10), [], []
+
+    def work(size):
+        with budget.hold(size):
+            held.append(size)
+            most.append(sum(held))
+            time.sleep(0.001)
+            held.remove(size)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [4, 5, 3, 10, 2] * 8))
+        list(pool.map(work, [100, 1] * 4))  # One that is too large waits for all others.
+    assert max(total for total in most if total < 100) <= 10
+    assert not {101} & set(most)

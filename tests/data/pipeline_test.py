@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_jax.data import folder
+from simclr_jax.augment import host
+from simclr_jax.data import folder, turns
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.order import Order
 from simclr_jax.data.pipeline import eval_batches, train_batches
@@ -105,6 +106,17 @@ def test_images_of_any_shape_have_two_views(tmp_path, size):
     assert batch["image"].max() > 0
     (one,) = evaluation(source, 4, image_size=16)
     np.testing.assert_allclose(one["image"].reshape(-1, 3).mean(axis=0), (200, 100, 50), atol=2)
+
+
+@pytest.mark.parametrize("huge", [32, 128])
+def test_waiting_for_a_turn_changes_no_number(digits, monkeypatch, huge):
+    """Images wait in turns above a size, and are resized a channel at a time above another."""
+    cheap = {"ops": ("crop",), "count": 1}
+    (plain,) = batches(digits, 1, **cheap)
+    monkeypatch.setattr(turns, "_LARGE_PIXELS", 32)
+    monkeypatch.setattr(turns, "_HUGE_PIXELS", huge)
+    monkeypatch.setattr(host, "_WHOLE_PIXELS", 16)
+    chex.assert_trees_all_equal(batches(digits, 1, **cheap)[0], plain)
 
 
 def test_evaluation_pads_the_last_batch_and_masks_it(digits):

@@ -8,7 +8,7 @@ import pytest
 
 from simclr_jax import eval as evaluation
 from simclr_jax import mesh as meshes
-from simclr_jax.config import parts
+from simclr_jax.config import sources
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.source import Readable
 from simclr_jax.evals import features
@@ -34,7 +34,7 @@ def test_padded_features_are_the_unpadded_ones(finished, network):
     knn = partial(status_of, evaluation.main, "--config=eval/knn", f"--run={finished}")
     for size in (64, 104):
         assert knn(f"--config.features.batch_size={size}") == 0
-    source = parts.open_split(network.config, "eval")
+    source = sources.open_split(network.config, "eval")
     found = [extractor(network, batch_size=size).evaluation(source) for size in (64, 104)]
     chex.assert_shape(found[0].x, (360, 32))
     np.testing.assert_allclose(found[0].x, found[1].x, atol=1e-5)
@@ -42,7 +42,7 @@ def test_padded_features_are_the_unpadded_ones(finished, network):
 
 
 def test_unreadable_images_have_no_features_and_are_counted(finished, network, monkeypatch):
-    source = parts.open_split(network.config, "eval")
+    source = sources.open_split(network.config, "eval")
     whole = extractor(network).evaluation(source)
     load, torn = source.source.load, {3, 4, 359}
 

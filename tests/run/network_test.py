@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from simclr_jax import mesh as meshes
-from simclr_jax.config import parts
+from simclr_jax.config import sources
 from simclr_jax.data import pipeline
 from simclr_jax.errors import UserError
 from simclr_jax.run.network import Network, calibrate, find_step, open_run
@@ -31,7 +31,7 @@ def test_a_trained_network_is_its_checkpoints_and_an_untrained_one_the_initial_o
 def test_calibration_measures_the_training_images(finished):
     """The first convolution's statistics are moments of what it computes, over whole batches."""
     network = Network.trained(checkpoint.Reader(finished), 8)
-    source = parts.open_split(network.config, "eval")
+    source = sources.open_split(network.config, "eval")
     calibrated = calibrate(
         network.model, network.variables, source, batch_size=360, image_size=8,
         transfer_dtype="float32", mesh=meshes.make(),

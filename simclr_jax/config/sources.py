@@ -1,0 +1,83 @@
+"""The images that the keys of a config name, to train on and to evaluate on."""
+
+from ml_collections import ConfigDict
+
+from simclr_jax.config import rules
+from simclr_jax.data import splits
+from simclr_jax.data.source import Readable, Source
+
+
+def open_split(config: ConfigDict, which: str, dataset: splits.Splits | None = None) -> Readable:
+    """Opens the split that the config trains on ('train') or evaluates on ('eval').
+
+    Args:
+      config: The config.
+      which: The use of the split, 'train' or 'eval'.
+      dataset: The splits of the config, from `open_dataset`, to list the images once for both.
+    """
+    source = splits.open_split(
+        which, dataset or open_dataset(config), seed=config.seed, held_out=config.data.held_out
+    )
+    return _readable(config, source)
+
+
+def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
+    """Opens the split that the config trains on, and the one that it evaluates on.
+
+    An evaluation split without labels is evaluated by the contrastive loss alone.
+
+    Raises:
+      UserError: There are fewer images than in a batch, or the splits differ in their classes.
+    """
+    dataset = open_dataset(config)
+    train = open_split(config, "train", dataset)
+    if len(train) < config.train.batch_size:
+        raise rules.wrong(
+            "train.batch_size",
+            config.train.batch_size,
+            f"at most the {len(train)} images of {config.data.train_split!r}",
+        )
+    evaluation = open_split(config, "eval", dataset)
+    if not train.num_classes:  # There is no classifier that the labels could judge.
+        evaluation.num_classes = 0
+    if evaluation.num_classes not in (0, train.num_classes):
+        raise rules.wrong(
+            "data.eval_split",
+            config.data.eval_split,
+            f"a split with the training split's {train.num_classes} classes",
+        )
+    return train, evaluation
+
+
+def open_all(config: ConfigDict) -> dict[str, Readable]:
+    """Opens 'train', with no image held out, and 'eval' where there is such a split."""
+    dataset = open_dataset(config)
+    opened = {"train": dataset.train(), "eval": dataset.eval()}
+    return {
+        name: _readable(config, source) for name, source in opened.items() if source is not None
+    }
+
+
+def open_dataset(config: ConfigDict) -> splits.Splits:
+    """Finds the dataset of a config, and its splits."""
+    data = config.data
+    return splits.Splits(
+        data.name,
+        directory=data.dir,
+        train_split=data.train_split,
+        eval_split=data.eval_split,
+        cache_bytes=data.cache_bytes,
+        image_key=data.image_key,
+        label_key=data.label_key,
+        labelled=data.num_classes != 0,
+    )
+
+
+def _readable(config: ConfigDict, source: Source) -> Readable:
+    labelled = config.data.num_classes != 0  # With 0 the images are used without labels.
+    return Readable(
+        source,
+        on_bad_image=config.data.on_bad_image,
+        labelled=labelled,
+        value_range=config.data.value_range,
+    )
