@@ -8,13 +8,18 @@ Reference: Chen et al. 2020, appendix A (arXiv 2002.05709). The distributions of
 colour jitter are those of the authors' code.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import tensorflow as tf
+from etils import epy
 
 from simclr_jax.errors import chosen
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 BRIGHTNESS = ("v1", "v2")  # The versions of the brightness operation.
 

@@ -6,13 +6,18 @@ it was decoded: of a large photograph only the part that is used becomes floats.
 Reference: Chen et al. 2020, appendix A (arXiv 2002.05709); the resize is that of the authors' code.
 """
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
+from etils import epy
 
 from simclr_jax.augment.draws import Draw, Jitter, Views, blur_taps
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 EVAL_CROP_PROPORTION = 0.875  # The side of the evaluation crop over the image's shorter side.
 _WHOLE_PIXELS = 2**20  # The largest number of pixels whose three channels are resized at once.

@@ -1,5 +1,7 @@
 """A dataset in a folder of image files, whose subfolders are the classes."""
 
+from __future__ import annotations
+
 import collections
 import logging
 import os
@@ -7,14 +9,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import tensorflow as tf
-from etils import epath
+from etils import epath, epy
 
 from simclr_jax.data import arrangement
 from simclr_jax.data.listing import ENDINGS, Listing, files_below
 from simclr_jax.data.source import File, Images
 from simclr_jax.errors import ArgumentError
 from simclr_jax.store import outage
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 _THREADS = 16  # The number of files that are read at a time.
 _log = logging.getLogger(__name__)
@@ -82,7 +86,7 @@ class Root:
         labelled = [name for name in known if usual[name] & own]
         self.evaluation = eval_split or next(iter(labelled or known), None)
 
-    def open(self, split: str) -> "Folder":
+    def open(self, split: str) -> Folder:
         """Opens a split.
 
         Raises:

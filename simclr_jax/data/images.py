@@ -4,6 +4,8 @@ An image's format is that of its content, whatever its name. No decoder but thos
 a file, so none that runs programs does, such as Pillow's for PostScript.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import re
@@ -12,10 +14,13 @@ import threading
 from collections.abc import Iterator
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 from PIL import Image, UnidentifiedImageError
 
 from simclr_jax.errors import one_line
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 # The formats that are read, as Pillow names them, and the bytes that their files begin with.
 FORMATS = {

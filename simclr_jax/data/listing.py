@@ -1,5 +1,7 @@
 """What lies below a folder: its image files, and the others by their endings."""
 
+from __future__ import annotations
+
 import collections
 import errno
 import importlib
@@ -9,11 +11,13 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-import tensorflow as tf
-from etils import epath
+from etils import epath, epy
 
 from simclr_jax.data.images import HEAD_BYTES, format_of
 from simclr_jax.errors import ArgumentError
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 # The endings of image files. What a file with one of them holds is found when it is loaded.
 ENDINGS = (

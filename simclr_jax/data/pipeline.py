@@ -3,18 +3,23 @@
 The batch of a step is a function of the seed and the step, so a resumed run sees the same batches.
 """
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 
 from simclr_jax.augment import draws, host
 from simclr_jax.augment.draws import Views
 from simclr_jax.data.order import Order
 from simclr_jax.data.source import Readable
 from simclr_jax.data.turns import Turns
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 Batch = dict[str, np.ndarray]  # The arrays of this process's rows of a batch, by name.
 Batches = Generator[Batch, None, None]  # Closing the generator ends the threads of tf.data.

@@ -1,15 +1,19 @@
 """The datasets that TFDS has prepared in a folder: which there are, in which versions."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from typing import Any
 
-import tensorflow_datasets as tfds
-from etils import epath
+from etils import epath, epy
 
 from simclr_jax import processes
 from simclr_jax.errors import ArgumentError, is_of_storage
 from simclr_jax.store import files, outage
+
+with epy.lazy_imports():
+    import tensorflow_datasets as tfds
 
 _INFO = "dataset_info.json"  # The file that each version of a dataset has in its folder.
 

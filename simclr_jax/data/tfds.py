@@ -1,13 +1,14 @@
 """TFDS datasets with random access to their records, in ArrayRecord or TFRecord files."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_datasets as tfds
+from etils import epy
 
 from simclr_jax import processes
 from simclr_jax.data.array_record import ArrayRecordReader
@@ -16,6 +17,10 @@ from simclr_jax.data.source import File, Images, check_labels
 from simclr_jax.data.tfrecord import TFRecordReader
 from simclr_jax.errors import ArgumentError, one_line
 from simclr_jax.store import outage
+
+with epy.lazy_imports():
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
 
 _LABELS = 128  # The number of labels that are looked at when a split is opened.
 
@@ -58,7 +63,7 @@ class Dataset:
         self._image_key = _image_key(name, self._builder.info, image_key)
         self._label_key = _label_key(name, self._builder.info, label_key) if labelled else None
 
-    def open(self, split: str) -> "Records":
+    def open(self, split: str) -> Records:
         """Opens a split or a slice of one, such as 'train[:90%]'.
 
         Raises:

@@ -1,5 +1,7 @@
 """Random access to TFRecord files."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import logging
@@ -12,10 +14,13 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-import tensorflow as tf
+from etils import epy
 
 from simclr_jax.errors import FileError, one_line
 from simclr_jax.store import files, outage
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 # The sizes in bytes of what comes before and after the data of a TFRecord. It consists of the
 # length (uint64), the CRC of the length (uint32), the data, and the CRC of the data (uint32).

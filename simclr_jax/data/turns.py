@@ -1,8 +1,13 @@
 """How many large images are decoded at a time, so that memory does not grow with the threads."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 # The numbers of pixels above which images are large or huge. Of the large ones only a few are made
 # into examples at a time, and only one of the huge ones.

@@ -1,5 +1,7 @@
 """Exports the features of every image as a NumPy archive and a Parquet table."""
 
+from __future__ import annotations
+
 import sys
 import tempfile
 import zipfile
@@ -8,9 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from etils import epath
+from etils import epath, epy
 
 from simclr_jax import processes
 from simclr_jax.config.rules import anything, one_of
@@ -21,6 +21,10 @@ from simclr_jax.evals.features import Extractor
 from simclr_jax.evals.task import Task
 from simclr_jax.run.progress import Count
 from simclr_jax.store import files
+
+with epy.lazy_imports():
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 # The rules of the config section "embed".
 RULES = {

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+from etils import epy
 
 from simclr_jax import optim
 from simclr_jax.config import rules
@@ -22,6 +21,9 @@ from simclr_jax.evals.scores import accuracies, mean_and_deviation
 from simclr_jax.evals.task import Task
 from simclr_jax.losses import cross_entropy
 from simclr_jax.models.heads import Classifier
+
+with epy.lazy_imports():
+    from sklearn import linear_model, preprocessing
 
 # The rules of the config section "linear".
 RULES = {
@@ -183,7 +185,7 @@ def few_labels(
     Raises:
       ArgumentError: A class has fewer than `per_class` examples.
     """
-    scaler = StandardScaler().fit(train.x)
+    scaler = preprocessing.StandardScaler().fit(train.x)
     train_x, test_x = scaler.transform(train.x), scaler.transform(test.x)
     results = []
     for draw in range(draws):
@@ -196,7 +198,9 @@ def few_labels(
                 raise ArgumentError("per_class", per_class, reason)
             chosen.append(rows)
         rows = np.concatenate(chosen)
-        model = LogisticRegression(C=c, max_iter=1000).fit(train_x[rows], train.labels[rows])
+        model = linear_model.LogisticRegression(C=c, max_iter=1000).fit(
+            train_x[rows], train.labels[rows]
+        )
         scores = model.decision_function(test_x)
         if scores.ndim == 1:  # With two classes scikit-learn returns the score of the second.
             scores = np.stack([-scores, scores], axis=1)

@@ -6,6 +6,8 @@ description of the run, as in config.json) and `digests`, the SHA-256 of each ar
 description. Digests are checked at every read, for Orbax does not notice a flipped bit.
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import math
@@ -15,8 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
-from etils import epath
+from etils import epath, epy
 
 from simclr_jax import processes
 from simclr_jax.errors import ArgumentError, FileError, HostError, as_host_error, one_line
@@ -24,6 +25,9 @@ from simclr_jax.state import TrainState
 from simclr_jax.store import digests, outage, restore
 from simclr_jax.store.digests import DamagedError
 from simclr_jax.store.files import is_remote
+
+with epy.lazy_imports():
+    import orbax.checkpoint as ocp
 
 _log = logging.getLogger(__name__)
 _LOGGERS = {"absl": logging.CRITICAL, "orbax": logging.CRITICAL, "asyncio": logging.CRITICAL}

@@ -1,14 +1,19 @@
 """Reads a checkpoint with Orbax, and checks it by its digests."""
 
+from __future__ import annotations
+
 import re
 from typing import Any
 
-import orbax.checkpoint as ocp
+from etils import epy
 
 from simclr_jax import processes
 from simclr_jax.errors import LOST_DISK, HostError, one_line
 from simclr_jax.store import digests
 from simclr_jax.store.digests import DamagedError
+
+with epy.lazy_imports():
+    import orbax.checkpoint as ocp
 
 # The codes of TensorStore's errors that are not the checkpoint's fault.
 _OF_THE_HOST = re.compile(

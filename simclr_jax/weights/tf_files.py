@@ -1,16 +1,21 @@
 """The reader of TensorFlow's files: checkpoints of TF1 and TF2, and SavedModels."""
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.protobuf import trackable_object_graph_pb2
+from etils import epy
 
 from simclr_jax.errors import ArgumentError, one_line
 from simclr_jax.weights.author_names import ignored, is_average
+
+with epy.lazy_imports():
+    import tensorflow as tf
+    from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # The parts of the authors' network below which object paths start.
