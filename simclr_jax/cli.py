@@ -1,18 +1,20 @@
 """The command line that all binaries share: flags, help, error messages and exit status."""
 
 import contextlib
+import glob
+import importlib.util
 import io
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 
 from absl import flags
+from etils import epy
 
-from simclr_jax import mesh as meshes
-from simclr_jax import processes
-from simclr_jax.config import overrides
+from simclr_jax.config import manual, overrides
 from simclr_jax.errors import (
     PREEMPTED,
     ArgumentError,
@@ -26,7 +28,12 @@ from simclr_jax.errors import (
     one_line,
 )
 
+with epy.lazy_imports():  # JAX takes most of a second, which --help need not wait for.
+    from simclr_jax import mesh as meshes
+    from simclr_jax import processes
+
 USER_ERROR = 2  # The exit status of an error in the user's input.
+_INTERRUPTED = 130  # The exit status after Ctrl-C, as shells have it.
 _STATUS = {
     FileError: USER_ERROR,
     DifferenceError: 1,
@@ -78,6 +85,7 @@ def run(
     argv: Sequence[str] | None = None,
     takes_config: bool = True,
     joins: bool = True,
+    records: str = "",
 ) -> int:
     """Parses the flags and the config, calls main(values, config), and returns the exit status.
 
@@ -88,6 +96,7 @@ def run(
       argv: The command line without the program's name; None: that of the process.
       takes_config: Whether the binary has --config.
       joins: Whether several processes of the binary can work together.
+      records: What the names of the records begin with that --config takes, such as 'eval/'.
 
     Returns:
       0, or the status of the error whose message was printed.
@@ -96,8 +105,43 @@ def run(
       Exception: Any error that is a bug, not the user's or the environment's.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    _open_streams()
+    values = flags.FlagValues()
+    define(values)
+    if joins:
+        _define_processes(values)
+    joined = False
+    try:
+        about_config, rest = _divide(argv)
+        if "--version" in rest:
+            print(version())
+            return 0
+        if {"--help", "-h"} & {*rest}:
+            config = manual.of_config(records) if takes_config else []
+            print(doc, "Flags:", *config, *flags_in_words(values), sep="\n")
+            if takes_config:
+                print("\nKeys:", *manual.of_keys(about_config, records), sep="\n")
+            return 0
+        _parse(values, rest if takes_config else [*about_config, *rest], about_config)
+        arguments = [overrides.load(about_config)] if takes_config else []
+        _leave_out_tpus()
+        if joins:
+            _check_processes(values.coordinator, values.num_processes, values.process_id)
+            processes.join(values.coordinator, values.num_processes, values.process_id)
+            joined = True
+        main(values, *arguments)
+        processes.meet()  # Process 0 may still write when the others are done.
+        return 0
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except Exception as error:
+        return _status_of(_explained(error), joined=joined)
+
+
+def _open_streams() -> None:
+    """Opens what was closed before the process began, and sends the log to stderr."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # It was closed before the process began.
+        if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):  # A terminal may not know every character.
@@ -105,25 +149,25 @@ def run(
     log = logging.getLogger("simclr_jax")
     log.handlers, log.propagate = [logging.StreamHandler(sys.stderr)], False
     logging.getLogger("absl").setLevel(logging.ERROR)
-    values = flags.FlagValues()
-    define(values)
-    if joins:
-        _define_processes(values)
-    if "--help" in argv or "-h" in argv:
-        print(doc, _help(values, takes_config), sep="\n")
-        return 0
-    try:
-        about_config, rest = _divide(argv)
-        _parse(values, rest if takes_config else [*about_config, *rest])
-        arguments = [overrides.load(about_config)] if takes_config else []
-        if joins:
-            _check_processes(values.coordinator, values.num_processes, values.process_id)
-            processes.join(values.coordinator, values.num_processes, values.process_id)
-        main(values, *arguments)
-        processes.meet()  # Process 0 may still write when the others are done.
-        return 0
-    except Exception as error:
-        return _status_of(_explained(error), joined=joins)
+
+
+def version() -> str:
+    """The version of the package, and of those that its results depend on most."""
+    others = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "flax", "optax"))
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"simclr_jax {metadata.version('simclr_jax')} ({others}, Python {python})"
+
+
+def _leave_out_tpus() -> None:
+    """Keeps JAX from looking for a TPU where there is none.
+
+    With libtpu installed, for simclr-plan, it would print six lines of errors about the environment
+    of a TPU's host. With a plug-in for a GPU installed as well, JAX is left to choose.
+    """
+    chips = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/*")
+    others = importlib.util.find_spec("jax_plugins") or metadata.entry_points(group="jax_plugins")
+    if importlib.util.find_spec("libtpu") and not chips and not others:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def _define_processes(values: flags.FlagValues) -> None:
@@ -239,22 +283,41 @@ def _divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return about_config, [arg for arg in joined if arg not in about_config]
 
 
-def _parse(values: flags.FlagValues, argv: list[str]) -> None:
-    """Parses flags; raises UserError where one is unknown or an argument is no flag."""
+def _parse(values: flags.FlagValues, argv: list[str], about_config: Sequence[str]) -> None:
+    """Parses flags; raises UserError where one is unknown or an argument is no flag.
+
+    Args:
+      values: The flags.
+      argv: The command line without what is about the config.
+      about_config: The rest of it, for keys that a name may mean.
+    """
+
+    def keys(name: str) -> str:
+        try:
+            found = overrides.meant(name, overrides.keys(overrides.load(about_config)))
+        except UserError:
+            found = []
+        return f"; did you mean --config.{found[0]}=…?" if found else " (--help lists the flags)"
+
     try:
         rest = values(["simclr", *argv])
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"{error}{keys(error.flagname)}") from error
     except flags.Error as error:
         raise UserError(f"{error} (--help lists the flags)") from error
     if rest[1:]:
-        raise UserError(f"{rest[1]}: unexpected argument; flags begin with --")
+        name = rest[1].partition("=")[0].removeprefix("config.")
+        raise UserError(
+            f"{rest[1]}: unexpected argument; flags begin with --"
+            + (keys(name) if "=" in rest[1] else "")
+        )
 
 
-def _help(values: flags.FlagValues, takes_config: bool) -> str:
-    """The list of the flags that --help prints."""
-    lines = ["Flags:"]
-    if takes_config:
-        lines.append("  --config=FILE[:ARGUMENTS]  required; override with --config.KEY=VALUE")
+def flags_in_words(values: flags.FlagValues) -> list[str]:
+    """The lines of the flags that --help prints."""
+    lines = []
     for name in sorted(values):
         flag = values[name]
-        lines.append(f"  --{name}  {flag.help} (default: {flag.default})")
-    return "\n".join(lines)
+        default = "" if flag.default is None else f" (default: {flag.default})"
+        lines += manual.entry(f"--{name}", f"{flag.help[0].upper()}{flag.help[1:]}{default}.")
+    return lines

@@ -56,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(status)
     if command in ("-h", "--help"):
         print(__doc__)
+        for name, (define, _) in COMMANDS.items():
+            define(values := flags.FlagValues())
+            print(f"simclr-convert {name}", *cli.flags_in_words(values), "", sep="\n")
+        sys.exit(0)
+    if command == "--version":
+        print(cli.version())
         sys.exit(0)
     print(f"{command!r}: must be one of {', '.join(COMMANDS)} (--help)", file=sys.stderr)
     sys.exit(cli.USER_ERROR)

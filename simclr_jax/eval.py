@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             watch=values.watch,
         )
 
-    sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv))
+    sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv, records="eval/"))
 
 
 def evaluate(

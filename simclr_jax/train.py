@@ -5,33 +5,41 @@
 The same command continues a run that was interrupted. docs/runs.md says what it writes.
 """
 
+from __future__ import annotations
+
 import contextlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from absl import flags
-from etils import epath
+from etils import epath, epy
 from ml_collections import FrozenConfigDict
 
-from simclr_jax import cli, processes
-from simclr_jax import mesh as meshes
-from simclr_jax.config import parts, record, rules, sources
-from simclr_jax.data.source import Readable
+from simclr_jax import cli
 from simclr_jax.errors import UserError
-from simclr_jax.run import determinism, progress
-from simclr_jax.run import workdir as workdirs
-from simclr_jax.run.health import Health
-from simclr_jax.run.loop import Loop
-from simclr_jax.run.online import open_evaluation
-from simclr_jax.run.preemption import Preemption
-from simclr_jax.run.resume import resume
-from simclr_jax.run.watchdog import Watchdog
-from simclr_jax.run.workdir import Workdir
-from simclr_jax.state import TrainState
-from simclr_jax.store import checkpoint
-from simclr_jax.store.rows import read_rows
+
+with epy.lazy_imports():  # --help and most refusals need none of these.
+    import jax
+
+    from simclr_jax import mesh as meshes
+    from simclr_jax import processes
+    from simclr_jax import state as states
+    from simclr_jax.config import parts, record, rules, sources
+    from simclr_jax.data import source as data
+    from simclr_jax.run import (
+        determinism,
+        health,
+        loop,
+        online,
+        preemption,
+        progress,
+        resume,
+        watchdog,
+    )
+    from simclr_jax.run import workdir as workdirs
+    from simclr_jax.store import checkpoint
+    from simclr_jax.store import rows as metrics
 
 
 def define(values: flags.FlagValues) -> None:
@@ -83,7 +91,7 @@ def train(
         raise UserError("--workdir: required, the folder that the run is kept in")
     _begin(config)
     with contextlib.ExitStack() as stack:
-        preemption = stack.enter_context(Preemption())
+        signals = stack.enter_context(preemption.Preemption())
         source, eval_source = sources.open_splits(config)
         processes.say(progress.data_line(source, eval_source))
         config = parts.with_counts(config, source)
@@ -91,10 +99,10 @@ def train(
         stack.enter_context(workdirs.locked(root))
         built = parts.build(config, meshes.make())
         progress.warn_of_the_warmup(built.schedule)
-        rows = read_rows(root / "metrics.jsonl")
+        rows = metrics.read_rows(root / "metrics.jsonl")
         checkpoints = stack.enter_context(workdirs.open_checkpoints(root, config, rows))
         fingerprints = record.fingerprints(source, eval_source)
-        step, state, rows = resume(
+        step, state, rows = resume.resume(
             config, built, root, checkpoints, rows, fingerprints, allow_change=allow_config_change
         )
         described = _announce(root, config, fingerprints, state, built.schedule.total_steps)
@@ -104,20 +112,20 @@ def train(
             config, source, rows=rows_here, start_step=step, stop_step=built.schedule.total_steps
         )
         stack.enter_context(contextlib.closing(batches))
-        loop = Loop(
+        training = loop.Loop(
             step=built.step,
             batches=batches,
             mesh=built.mesh,
-            evaluate=open_evaluation(config, built, eval_source),
+            evaluate=online.open_evaluation(config, built, eval_source),
             intervals=built.intervals,
             order=parts.order(config, len(source)),
             name_of=source.name,
-            workdir=Workdir(root, described, checkpoints, log),
-            health=Health.of_run(config, built.schedule.warmup_steps, rows),
-            preemption=preemption,
-            watchdog=stack.enter_context(Watchdog.of_run(config)),
+            workdir=workdirs.Workdir(root, described, checkpoints, log),
+            health=health.Health.of_run(config, built.schedule.warmup_steps, rows),
+            preemption=signals,
+            watchdog=stack.enter_context(watchdog.Watchdog.of_run(config)),
         )
-        last = loop.train(step, state, rows)
+        last = training.train(step, state, rows)
     _count_unreadable(source, eval_source)
     processes.say(progress.summary(last, built.schedule.total_steps, workdir))
 
@@ -129,7 +137,7 @@ def _begin(config: FrozenConfigDict) -> None:
     rules.check_run(config, devices=jax.device_count())
 
 
-def _count_unreadable(source: Readable, eval_source: Readable) -> None:
+def _count_unreadable(source: data.Readable, eval_source: data.Readable) -> None:
     """Prints how many images of each split could not be read."""
     for images, fate in (source, "were replaced"), (eval_source, "were left out of evaluations"):
         if count := images.count_bad():
@@ -140,7 +148,7 @@ def _announce(
     root: epath.Path,
     config: FrozenConfigDict,
     fingerprints: record.Fingerprints,
-    state: TrainState,
+    state: states.TrainState,
     total_steps: int,
 ) -> dict[str, Any]:
     """Writes config.json and announces the run, in process 0; returns what config.json holds."""

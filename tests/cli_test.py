@@ -1,12 +1,17 @@
-"""What the command line says of errors that are the environment's."""
+"""The command line: its help and hints, how soon it answers, and the environment's errors."""
 
 import io
+import subprocess
+import sys
 
 import jax
 import pytest
 import tensorflow as tf
 
-from simclr_jax import cli
+from simclr_jax import __main__ as every
+from simclr_jax import cli, convert, eval, train
+from simclr_jax.config import default, overrides
+from support.runs import status_of
 
 
 def ended(error, capsys):
@@ -88,3 +93,90 @@ def test_a_platform_that_is_not_there_is_named(monkeypatch, capsys, platform, re
     assert found == status
     assert line.startswith(f"JAX_PLATFORMS={platform}: ")
     assert said in line
+
+
+# What --help and a refusal do without, and what else a wrong value can be told without.
+HEAVY = "tensorflow", "tensorflow_datasets", "orbax.checkpoint", "sklearn", "pyarrow"
+STARTS = """
+import sys
+from simclr_jax import train
+sys.argv = ["simclr-train", *{argv}]
+try:
+    train.main()
+except SystemExit as end:
+    print(end.code, *(name for name in {names} if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "names"),
+    [
+        (["--help"], 0, ("jax", *HEAVY)),
+        (["--config=digits", "--config.train.lr=3"], 2, ("jax", *HEAVY)),
+        (["--config=folder", "--config.data.dir=nowhere", "--workdir=runs/x"], 2, HEAVY),
+    ],
+)
+def test_an_answer_does_not_wait_for_imports_that_it_does_not_need(argv, status, names, tmp_path):
+    code = STARTS.format(argv=argv, names=names)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path)
+    assert done.stdout.decode().splitlines()[-1].split() == [str(status)]
+
+
+def test_help_has_every_key_with_its_value_and_its_comment(capsys):
+    assert status_of(train.main, "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    config = default.get_config()
+    for key in overrides.keys(config):
+        line = lines.index(f"  --config.{key}={overrides.get(config, key)}")
+        assert lines[line + 1].strip(), key
+    about = lines[lines.index("  --config.data.image_size=224") + 1]
+    assert about.strip() == "The side of the square views in pixels, 8 to 4096."
+
+
+def test_help_has_the_values_of_a_config_and_the_keys_of_each_protocol(capsys):
+    assert status_of(train.main, "--config=digits", "--help", "--config.seed=3") == 0
+    out = capsys.readouterr().out
+    assert "--config.data.image_size=8\n" in out
+    assert "--config.seed=3\n" in out
+    assert status_of(eval.main, "--help") == 0
+    out = capsys.readouterr().out
+    assert "--config.knn.k=200\n      The number of neighbours" in out
+    assert "--config.linear.draws=5" in out
+    assert "one of eval/embed, eval/knn, eval/linear." in out
+
+
+def test_help_of_convert_has_the_flags_of_its_commands(capsys):
+    assert status_of(convert.main, "--help") == 0
+    out = capsys.readouterr().out
+    assert out.index("simclr-convert import\n") < out.index("  --image_size\n")
+    assert out.index("simclr-convert export\n") < out.index("  --format\n")
+
+
+def test_the_package_itself_lists_its_commands_and_runs_them(capsys):
+    every.main([])
+    out = capsys.readouterr().out
+    assert "simclr-train    Pretrains an encoder with SimCLR." in out
+    assert all(f"simclr-{name}" in out for name in every.COMMANDS)
+    assert status_of(every.main, "train", "--config=nowhere") == cli.USER_ERROR
+    assert "no such file 'nowhere'" in capsys.readouterr().err
+    assert status_of(every.main, "trian") == cli.USER_ERROR
+
+
+@pytest.mark.parametrize("main", [train.main, eval.main, convert.main])
+def test_versions(main, capsys):
+    assert status_of(main, "--version") == 0
+    assert capsys.readouterr().out.startswith("simclr_jax 0.1.0 (jax ")
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("--lr=3", "did you mean --config.optim.lr=…?"),
+        ("--data.path=x", "did you mean --config.data.dir=…?"),
+        ("train.epochs=3", "did you mean --config.train.epochs=…?"),
+        ("--workdirr=x", "Did you mean: workdir ?"),
+    ],
+)
+def test_a_key_that_is_given_as_a_flag_is_recognised(argument, line, capsys):
+    assert status_of(train.main, "--config=digits", argument) == cli.USER_ERROR
+    assert line in capsys.readouterr().err.strip().splitlines()[-1]

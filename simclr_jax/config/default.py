@@ -37,9 +37,10 @@ def _data() -> ConfigDict:
     # and below 1.
     c.held_out = 0.1
     c.image_size = 224  # The side of the square views in pixels, 8 to 4096.
-    # The number of training images, for simclr-plan, which opens no data; a run counts them.
+    # The number of training images, for simclr-plan, which opens no data; None: a run counts them.
     c.num_examples = placeholder(int)
-    # The number of classes, for simclr-plan; 0: the images are used without labels.
+    # The number of classes, for simclr-plan; 0: the images are used without labels; None: that of
+    # the data.
     c.num_classes = placeholder(int)
     # The size in bytes up to which all TFRecord files of a split together are kept in memory.
     c.cache_bytes = 2 * 2**30
@@ -147,7 +148,8 @@ def _eval() -> ConfigDict:
     c = ConfigDict()
     # The epochs between two evaluations, above 0; None: by every_steps, else only at the end.
     c.every_epochs = placeholder(float)
-    c.every_steps = placeholder(int)  # The steps between two evaluations; overrides every_epochs.
+    # The steps between two evaluations, at least 1, in place of every_epochs; None: by epochs.
+    c.every_steps = placeholder(int)
     c.batch_size = placeholder(int)  # The images of a global batch; None: train.batch_size.
     return c
 
@@ -156,7 +158,8 @@ def _checkpoint() -> ConfigDict:
     c = ConfigDict()
     # The epochs between two checkpoints, above 0; None: by every_steps, else only at the end.
     c.every_epochs = FieldReference(1.0)
-    c.every_steps = placeholder(int)  # The steps between two checkpoints; overrides every_epochs.
+    # The steps between two checkpoints, at least 1, in place of every_epochs; None: by epochs.
+    c.every_steps = placeholder(int)
     c.keep = 3  # The number of latest checkpoints to keep, at least 1; the best is kept besides.
     return c
 

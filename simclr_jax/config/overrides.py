@@ -1,14 +1,16 @@
 """Loads a config from the command line: a file, and other values of some of its keys."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, FrozenConfigDict, config_flags
+from ml_collections import ConfigDict, FieldReference, FrozenConfigDict, config_flags
 
-from simclr_jax.config import shipped
+from simclr_jax.config import default, shipped
 from simclr_jax.errors import UserError
 
 
@@ -25,18 +27,9 @@ def load(argv: Sequence[str]) -> FrozenConfigDict:
     Raises:
       UserError: The file is missing or fails, a key is unknown, or a value has the wrong type.
     """
-    given = [value for flag, value in map(_split, argv) if flag == "config"]
-    if not given or not given[-1]:
-        raise UserError("--config: required, a file such as configs/digits.py")
-    path, colon, arguments = given[-1].partition(":")
-    file = Path(path) if Path(path).is_file() else shipped.find(path)
-    if file is None:
-        raise UserError(
-            f"--config={given[-1]}: no such file {path!r}, nor a record of that name "
-            f"({', '.join(shipped.records())})"
-        )
-    flag = f"--config={file}{colon}{arguments}"
-    overrides = [arg for arg in argv if _split(arg)[0].startswith("config.")]
+    _, colon, arguments = _given(argv).partition(":")
+    flag = f"--config={file_of(argv)}{colon}{arguments}"
+    overrides = [_positive(arg) for arg in argv if "config." in _split(arg)[0]]
     try:
         config = _parse([flag])
         config.lock()
@@ -44,28 +37,130 @@ def load(argv: Sequence[str]) -> FrozenConfigDict:
         reason = (str(error).strip().splitlines() or [""])[-1]
         if not isinstance(error, flags.Error):  # absl names the error in its last line.
             reason = f"{type(error).__name__}: {reason}"
-        raise UserError(f"--config={given[-1]}: {reason}") from error
+        raise UserError(f"--config={_given(argv)}: {reason}") from error
     known = keys(config)
+    nothing: set[str] = set()  # The keys that are to be None.
     for override in overrides:
         key, value = _split(override)
-        _check_override(key, value, override, known, flag)
-    return FrozenConfigDict(_parse([flag, *overrides]))
+        name = key.removeprefix("config.")
+        _check_override(name, value, override, known, flag)
+        (nothing.add if value == "None" else nothing.discard)(name)
+    others = [arg for arg in overrides if _split(arg)[1] != "None"]
+    config = _parse([flag, *others])
+    for name in nothing:
+        *sections, last = name.split(".")
+        reduce(getitem, sections, config)[last] = None
+    return FrozenConfigDict(config)
 
 
-def _check_override(key: str, value: str, override: str, known: dict[str, Any], flag: str) -> None:
+def file_of(argv: Sequence[str]) -> str:
+    """The path of the file that --config names; see `load`.
+
+    Raises:
+      UserError: There is no --config, or no such file or record.
+    """
+    path = _given(argv).partition(":")[0]
+    file = Path(path) if Path(path).is_file() else shipped.find(path)
+    if file is None:
+        raise UserError(
+            f"--config={_given(argv)}: no such file {path!r}, nor a record of that name "
+            f"({', '.join(shipped.records())})"
+        )
+    return str(file)
+
+
+def _given(argv: Sequence[str]) -> str:
+    """The value of the last --config."""
+    given = [value for flag, value in map(_split, argv) if flag == "config"]
+    if not given or not given[-1]:
+        raise UserError("--config: required, a file such as configs/digits.py")
+    return given[-1]
+
+
+def _check_override(
+    name: str, value: str, override: str, known: dict[str, type], flag: str
+) -> None:
     """Raises UserError where the key of an override is unknown or its value has another type."""
-    name = key.removeprefix("config.")
     if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean config.{close[0]}?" if close else f"; keys: {', '.join(known)}"
-        raise UserError(f"{override.lstrip('-')}: unknown key {key}{hint}")
+        raise UserError(f"{override.lstrip('-')}: unknown key config.{name}{hint(name, known)}")
+    kind = known[name].__name__
     if "=" not in override and known[name] is not bool:
-        raise UserError(f"--{key}: write --{key}=VALUE, a {known[name].__name__}")
+        raise UserError(f"--config.{name}: write --config.{name}=VALUE, a {kind}")
+    if value == "None":
+        if name not in may_be_none(_parse([flag])):
+            raise UserError(f"config.{name}=None: must be a {kind}; this key may not be None")
+        return
     try:
         _parse([flag, override])
     except (flags.Error, TypeError, ValueError, AttributeError) as error:
-        kind = known[name].__name__
-        raise UserError(f"{key}={value}: not a {kind}, which this key takes") from error
+        also = " or None" if name in may_be_none(_parse([flag])) else ""
+        raise UserError(
+            f"config.{name}={value}: not a {kind}{also}, which this key takes"
+        ) from error
+
+
+# The keys that are meant by words of other tools.
+_OTHER_WORDS = {
+    "arch": "model.depth",
+    "bs": "train.batch_size",
+    "classes": "data.num_classes",
+    "data_dir": "data.dir",
+    "dataset": "data.name",
+    "folder": "data.dir",
+    "layers": "model.depth",
+    "learning_rate": "optim.lr",
+    "max_epochs": "train.epochs",
+    "max_steps": "train.steps",
+    "optimizer": "optim.name",
+    "path": "data.dir",
+    "precision": "model.dtype",
+    "resolution": "data.image_size",
+    "root": "data.dir",
+    "size": "data.image_size",
+    "tau": "loss.temperature",
+    "warmup": "optim.warmup_epochs",
+    "wd": "optim.weight_decay",
+}
+
+
+def meant(name: str, known: Collection[str]) -> list[str]:
+    """The keys that an unknown name may mean, the likeliest first, at most three.
+
+    A key comes before others if it ends in the same word or one like it, and then if it begins with
+    the same section.
+
+    >>> meant("train.lr", ["optim.lr", "optim.name", "train.epochs"])
+    ['optim.lr']
+    >>> meant("batchsize", ["eval.batch_size", "train.batch_size"])
+    ['train.batch_size', 'eval.batch_size']
+
+    Args:
+      name: The name, such as 'train.lr' or 'lr'.
+      known: The dotted keys that there are.
+    """
+    section, _, word = name.rpartition(".")
+    last = {key: key.rpartition(".")[2] for key in known}
+    if word not in last.values() and _OTHER_WORDS.get(word) in last:
+        return [_OTHER_WORDS[word]]
+    near = [word, *difflib.get_close_matches(word, {*last.values()}, 1, 0.75)]
+    here = [key for key in known if key.rpartition(".")[0] == section]
+    likely = [key for key in here if last[key] in near] or [
+        key for key in here if word in last[key]
+    ]
+    # Of several sections, that of the training is meant most often.
+    found = sorted((key for key in known if last[key] in near), key=lambda k: k[:6] != "train.")
+    return likely or found[:3] or difflib.get_close_matches(name, known, 1, 0.8)
+
+
+def hint(name: str, known: Collection[str]) -> str:
+    """The end of a message about an unknown key: which one may be meant, or which there are."""
+    below = [key for key in known if key.startswith(f"{name}.")]
+    if below:
+        return f", but a section, of {', '.join(below)}"
+    likely = meant(name, known)
+    if likely:
+        return f"; did you mean {' or '.join(f'config.{key}' for key in likely)}?"
+    return f"; keys: {', '.join(known)}"
 
 
 def _parse(argv: list[str]) -> ConfigDict:
@@ -78,6 +173,14 @@ def _parse(argv: list[str]) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise TypeError(f"get_config returned {type(config).__name__}, not a ConfigDict")
     return config
+
+
+def _positive(arg: str) -> str:
+    """'--config.KEY=false' for '--noconfig.KEY', the form that absl has for it; others as given."""
+    flag, value = _split(arg)
+    if not flag.startswith("noconfig.") or value:
+        return arg
+    return f"--{flag.removeprefix('no')}=false"
 
 
 def _split(arg: str) -> tuple[str, str]:
@@ -102,6 +205,33 @@ def keys(config: ConfigDict, prefix: str = "") -> dict[str, type]:
             found |= keys(config[name], f"{prefix}{name}.")
         else:
             found[prefix + name] = config.get_type(name)
+    return found
+
+
+def may_be_none(config: ConfigDict) -> set[str]:
+    """The dotted keys of a config that may be None.
+
+    They are made by `placeholder` or as a reference. In a training run's config the defaults count:
+    a record may have made another key a reference, to compute it from a third one.
+
+    >>> may_be_none(ConfigDict({"seed": 0, "embed": {"dir": FieldReference("features")}}))
+    {'embed.dir'}
+    """
+    if "train" not in config:
+        return _references(config)
+    defaults = default.get_config()
+    own = _references(config) - keys(defaults).keys()
+    return own | (_references(defaults) & keys(config).keys())
+
+
+def _references(config: ConfigDict, prefix: str = "") -> set[str]:
+    """The dotted keys of a config whose values are references; `prefix` goes before each."""
+    found: set[str] = set()
+    for name, value in config.items(preserve_field_references=True):
+        if isinstance(value, ConfigDict):
+            found |= _references(value, f"{prefix}{name}.")
+        elif isinstance(value, FieldReference):
+            found.add(prefix + name)
     return found
 
 

@@ -1,12 +1,10 @@
 """Checkpoints, saved and restored with Orbax.
 
 A checkpoint is the folder WORKDIR/checkpoints/STEP with four items: `model` (params and
-batch_stats, all that an evaluation needs), `optimizer` (step and opt_state), `config` (the
-description of the run, as in config.json) and `digests`, the SHA-256 of each array and of the
-description. Digests are checked at every read, for Orbax does not notice a flipped bit.
+batch_stats, all that an evaluation needs), `optimizer` (step and opt_state), `config` (as in
+config.json) and `digests`, the SHA-256 of each array and of the config. Digests are checked at
+every read: Orbax does not notice a flipped bit.
 """
-
-from __future__ import annotations
 
 import contextlib
 import logging
@@ -28,7 +26,6 @@ from simclr_jax.store.files import is_remote
 
 with epy.lazy_imports():
     import orbax.checkpoint as ocp
-
 _log = logging.getLogger(__name__)
 _LOGGERS = {"absl": logging.CRITICAL, "orbax": logging.CRITICAL, "asyncio": logging.CRITICAL}
 
@@ -230,7 +227,7 @@ class Reader:
                 reason = "gone: the run has gone on and pruned it"
             raise FileError(f"{self._folder / str(step)}: is {reason}") from error
 
-    def _manager(self) -> ocp.CheckpointManager:
+    def _manager(self) -> "ocp.CheckpointManager":
         options = ocp.CheckpointManagerOptions(
             read_only=True,
             create=False,
@@ -323,7 +320,7 @@ def items(state: TrainState) -> dict[str, Any]:
     }
 
 
-def _to_save(step: int, arrays: dict[str, Any], config: dict[str, Any]) -> ocp.args.Composite:
+def _to_save(step: int, arrays: dict[str, Any], config: dict[str, Any]) -> "ocp.args.Composite":
     return ocp.args.Composite(
         **{item: ocp.args.StandardSave(tree) for item, tree in arrays.items()},
         config=ocp.args.JsonSave(config),

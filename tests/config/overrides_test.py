@@ -1,8 +1,10 @@
 """Loading a config: overrides, names of records, and one line for every mistake."""
 
+from pathlib import Path
+
 import pytest
 
-from simclr_jax.config import overrides
+from simclr_jax.config import default, default_eval, manual, overrides, shipped
 from simclr_jax.errors import UserError
 
 DIGITS = "--config=digits"
@@ -30,6 +32,13 @@ def test_overrides_and_arguments():
 LOADING = [
     ([], "--config: required"),
     (["--config=nowhere.py"], "--config=nowhere.py: no such file 'nowhere.py'"),
+    ([DIGITS, "--config.train.lr=1"], "unknown key config.train.lr; did you mean config.optim.lr?"),
+    ([DIGITS, "--config.data.path=x"], "did you mean config.data.dir?"),
+    ([DIGITS, "--config.optim.learning_rat=1"], "config.optim.learning_rat=1: unknown key"),
+    ([DIGITS, "--config.batchsize=4"],
+     "did you mean config.train.batch_size or config.eval.batch_size?"),
+    ([DIGITS, "--config.optim=3"], "but a section, of optim.lr, optim.lr_scaling"),
+    ([DIGITS, "--noconfig.train.steps"], "config.train.steps=false: not a int or None"),
     ([DIGITS, "--config.train.batchsize=4"], "config.train.batchsize=4: unknown key "
      "config.train.batchsize; did you mean config.train.batch_size?"),
     ([DIGITS, "--config.nothing=4"], "config.nothing=4: unknown key config.nothing"),
@@ -51,6 +60,41 @@ def test_what_cannot_be_loaded_is_named(argv, line):
         overrides.load(argv)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("record", ["folder", "eval/linear"])
+def test_none_is_none_for_every_key_that_may_be_and_refused_for_others(record):
+    config = overrides.load([f"--config={record}"])
+    files = [default.__file__ if record == "folder" else default_eval.__file__]
+    about = [manual.comments(Path(file)) for file in [*files, shipped.find(record)]]
+    may_be = {
+        key for each in about for key, text in each.items() if "None:" in text or "None " in text
+    }
+    may_be |= {"data.name"} & {*overrides.keys(config)}
+    assert {"data.dir", "data.eval_split"} <= may_be
+    for key in overrides.keys(config):
+        flags = [f"--config={record}", f"--config.{key}=None"]
+        if key in may_be:
+            assert overrides.get(overrides.load(flags), key) is None, key
+            continue
+        with pytest.raises(
+            UserError, match=rf"^config\.{key}=None: must be a \w+; this key may not"
+        ):
+            overrides.load(flags)
+
+
+def test_of_several_values_of_a_key_the_last_one_counts():
+    flags = [DIGITS, "--config.train.steps=None", "--config.train.steps=3"]
+    assert overrides.load(flags).train.steps == 3
+    assert overrides.load([*flags, "--config.train.steps=None"]).train.steps is None
+    assert overrides.load([DIGITS, "--noconfig.log.tensorboard"]).log.tensorboard is False
+
+
+def test_a_value_that_follows_from_another_one_does_so_after_overrides():
+    assert overrides.load(["--config=folder"]).optim.warmup_epochs == 10.0
+    short = ["--config=folder", "--config.train.epochs=50"]
+    assert overrides.load(short).optim.warmup_epochs == 2.5
+    assert overrides.load([*short, "--config.optim.warmup_epochs=4"]).optim.warmup_epochs == 4.0
 
 
 def test_a_file_that_fails_is_named(tmp_path):
