@@ -71,7 +71,7 @@ def run(images, tmp_path_factory):
     flags = [
         "--config=folder", f"--config.data.dir={images}", *SMALL, "--config.train.steps=9",
         "--config.checkpoint.every_steps=3", "--config.eval.every_steps=4",
-        "--config.eval.batch_size=None",
+        "--config.eval.batch_size=16",
     ]  # fmt: skip
     assert status_of(train.main, *flags, f"--workdir={workdir}") == 0
     return workdir
