@@ -116,6 +116,7 @@ def calibrate(
       mesh: The mesh of the devices.
     """
     zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+    model = model.clone(running_norm=False)  # There are no moving averages to normalise by yet.
 
     @partial(
         jax.jit,

@@ -49,6 +49,20 @@ def test_calibration_measures_the_training_images(finished):
     np.testing.assert_allclose(stem["var"], out.var(axis=(0, 1, 2)), rtol=1e-3)
 
 
+def test_running_statistics_are_calibrated_like_any_others(finished):
+    """The same images give the same statistics, however training normalises."""
+    network = Network.trained(checkpoint.Reader(finished), 8)
+    source = sources.open_split(network.config, "eval")
+
+    def of(model):
+        return calibrate(
+            model, network.variables, source, batch_size=64, image_size=8,
+            transfer_dtype="uint8", mesh=meshes.make(),
+        )["batch_stats"]  # fmt: skip
+
+    chex.assert_trees_all_equal(of(network.model.clone(running_norm=True)), of(network.model))
+
+
 def test_a_run_is_a_folder_with_a_config(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").touch()
