@@ -182,7 +182,9 @@ class Reader:
         """The steps of the finished checkpoints, ascending."""
         if not outage.is_dir(self._folder):
             return []
-        return sorted(ocp.utils.checkpoint_steps(self._folder))
+        # Orbax's other lister takes every folder whose name ends in _DIGITS for a step.
+        found = ocp.path.step.standard_name_format().find_all(self._folder)
+        return sorted(each.step for each in found if each.path.name == str(each.step))
 
     def config(self, step: int) -> dict[str, Any]:
         """The description of the run in a checkpoint.

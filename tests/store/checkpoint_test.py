@@ -100,6 +100,17 @@ def test_a_reader_restores_the_model_alone_and_changes_nothing(tmp_path, mesh8):
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
+def test_only_a_step_is_a_step_whatever_else_lies_there(tmp_path):
+    """Copies by hand, unfinished ones, and what file browsers and other tools leave."""
+    for name in (
+        "3", "30", "backup_99999", "30_copy_30", "4 (copy)", "007", "-4", "+5", "1e3", "8\n",
+        "1\u0663", "step_7", "9.orbax-checkpoint-tmp-1", "3.gstmp", ".ipynb_checkpoints", "damaged",
+    ):  # fmt: skip
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    (tmp_path / "checkpoints/5").touch()
+    assert checkpoint.Reader(tmp_path).steps() == [3, 30]
+
+
 def test_a_reader_of_nothing_finds_nothing(tmp_path):
     assert checkpoint.Reader(tmp_path).steps() == []
 
