@@ -10,6 +10,7 @@ export writes RUN/export/FORMAT-STEP (or --to) and checks it against our own fea
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -50,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     command, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     if command in COMMANDS:
         define, work = COMMANDS[command]
+        # An accelerator would round the outputs that an export is checked by, and on one of several
+        # hosts of a slice JAX would wait for the others.
+        jax.config.update("jax_platforms", "cpu")
         status = cli.run(
             work, doc=__doc__, define=define, argv=rest, takes_config=False, joins=False
         )
@@ -149,7 +153,8 @@ def import_weights(values: flags.FlagValues) -> None:
         f"{'no' if model.head == 'none' else f'{model.head} {model.head_layers}-layer'} head, "
         f"{config.data.num_classes or 'no'} classes, step {step} as {to}, for images of "
         f"{config.data.image_size} px\n"
-        f"next: simclr-eval --config=configs/eval/linear.py --run={to} --config.data.name=…"
+        f"next: simclr-eval --config=configs/eval/linear.py --run={shlex.quote(to)} "
+        "--config.data.name=…"
     )
 
 

@@ -3,6 +3,8 @@
 import json
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,9 +24,6 @@ run = partial(status_of, convert.main)
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A TF1 checkpoint of a small network, and the variables in it."""
-    import jax
-    import jax.numpy as jnp
-
     model = SimCLR(depth=10, width=0.0625, stem="small", classes=3, head_layers=3)
     variables = jax.tree.map(
         np.asarray, model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)), train=False)
@@ -112,10 +111,22 @@ def test_every_format_is_written_checked_and_described(imported, form, monkeypat
     about = json.loads((folder / "about.json").read_text())
     assert about["checked"] == ["h", "logits", "z"]
     assert about["relative_difference"] < 1e-5
-    assert "no mean or standard deviation" in about["preprocessing"]
+    assert "not normalised by mean and standard deviation" in about["preprocessing"]
     assert about["outputs"] == {"h": [32], "logits": [3], "z": [128]}
     assert run("export", f"--run={imported}", f"--format={form}") == cli.USER_ERROR
     assert "exists already" in capsys.readouterr().err
+
+
+def test_weights_are_converted_on_the_cpu_whatever_jax_would_take(monkeypatch):
+    """A TPU rounds more than the check allows for, and waits for a slice's other hosts."""
+    monkeypatch.setitem(convert.COMMANDS, "export", (lambda values: None, lambda values: None))
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", "tpu,cpu")
+    try:
+        assert run("export") == 0
+        assert jax.config.jax_platforms == "cpu"
+    finally:
+        jax.config.update("jax_platforms", before)
 
 
 def test_an_export_that_differs_leaves_nothing(imported, tmp_path, monkeypatch, capsys):

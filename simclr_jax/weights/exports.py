@@ -212,8 +212,9 @@ def savedmodel(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
     )
     signatures = {"serving_default": module.features.get_concrete_function()}
     tf.saved_model.save(module, str(folder), signatures=signatures)
-    loaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    return {name: t.numpy() for name, t in loaded(images=tf.constant(images)).items()}
+    with tf.device("/CPU:0"):  # A GPU would round more.
+        loaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
+        return {name: t.numpy() for name, t in loaded(images=tf.constant(images)).items()}
 
 
 # The functions that export a network, by the name of the format.
