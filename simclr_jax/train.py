@@ -127,7 +127,8 @@ def train(
         )
         last = training.train(step, state, rows)
     _count_unreadable(source, eval_source)
-    processes.say(progress.summary(last, built.schedule.total_steps, workdir))
+    labelled = config.data.num_classes > 0
+    processes.say(progress.summary(last, built.schedule.total_steps, workdir, labelled=labelled))
 
 
 def _begin(config: FrozenConfigDict) -> None:

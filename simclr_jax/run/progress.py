@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -290,25 +291,26 @@ def announce(config: FrozenConfigDict, state: TrainState, total_steps: int) -> N
     )
 
 
-def summary(row: Row, total_steps: int, workdir: str) -> str:
-    """The last lines of a run: the scores that it reached, and the command to evaluate it.
+def summary(row: Row, total_steps: int, workdir: str, *, labelled: bool) -> str:
+    """The last lines of a run: the scores that it reached, and the command to go on with.
 
-    >>> summary({}, 400, "runs/digits")
-    'done: runs/digits had reached step 400 already'
+    >>> print(summary({}, 400, "runs/my photos", labelled=False))
+    done: runs/my photos had reached step 400 already
+    next: simclr-eval --config=configs/eval/embed.py --run='runs/my photos'
 
     Args:
       row: The last row; empty where no step was trained.
       total_steps: The number of steps of the run.
       workdir: The folder of the run.
+      labelled: Whether its images have labels, without which it can only be embedded.
     """
+    protocol = "linear" if labelled else "embed"
+    command = f"simclr-eval --config=configs/eval/{protocol}.py --run={shlex.quote(workdir)}"
     if not row:
-        return f"done: {workdir} had reached step {total_steps} already"
+        return f"done: {workdir} had reached step {total_steps} already\nnext: {command}"
     reached = [f"contrastive loss {row['contrastive_loss']:.3f}"]
     if "eval_loss" in row:
         reached.append(f"eval loss {row['eval_loss']:.3f}")
     if "eval_top1" in row:
         reached.append(f"eval top-1 {row['eval_top1']:.1%} (online linear classifier)")
-    done = f"done: step {total_steps}, {', '.join(reached)}"
-    if "eval_top1" not in row:
-        return done
-    return f"{done}\nnext: simclr-eval --config=configs/eval/linear.py --run={workdir}"
+    return f"done: step {total_steps}, {', '.join(reached)}\nnext: {command}"
