@@ -33,4 +33,7 @@ def get_config(protocol: str) -> ConfigDict:
     # or 'z' (the embedding).
     features.layer = "h"
     features.batch_size = placeholder(int)  # The images of a global batch; None: 64 a device.
+    # The number of files of features that are kept with the results, at least 0: the latest used
+    # ones. An evaluation has one for each split.
+    features.keep = 4
     return c

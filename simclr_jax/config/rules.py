@@ -187,6 +187,7 @@ EVALUATION: dict[str, Rule] = {
         "pixels, h, headK (after hidden layer K of the head) or z",
     ),
     "features.batch_size": at_least(1),
+    "features.keep": at_least(0),
 }
 
 

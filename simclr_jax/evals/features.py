@@ -1,8 +1,9 @@
 """Frozen features: the outputs of a layer for every image of a split, computed once and cached."""
 
+import contextlib
 import hashlib
-import io
 import json
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from simclr_jax.data import pipeline
 from simclr_jax.data.fingerprint import cache_key
 from simclr_jax.data.order import Order
 from simclr_jax.data.source import Readable
+from simclr_jax.errors import DivergedError
+from simclr_jax.evals import stored
 from simclr_jax.models.heads import count_layers
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.store import files
@@ -72,6 +75,7 @@ class Extractor:
         self.batch_size = batch_size
         self.image_size = image_size
         self._transfer_dtype = transfer_dtype
+        self._layer = layer
         self._variables = variables
         self._mesh = mesh
         self._rows = meshes.local_rows(mesh, batch_size)
@@ -86,13 +90,14 @@ class Extractor:
         batch = meshes.put({"image": images}, self._mesh)["image"]
         return np.asarray(self._extract(self._variables, batch))
 
-    def evaluation(self, source: Readable) -> Features:
-        """The features of the evaluation view of every readable image of a source, in order."""
-        batches = [
-            (features.x[readable], features.labels[readable])
-            for features, readable in self.batches(source)
-        ]
-        return Features(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
+    def evaluation(self, source: Readable) -> Iterator[Features]:
+        """Yields the features of the evaluation view of every readable image of a source, in order.
+
+        Raises:
+          DivergedError: Features are not finite.
+        """
+        for features, readable in self.batches(source):
+            yield finite(Features(features.x[readable], features.labels[readable]), self._layer)
 
     def batches(self, source: Readable) -> Iterator[tuple[Features, np.ndarray]]:
         """Yields the features of the evaluation view of every image of a source in batches.
@@ -136,7 +141,8 @@ class Extractor:
             stop_step=steps,
             transfer_dtype=self._transfer_dtype,
         ):
-            yield Features(self(batch["image"][:, 0]), gather(batch["label"], self._mesh))
+            labels = gather(batch["label"], self._mesh)
+            yield finite(Features(self(batch["image"][:, 0]), labels), self._layer)
 
 
 def extract(variables: Any, images: jax.Array, *, model: SimCLR, layer: str) -> jax.Array:
@@ -164,39 +170,66 @@ def gather(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
     return np.asarray(jax.jit(lambda x: x, out_shardings=meshes.replicated(mesh))(array))
 
 
-def cached(folder: epath.Path, extractor: Extractor, source: Readable, **key: Any) -> Features:
+def are_finite(x: np.ndarray) -> np.ndarray:
+    """Whether each row of features (n, F) is finite and has a finite norm, as bools (n,).
+
+    >>> are_finite(np.float32([[1, 2], [np.nan, 0], [1e30, 0]]))
+    array([ True, False, False])
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.isfinite(np.einsum("nf,nf->n", x, x))
+
+
+def finite(features: Features, layer: str) -> Features:
+    """The features, if they are finite.
+
+    Raises:
+      DivergedError: They are not.
+    """
+    wrong = np.count_nonzero(~are_finite(features.x))
+    if wrong:
+        raise DivergedError(
+            f"{wrong} of {len(features.x)} images of a batch have features of the layer {layer} "
+            "that are not finite, or too large to square: the network's weights are too large"
+        )
+    return features
+
+
+def cached(
+    folder: epath.Path | None, extractor: Extractor, source: Readable, *, keep: int, **key: Any
+) -> Features:
     """The features of every readable image of a source, from a file if they were computed before.
 
+    They are written as they are computed, and mapped into memory: there is never more than a batch
+    of them that the operating system could not drop and read again.
+
     Args:
-      folder: The folder of the files, which are named by a digest of `key` and the source.
+      folder: The folder of the files, which are named by a digest of `key` and the source. None:
+        the features are kept for as long as they are used.
       extractor: The extractor that computes the features where there is no file.
       source: The images.
+      keep: The number of files to keep, the latest used ones; the others are deleted.
       **key: All that the features depend on besides the source, as JSON: the weights, the
         transform, the layer, the image size, the dtypes.
     """
     text = json.dumps({**key, "source": cache_key(source.source)}, sort_keys=True)
-    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
-    found = _kept(path)
+    path = folder and folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npy"
+    found = path and stored.read(path)
     if processes.all_have(found is not None):
         assert found is not None
-        return found
-    features = extractor.evaluation(source)
-    if processes.is_primary():
-        folder.mkdir(parents=True, exist_ok=True)
-        archive = io.BytesIO()
-        np.savez(archive, x=features.x, labels=features.labels)
-        files.write(path, archive.getvalue())
+        return Features(*found)
+    with contextlib.ExitStack() as stack:
+        if path and processes.is_primary():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (place,) = stack.enter_context(files.replacing(path))
+        else:
+            place = epath.Path(stack.enter_context(tempfile.TemporaryDirectory())) / "features"
+        stored.write(place, extractor.evaluation(source))
+        features = Features(*stored.mapped(place))
+    if folder and processes.is_primary():
+        stored.prune(folder, keep)
     processes.meet()
     return features
-
-
-def _kept(path: epath.Path) -> Features | None:
-    """The features in a file that `cached` wrote; None where there is none or it is damaged."""
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            return Features(stored["x"], stored["labels"])
-    except Exception:  # NumPy and zipfile raise many kinds for a damaged file.
-        return None
 
 
 def digest(variables: Any) -> str:

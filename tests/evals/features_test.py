@@ -5,12 +5,14 @@ from functools import partial
 import chex
 import numpy as np
 import pytest
+from etils import epath
 
 from simclr_jax import eval as evaluation
 from simclr_jax import mesh as meshes
 from simclr_jax.config import sources
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.source import Readable
+from simclr_jax.errors import DivergedError
 from simclr_jax.evals import features
 from simclr_jax.run.network import Network
 from simclr_jax.store import checkpoint
@@ -29,13 +31,17 @@ def extractor(network, *, layer="h", batch_size=64):
     )  # fmt: skip
 
 
+def evaluated(extractor, source):
+    return features.Features(*map(np.concatenate, zip(*extractor.evaluation(source), strict=True)))
+
+
 def test_padded_features_are_the_unpadded_ones(finished, network):
     """Odd batches, last one short: every example once, whatever the batch."""
     knn = partial(status_of, evaluation.main, "--config=eval/knn", f"--run={finished}")
     for size in (64, 104):
         assert knn(f"--config.features.batch_size={size}") == 0
     source = sources.open_split(network.config, "eval")
-    found = [extractor(network, batch_size=size).evaluation(source) for size in (64, 104)]
+    found = [evaluated(extractor(network, batch_size=size), source) for size in (64, 104)]
     chex.assert_shape(found[0].x, (360, 32))
     np.testing.assert_allclose(found[0].x, found[1].x, atol=1e-5)
     np.testing.assert_array_equal(found[0].labels, source.load(np.arange(360))[1])
@@ -43,7 +49,7 @@ def test_padded_features_are_the_unpadded_ones(finished, network):
 
 def test_unreadable_images_have_no_features_and_are_counted(finished, network, monkeypatch):
     source = sources.open_split(network.config, "eval")
-    whole = extractor(network).evaluation(source)
+    whole = evaluated(extractor(network), source)
     load, torn = source.source.load, {3, 4, 359}
 
     def load_torn(indices):
@@ -52,7 +58,7 @@ def test_unreadable_images_have_no_features_and_are_counted(finished, network, m
         return ["torn" if int(index) in torn else image for index, image in read], labels
 
     monkeypatch.setattr(source.source, "load", load_torn)
-    found = extractor(network).evaluation(source)
+    found = evaluated(extractor(network), source)
     kept = [row for row in range(360) if row not in torn]
     np.testing.assert_array_equal(found.x, whole.x[kept])
     np.testing.assert_array_equal(found.labels, whole.labels[kept])
@@ -64,17 +70,51 @@ def test_features_that_are_kept_are_computed_again_for_other_weights_or_a_damage
 
         def evaluation(self, source):
             self.computed += 1
-            return features.Features(np.full((2, 3), self.computed, np.float32), np.arange(2))
+            yield features.Features(np.full((2, 3), self.computed, np.float32), np.arange(2))
 
     made, images = Extractor(), Readable(Digits("test"), on_bad_image="error")
 
     def of(checkpoint):
-        return features.cached(tmp_path, made, images, checkpoint=checkpoint).x[0, 0]
+        return features.cached(epath.Path(tmp_path), made, images, keep=4, checkpoint=checkpoint).x[
+            0, 0
+        ]
 
     assert [of("a"), of("b"), of("a"), of("b")] == [1, 2, 1, 2]
-    for path in tmp_path.glob("*.npz"):
+    for path in tmp_path.glob("*.npy"):
         path.write_bytes(path.read_bytes()[:40])
     assert of("a") == 3
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e30])
+def test_features_that_are_not_finite_are_neither_used_nor_kept(tmp_path, wrong):
+    """One whose square is infinite would have a similarity of 0 to all others."""
+    x = np.ones((4, 3), np.float32)
+    x[2, 1] = wrong
+
+    class Extractor(features.Extractor):
+        def __init__(self):
+            self._layer = "h"
+
+        def batches(self, source):
+            yield features.Features(x, np.arange(4)), np.ones(4, bool)
+
+    images = Readable(Digits("test"), on_bad_image="error")
+    with pytest.raises(DivergedError, match=r"1 of 4 images .* layer h that are not finite"):
+        features.cached(epath.Path(tmp_path) / "kept", Extractor(), images, keep=4)
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_without_a_place_features_are_kept_for_as_long_as_they_are_used(monkeypatch, tmp_path):
+    monkeypatch.setattr(features.tempfile, "tempdir", str(tmp_path))
+
+    class Extractor:
+        def evaluation(self, source):
+            yield features.Features(np.ones((2, 3), np.float32), np.arange(2))
+
+    images = Readable(Digits("test"), on_bad_image="error")
+    found = features.cached(None, Extractor(), images, keep=4)
+    assert list(tmp_path.iterdir()) == []
+    np.testing.assert_array_equal(found.x, np.ones((2, 3)))
 
 
 def test_a_layer_that_the_head_does_not_have_is_named(network):

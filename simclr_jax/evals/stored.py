@@ -1,0 +1,132 @@
+"""Features in files: written as they come, mapped into memory, the latest few kept.
+
+A file has two arrays in NumPy's format one after another, the features and the labels, and then the
+SHA-256 of both, by which damage is found.
+"""
+
+import contextlib
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from simclr_jax.store.files import is_remote
+
+Arrays = tuple[np.ndarray, np.ndarray]  # The features (n, F) float32 and the labels (n,) int32.
+
+ROWS = 2**14  # The number of rows that are read at a time to check a file.
+LEFT_SECONDS = 86400.0  # The age at which an unfinished file counts as left behind.
+
+
+def write(path: epath.Path, batches: Iterable[Arrays]) -> None:
+    """Writes features, batch by batch, to a local file.
+
+    Args:
+      path: The path of the file, which is complete when the function returns.
+      batches: At least one batch of features and labels.
+    """
+    count = dim = 0
+    labels: list[np.ndarray] = []
+    sha = hashlib.sha256()
+    with path.open("wb") as file:
+        for x, y in batches:
+            if not labels:
+                dim = x.shape[1]
+                _header(file, (0, dim))
+            rows = np.ascontiguousarray(x, "<f4")
+            file.write(rows.data)
+            sha.update(rows.data)
+            labels.append(y.astype("<i4"))
+            count += len(rows)
+        joined = np.concatenate(labels)
+        np.lib.format.write_array(file, joined, version=(1, 0))
+        file.write(_finished(sha, (count, dim), joined))
+        file.seek(0)
+        _header(file, (count, dim))  # NumPy leaves room in it for any number of rows.
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _header(file: Any, shape: tuple[int, int]) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def mapped(path: epath.Path) -> Arrays:
+    """The arrays of a local file, the features mapped: they stay when the file is moved or deleted.
+
+    Raises:
+      ValueError, OSError: The file is damaged or missing.
+    """
+    x, labels, _ = _parts(path)
+    return x, labels
+
+
+def _parts(path: epath.Path) -> tuple[np.ndarray, np.ndarray, bytes]:
+    """The features, the labels and the digest of a file."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+        x = np.memmap(path, dtype, "r", start, shape)
+        file.seek(start + x.nbytes)
+        return x, np.lib.format.read_array(file), file.read()
+
+
+def read(path: epath.Path) -> Arrays | None:
+    """The arrays of a file, on a disk or in a bucket; None where there is none or it is damaged."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if is_remote(path):
+                folder = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                path = path.copy(folder / path.name)
+            x, labels, digest = _parts(path)
+            sha = hashlib.sha256()
+            for start in range(0, len(x), ROWS):
+                sha.update(x[start : start + ROWS].data)
+            if _finished(sha, x.shape, labels) != digest:
+                return None
+        except Exception:  # NumPy raises many kinds for a damaged file.
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # The time of the last use, by which the latest are kept.
+        return x, labels
+
+
+def _finished(sha: Any, shape: tuple[int, ...], labels: np.ndarray) -> bytes:
+    """The digest of features that have been added to it, of their shape and their labels."""
+    sha.update(labels.data)
+    sha.update(repr(tuple(shape)).encode())
+    return sha.digest()
+
+
+def prune(folder: epath.Path, keep: int) -> None:
+    """Deletes all files of features but the latest used ones, and says which.
+
+    Args:
+      folder: The folder of the files.
+      keep: The number of files to keep.
+    """
+    now, aged = time.time(), []
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # Another evaluation may have deleted it.
+            aged.append((now - path.stat().mtime, path.stat().length, path))
+    finished = sorted(each for each in aged if each[2].suffix in (".npy", ".npz"))
+    left = [each for each in aged if each[2].suffix == ".tmp" and each[0] > LEFT_SECONDS]
+    gone = [*finished[keep:], *left]
+    for _, _, path in gone:
+        path.unlink(missing_ok=True)
+    if gone:
+        size = sum(length for _, length, _ in gone) / 2**20
+        print(
+            f"{folder}: {len(gone)} files deleted, {size:.1f} MiB: config.features.keep={keep} "
+            "keeps the latest used",
+            file=sys.stderr,
+            flush=True,
+        )
