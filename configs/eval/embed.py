@@ -3,7 +3,7 @@
 Command:  simclr-eval --config=configs/eval/embed.py --run=RUN
           … --config.data.name=folder --config.data.dir=IMAGES
 Hardware: any; with all devices, at the speed of the encoder's forward pass.
-Result:   RUN/eval/embed/STEP/features.npz and features.parquet, with one row per image.
+Result:   RUN/eval/embed/STEP/WHAT/features.npz and features.parquet, with one row per image.
 """
 
 from ml_collections import ConfigDict

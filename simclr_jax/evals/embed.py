@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
+import os
+import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -31,6 +36,8 @@ RULES = {
     "embed.split": one_of("train", "eval", "all"),
     "embed.dir": anything("a folder"),
 }
+GROUP_BYTES = 2**26  # The bytes of features after which a group of rows is written.
+CHUNK = 4096  # The number of texts that are written at a time.
 FILES = ("features.npz", "features.parquet")  # The names of the files, in this order.
 
 
@@ -41,22 +48,34 @@ def run(task: Task) -> dict[str, Any]:
       UserError: The files cannot be written.
     """
     keys = task.config.embed
+    if task.root is None and not keys.dir:
+        raise UserError(
+            "config.embed.dir=None: the run cannot be written to; name a folder for the files, or "
+            "one for files and results with --to=FOLDER"
+        )
     if keys.split == "all":
-        sources = open_all(task.run_config)
-    else:
-        sources = {keys.split: task.train if keys.split == "train" else task.test}
+        task.sources.update(open_all(task.run_config))
+    sources = task.sources or {keys.split: task.train if keys.split == "train" else task.test}
     folder = epath.Path(keys.dir).expanduser() if keys.dir else task.folder
+    assert folder is not None
     return {"split": keys.split, **write_features(task.extractor, sources, folder)}
 
 
 def in_words(result: dict[str, Any]) -> str:
-    """The number of exported images, as text.
+    """The number of exported images and what they are of, as text.
 
-    >>> in_words({"num_examples": 8, "dataset": "folder", "unreadable": 2})
-    '8 images of folder, 2 left out'
+    >>> in_words({"num_examples": 8, "dataset": "folder", "unreadable": 2, "layer": "h"})
+    '8 images of folder, 2 left out, layer h'
+    >>> in_words({"num_examples": 8, "dataset": "digits", "unreadable": 0, "not_finite": 3})
+    '8 images of digits, 3 of them with features that are not finite'
     """
+    folder = f" {result['data_dir']}" if result.get("data_dir") else ""
     left_out = f", {result['unreadable']} left out" if result["unreadable"] else ""
-    return f"{result['num_examples']} images of {result['dataset']}{left_out}"
+    layer = f", layer {result['layer']}" if "layer" in result else ""
+    wrong = result.get("not_finite")
+    warning = f", {wrong} of them with features that are not finite" if wrong else ""
+    images = f"{result['num_examples']} images of {result['dataset']}{folder}"
+    return f"{images}{left_out}{layer}{warning}"
 
 
 def write_features(
@@ -75,12 +94,13 @@ def write_features(
       folder: The folder of the files, which are replaced when all features are written.
 
     Returns:
-      num_examples, dim (F), unreadable (images left out), images_per_second (without the
-      first batch, which compiles) and files (their paths).
+      num_examples, dim (F), unreadable (images left out), not_finite (images whose features are
+      not all finite), images_per_second (without the first batch, which compiles) and files (their
+      paths).
     """
     labelled = any(source.num_classes for source in sources.values())
     count = Count("embedded", sum(map(len, sources.values())), sys.stderr)
-    total = dim = 0
+    total = dim = not_finite = 0
     sinks: list[Archive | Table] = []
     with ExitStack() as stack:
         if processes.is_primary():
@@ -96,17 +116,12 @@ def write_features(
         for split, source in sources.items():
             start = 0
             for batch, readable in extractor.batches(source):
-                indices = start + np.flatnonzero(readable)
-                start, dim = start + len(readable), batch.x.shape[1]
-                total += len(indices)
-                # A table without rows would have columns without types.
-                for sink in sinks if len(indices) else ():
-                    sink.write(
-                        split,
-                        [_text(source.name(index)) for index in indices.tolist()],
-                        batch.labels[readable],
-                        batch.x[readable],
-                    )
+                x, labels = batch.x[readable], batch.labels[readable]
+                names = [_text(source.name(int(row))) for row in start + np.flatnonzero(readable)]
+                start, dim, total = start + len(readable), x.shape[1], total + len(x)
+                not_finite += int(np.sum(~np.isfinite(x).all(axis=1)))
+                for sink in sinks if len(x) else []:  # Without rows columns have no types.
+                    sink.write(split, names, labels, x)
                 count.add(len(readable))
         for sink in sinks:
             sink.close()
@@ -116,6 +131,7 @@ def write_features(
         "num_examples": total,
         "dim": dim,
         "unreadable": count.done - total,
+        "not_finite": not_finite,
         "images_per_second": count.per_second,
         "files": [str(folder / name) for name in FILES],
     }
@@ -129,6 +145,9 @@ def _text(name: str) -> str:
 class Table:
     """A Parquet file with the columns split, name, label (int32) and features (F floats).
 
+    Rows are written in groups of about `GROUP_BYTES`: the end of the file describes each group, and
+    readers refuse one that is too long.
+
     Args:
       file: The open binary file to write to.
       labelled: Whether there is the column label.
@@ -138,25 +157,38 @@ class Table:
         self._file = file
         self._labelled = labelled
         self._writer: pq.ParquetWriter | None = None
+        self._group: list[pa.Table] = []
 
     def write(self, split: str, names: list[str], labels: np.ndarray, x: np.ndarray) -> None:
         """Writes n rows: names, labels (n,) and features (n, F) of a split."""
-        columns = {"split": pa.array([split] * len(x)), "name": pa.array(names, pa.string())}
+        # The names of all images may be longer than a column of short strings can be when joined.
+        columns = {"split": pa.array([split] * len(x)), "name": pa.array(names, pa.large_string())}
         if self._labelled:
             columns["label"] = pa.array(labels, pa.int32(), mask=labels < 0)
         columns["features"] = pa.FixedSizeListArray.from_arrays(x.ravel(), x.shape[1])
-        table = pa.table(columns)
-        self._writer = self._writer or pq.ParquetWriter(self._file, table.schema)
-        self._writer.write_table(table)
+        self._group.append(pa.table(columns))
+        if sum(table.nbytes for table in self._group) >= GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._group:
+            table = pa.concat_tables(self._group)
+            self._writer = self._writer or pq.ParquetWriter(self._file, table.schema)
+            self._writer.write_table(table)
+            self._group = []
 
     def close(self) -> None:
         """Completes the table."""
+        self._flush()
         if self._writer:
             self._writer.close()
 
 
 class Archive:
     """A .npz file with the arrays split, name, label (int32) and features (n, F) float32.
+
+    An array is preceded by its shape and, for texts, by the length of the longest. Features and
+    names are therefore collected in files first, so memory does not grow with them.
 
     Args:
       file: The open binary file to write to.
@@ -166,37 +198,72 @@ class Archive:
     def __init__(self, file: Any, *, labelled: bool):
         self._file = file
         self._labelled = labelled
-        # An archive has the number of features before them, so they are collected on disk first.
-        self._features = tempfile.TemporaryFile()  # noqa: SIM115
-        self._split: list[str] = []
-        self._name: list[str] = []
+        beside = os.path.dirname(file.name)  # A folder for temporary files may be small.
+        self._features = tempfile.TemporaryFile(dir=beside)  # noqa: SIM115
+        self._texts = {key: _Texts(beside) for key in ("split", "name")}
         self._label: list[np.ndarray] = []
-        self._dim = 0
+        self._count = self._dim = 0
 
     def write(self, split: str, names: list[str], labels: np.ndarray, x: np.ndarray) -> None:
         """Adds n rows: names, labels (n,) and features (n, F) of a split."""
-        self._features.write(np.ascontiguousarray(x, np.float32).tobytes())
-        self._split += [split] * len(x)
-        self._name += names
+        self._features.write(np.ascontiguousarray(x, "<f4").data)
+        self._texts["split"].add([split] * len(x))
+        self._texts["name"].add(names)
         self._label.append(labels.astype(np.int32))
-        self._dim = x.shape[1]
+        self._count, self._dim = self._count + len(x), x.shape[1]
 
     def close(self) -> None:
         """Writes the archive."""
-        arrays = {"split": np.array(self._split, str), "name": np.array(self._name, str)}
-        if self._labelled:
-            arrays["label"] = np.concatenate(self._label)
         with self._features, zipfile.ZipFile(self._file, "w") as archive:
-            for key, array in arrays.items():
-                with archive.open(f"{key}.npy", "w") as entry:
-                    np.lib.format.write_array(entry, array, allow_pickle=False)
-            with archive.open("features.npy", "w", force_zip64=True) as entry:
-                header = {
-                    "descr": "<f4",
-                    "fortran_order": False,
-                    "shape": (len(self._name), self._dim),
-                }
-                np.lib.format.write_array_header_1_0(entry, header)
+
+            def entry(name: str, compression: int = zipfile.ZIP_STORED) -> Any:
+                about = zipfile.ZipInfo(f"{name}.npy")
+                about.compress_type = compression
+                return archive.open(about, "w", force_zip64=True)
+
+            for name, texts in self._texts.items():
+                # Each text takes as much room as the longest, most of it zeros.
+                with entry(name, zipfile.ZIP_DEFLATED) as file, texts:
+                    _header(file, (self._count,), f"<U{texts.longest}")
+                    for chunk in texts.chunks():
+                        file.write(chunk.tobytes())
+            if self._labelled:
+                with entry("label") as file:
+                    _header(file, (self._count,), "<i4")
+                    for labels in self._label:
+                        file.write(labels.tobytes())
+            with entry("features") as file:
+                _header(file, (self._count, self._dim), "<f4")
                 self._features.seek(0)
-                while chunk := self._features.read(2**24):
-                    entry.write(chunk)
+                shutil.copyfileobj(self._features, file, 2**24)
+
+
+def _header(file: Any, shape: tuple[int, ...], dtype: str) -> None:
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+class _Texts(contextlib.AbstractContextManager["_Texts"]):
+    """Texts that are collected in a file, to be read as an array of the longest one's length.
+
+    Args:
+      folder: The folder of the file, which has no name there.
+    """
+
+    def __init__(self, folder: str):
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self.longest = 1
+
+    def add(self, texts: list[str]) -> None:
+        """Adds texts, which have no lone surrogates."""
+        self.longest = max(self.longest, *map(len, texts))
+        self._file.write(b"".join(json.dumps(text).encode() + b"\n" for text in texts))
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Yields all texts, as arrays of the same dtype."""
+        self._file.seek(0)
+        while lines := list(itertools.islice(self._file, CHUNK)):
+            yield np.array([json.loads(line) for line in lines], f"<U{self.longest}")
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

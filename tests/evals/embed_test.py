@@ -1,22 +1,30 @@
 """Embedding: a row an image, named, in both files, whatever the images."""
 
+import json
+import zipfile
+from pathlib import Path
+
 import chex
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from simclr_jax import eval as evaluation
+from simclr_jax.evals import embed as embedding
 from simclr_jax.evals import features
 from simclr_jax.evals.embed import Table, write_features
-from support.runs import result, status_of
+from support.runs import status_of
 
 
-def embed(workdir, *argv):
+def embed(workdir, *argv, what="h,digits"):
     assert status_of(evaluation.main, "--config=eval/embed", f"--run={workdir}", *argv) == 0
-    folder = workdir / "eval" / "embed" / "8"
-    with np.load(folder / "features.npz", allow_pickle=False) as arrays:
-        return result(workdir, "embed", 8), dict(arrays), pq.read_table(folder / "features.parquet")
+    folder = next((workdir / "eval/embed/8").glob(what))
+    found = json.loads((folder / "result.json").read_text())
+    archive, table = map(Path, found["files"])
+    with np.load(archive, allow_pickle=False) as arrays:
+        return found, dict(arrays), pq.read_table(table)
 
 
 def test_both_files_hold_every_image_of_both_splits(finished, capsys):
@@ -36,10 +44,11 @@ def test_both_files_hold_every_image_of_both_splits(finished, capsys):
 
 
 def test_features_are_those_that_evaluation_uses(finished):
-    _, arrays, _ = embed(finished, "--config.embed.split=eval", "--config.features.layer=head1")
+    argv = ("--config.embed.split=eval", "--config.features.layer=head1")
+    _, arrays, _ = embed(finished, *argv, what="head1,digits,split=eval")
     flags = ["--config=eval/knn", f"--run={finished}", "--config.features.layer=head1"]
     assert status_of(evaluation.main, *flags) == 0
-    cached = [np.load(path)["x"] for path in (finished / "eval" / "features").glob("*.npz")]
+    cached = [np.load(path) for path in (finished / "eval" / "features").glob("*.npy")]
     assert any(np.array_equal(arrays["features"], x) for x in cached)
 
 
@@ -49,7 +58,7 @@ def test_a_flat_folder_is_embedded_whole_but_for_what_cannot_be_read(finished, t
         Image.fromarray(rng.integers(0, 255, (9, 7, 3), np.uint8)).save(tmp_path / name)
     (tmp_path / "c.jpg").write_bytes(b"not an image")
     folder = ("--config.data.name=folder", f"--config.data.dir={tmp_path}")
-    found, arrays, table = embed(finished, *folder)
+    found, arrays, table = embed(finished, *folder, what="h,folder,*")
     assert (found["num_examples"], found["unreadable"]) == (3, 1)
     assert arrays["name"].tolist() == ["a.jpg", "b ü.png", "d.png"]
     assert set(arrays) == {"split", "name", "features"}  # there are no labels
@@ -83,8 +92,34 @@ def test_a_batch_of_which_no_image_can_be_read_is_counted_and_has_no_row(tmp_pat
     assert np.load(tmp_path / "features.npz")["name"].tolist() == names
 
 
+def test_names_of_any_length_fit(tmp_path, monkeypatch):
+    """A .npz entry of 2 GiB and more, as all names together may have; here of more than 100 B."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    monkeypatch.setattr(embedding, "CHUNK", 2)
+    monkeypatch.setattr(embedding, "GROUP_BYTES", 64)
+    names = ["a", "é" * 90, "b/c.png", "d\n", "\ufffd"]
+    x = np.arange(15, dtype=np.float32).reshape(5, 3)
+    with (tmp_path / "a.npz").open("wb") as archive, (tmp_path / "a.parquet").open("wb") as table:
+        for sink in (embedding.Archive(archive, labelled=True),
+                     embedding.Table(table, labelled=True)):  # fmt: skip
+            for rows in (slice(0, 3), slice(3, 5)):
+                sink.write("train", names[rows], np.arange(5)[rows], x[rows])
+            sink.close()
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        assert arrays["name"].tolist() == names
+        assert arrays["name"].dtype == "<U90"
+        assert arrays["split"].tolist() == ["train"] * 5
+        assert (arrays["label"].tolist(), arrays["label"].dtype) == ([0, 1, 2, 3, 4], np.int32)
+        np.testing.assert_array_equal(arrays["features"], x)
+    found = pq.read_table(tmp_path / "a.parquet")
+    assert found.column("name").to_pylist() == names
+    assert found.schema.field("name").type == pa.large_string()
+    assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 2
+
+
 def test_files_go_where_they_are_asked_to(finished, tmp_path):
-    embed(finished, f"--config.embed.dir={tmp_path}/out", "--config.embed.split=train")
+    argv = (f"--config.embed.dir={tmp_path}/out", "--config.embed.split=train")
+    embed(finished, *argv, what="h,digits,dir=*,split=train")
     with np.load(tmp_path / "out" / "features.npz") as arrays:
         chex.assert_shape(arrays["features"], (1437, 32))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
