@@ -1,8 +1,12 @@
 """Evaluates a checkpoint of a run by one protocol.
 
     simclr-eval --config=configs/eval/linear.py --run=RUN [--step=K] [--untrained] [--watch]
+    simclr-eval --list --run=RUN
 
-Writes RUN/eval/PROTOCOL/STEP/result.json (STEP is 'untrained' for the untrained network).
+Writes RUN/eval/PROTOCOL/STEP/WHAT/result.json. STEP is 'untrained' for the untrained network. WHAT
+has the layer, the dataset, and all keys that are not as the protocol has them. The same evaluation,
+asked again, is computed again from the features that were kept, and takes its old result's place.
+RUN/eval/results.jsonl has a row for each result, and --list prints them.
 """
 
 import sys
@@ -17,11 +21,12 @@ from ml_collections import ConfigDict
 
 from simclr_jax import cli, processes
 from simclr_jax.config import parts, record, rules
-from simclr_jax.errors import FileError, UserError
-from simclr_jax.evals import embed, knn, linear, scores
+from simclr_jax.errors import DivergedError, FileError, UserError
+from simclr_jax.evals import embed, knn, linear, results
 from simclr_jax.evals.task import Protocol, Task, with_data
 from simclr_jax.run.network import Network, find_step, open_run
-from simclr_jax.store import checkpoint, files, lock
+from simclr_jax.store import checkpoint, lock
+from simclr_jax.store.files import check_client
 
 POLL_SECONDS = 5.0  # The seconds between two looks for new checkpoints with --watch.
 # The seconds without a trainer and without a new checkpoint after which --watch ends.
@@ -38,6 +43,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean(
         "watch", False, "evaluate each new checkpoint until the run ends", flag_values=values
     )
+    flags.DEFINE_string("to", None, "the folder of the results; RUN/eval", flag_values=values)
+    flags.DEFINE_boolean("list", False, "print all results and evaluate none", flag_values=values)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,13 +61,52 @@ def main(argv: Sequence[str] | None = None) -> None:
             step=values.step,
             untrained=values.untrained,
             watch=values.watch,
+            to=values.to,
         )
 
-    sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv, records="eval/"))
+    argv = sys.argv[1:] if argv is None else argv
+    if not {"--list", "--list=true"} & set(argv):
+        sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv, records="eval/"))
+    given = any(arg.startswith("--config") for arg in argv)
+    sys.exit(cli.run(show, doc=__doc__, define=define, argv=argv, takes_config=given, joins=False))
+
+
+def show(values: flags.FlagValues, config: ConfigDict | None = None) -> None:
+    """Prints a line for each result of a run, or of the folder --to.
+
+    Args:
+      values: The flags.
+      config: The config of a protocol, whose results alone are printed; None: those of all.
+
+    Raises:
+      UserError: There is no such run or folder, or a flag does not go with --list.
+    """
+    if values.step is not None or values.untrained or values.watch:
+        raise UserError("--list: prints what was evaluated; leave out --step, --untrained, --watch")
+    folder = epath.Path(values.to).expanduser() if values.to else open_run(values.run) / "eval"
+    if values.to and not folder.is_dir():
+        raise UserError(f"--to={values.to}: no such folder")
+    found = results.rows(folder)
+    if config is not None:
+        found = [row for row in found if row.get("protocol") == config.protocol]
+    for row in found:
+        protocol = PROTOCOLS.get(str(row.get("protocol")))
+        try:
+            line = protocol.in_words(row) if protocol else "a result of another version"
+        except (KeyError, TypeError, ValueError):
+            line = "a result that lacks numbers"
+        print(f"{row['folder']}: {line}")
+    print(f"results in {folder}: {len(found)}")
 
 
 def evaluate(
-    config: ConfigDict, run: str | None, *, step: int | None, untrained: bool, watch: bool
+    config: ConfigDict,
+    run: str | None,
+    *,
+    step: int | None,
+    untrained: bool,
+    watch: bool,
+    to: str | None = None,
 ) -> None:
     """Evaluates one checkpoint, the untrained network, or each checkpoint as it comes.
 
@@ -70,13 +116,15 @@ def evaluate(
       step: The step of the checkpoint; None: the newest one.
       untrained: Whether to evaluate the network as initialised instead.
       watch: Whether to evaluate each new checkpoint until the run ends.
+      to: The folder of the results; None: RUN/eval.
 
     Raises:
       UserError: A flag or a key is at fault, or there is no such run or checkpoint.
       FileError: The checkpoint is damaged.
+      DivergedError: A checkpoint has features or a classifier that are not finite.
     """
     root = open_run(run)
-    protocol = PROTOCOLS.get(config.get("protocol"))
+    protocol = PROTOCOLS.get(str(config.get("protocol")))
     if protocol is None:
         raise UserError(
             f"config.protocol={config.get('protocol')!r}: must be one of {', '.join(PROTOCOLS)}; "
@@ -102,8 +150,37 @@ def evaluate(
         networks = [Network.trained(reader, find_step(reader, str(run), step))]
     else:
         networks = [newest(reader, str(run))]
+    folder = writable(root, to)
     for network in networks:
-        evaluate_one(Task(config, network, root), protocol)
+        evaluate_one(Task(config, network, folder), protocol)
+
+
+def writable(run: epath.Path, to: str | None) -> epath.Path | None:
+    """The folder of the results; None, with a warning, where the run's cannot be written to.
+
+    Args:
+      run: The folder of the run.
+      to: Another folder for the results.
+
+    Raises:
+      UserError: That other folder cannot be written to.
+      HostError: It is in Google's storage, whose client is not installed.
+    """
+    check_client(to or run)
+    folder = epath.Path(to).expanduser() if to else run / "eval"
+    reason = results.unwritable(folder) if processes.is_primary() else None
+    if processes.all_have(reason is None):
+        return folder
+    if to:
+        raise UserError(f"--to={to}: cannot be written to ({reason})")
+    if processes.is_primary():
+        print(
+            f"{folder}: cannot be written to ({reason}); the result is printed and not kept: "
+            "--to=FOLDER names another place",
+            file=sys.stderr,
+            flush=True,
+        )
+    return None
 
 
 def newest(reader: checkpoint.Reader, run: str) -> Network:
@@ -187,28 +264,53 @@ def nonfinite(root: epath.Path, step: int) -> list[epath.Path]:
 
 
 def evaluate_one(task: Task, protocol: Protocol) -> None:
-    """Evaluates a network by a protocol; process 0 writes result.json and prints the result."""
-    network = task.network
+    """Evaluates a network by a protocol; process 0 writes result.json and prints the result.
+
+    Raises:
+      DivergedError: Numbers are not finite; there is no result.
+    """
+    network, data = task.network, task.run_config.data
+    name = f"{task.config.protocol} of {network.name}"
+    try:
+        found = protocol.run(task)
+    except DivergedError as error:
+        of = "the untrained network" if network.step is None else f"step {network.step}"
+        raise DivergedError(f"{task.config.protocol} of {of}: no result, for {error}") from error
     result = {
         "protocol": task.config.protocol,
         "checkpoint_step": network.step or 0,
         "untrained": network.step is None,
-        "dataset": task.run_config.data.name,
+        "dataset": data.name,
+        "data_dir": data.dir,
         "layer": task.config.features.layer,
-        **protocol.run(task),
+        "seed": task.config.seed,
+        **found,
     }
     if processes.is_primary():
-        path = task.folder / "result.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, result)
-        line = protocol.in_words(result)
-        print(f"{task.config.protocol} of {network.name}: {line}  ({path})", flush=True)
+        print_and_write(task, result, f"{name}: {protocol.in_words(result)}")
     processes.meet()
 
 
+def print_and_write(task: Task, result: results.Result, line: str) -> None:
+    """Writes a result where it can be kept, and prints it even where it cannot.
+
+    Args:
+      task: The task.
+      result: The result.
+      line: The line to print.
+    """
+    where = "not kept"
+    try:
+        if task.root is not None and task.folder is not None:
+            results.write(task.root, task.folder, {**result, "of": task.of})
+            where = str(task.folder / "result.json")
+    finally:
+        print(f"{line}  ({where})", flush=True)
+
+
 PROTOCOLS: dict[str, Protocol] = {
-    "linear": Protocol(linear.run, linear.RULES, scores.in_words),
-    "knn": Protocol(knn.run, knn.RULES, scores.in_words),
+    "linear": Protocol(linear.run, linear.RULES, linear.in_words),
+    "knn": Protocol(knn.run, knn.RULES, knn.in_words),
     "embed": Protocol(embed.run, embed.RULES, embed.in_words),
 }
 

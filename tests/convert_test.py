@@ -93,7 +93,7 @@ def test_evaluation_takes_an_imported_run(imported, capsys):
     argv = ["--config=eval/knn", f"--run={imported}"]
     for more in ((), ("--untrained",), ("--watch",)):
         assert status_of(evaluation.main, *argv, "--config.data.name=digits", *more) == 0
-    found = result(imported, "knn", 40)
+    found = result(imported, "knn", 40, "h,digits")
     assert (found["checkpoint_step"], found["num_examples"]) == (40, 360)
     assert status_of(evaluation.main, *argv) == cli.USER_ERROR
     assert "config.data.name=None: an imported run has no" in capsys.readouterr().err

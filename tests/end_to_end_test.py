@@ -55,7 +55,8 @@ def test_the_main_command_reaches_what_the_readme_says(tmp_path):
             "eval", "--config=eval/linear", f"--run={workdir}",
             "--config.linear.labels_per_class=10", "--config.linear.draws=5", *options,
         )  # fmt: skip
-        return result(workdir, "linear", name)["top1"]
+        layer = "pixels" if options and "pixels" in options[0] else "h"
+        return result(workdir, "linear", name, f"{layer},digits,labels_per_class=10")["top1"]
 
     step = read_rows(workdir / "metrics.jsonl")[-1]["step"]
     assert top1(name=step) >= 0.93
@@ -93,7 +94,7 @@ def test_a_folder_of_jpegs_with_broken_ones_pretrains_and_evaluates(tmp_path):
     }
     assert "unreadable images were replaced" in out
     run("eval", "--config=eval/knn", f"--run={workdir}")
-    assert result(workdir, "knn", 12)["num_examples"] == 12
+    assert result(workdir, "knn", 12, "h,folder")["num_examples"] == 12
 
 
 needs_tfds = pytest.mark.skipif(
@@ -114,8 +115,10 @@ def test_cifar10_learns_more_than_its_untrained_self(tmp_path):
     )  # fmt: skip
     for options in ([], ["--untrained"]):
         run("eval", "--config=eval/knn", f"--run={tmp_path}", *options)
-    trained, untrained = result(tmp_path, "knn", 150), result(tmp_path, "knn", "untrained")
-    assert trained["top1"] > untrained["top1"] + 0.08
+    trained, untrained = (
+        result(tmp_path, "knn", name, "h,cifar10")["top1"] for name in (150, "untrained")
+    )
+    assert trained > untrained + 0.08
 
 
 @needs_tfds

@@ -1,5 +1,6 @@
 """The eval binary on a tiny run."""
 
+import json
 import shutil
 from functools import partial
 
@@ -9,9 +10,9 @@ import pytest
 from simclr_jax import cli
 from simclr_jax import eval as evaluation
 from simclr_jax.errors import FileError
-from simclr_jax.evals import features
+from simclr_jax.evals import features, results
 from simclr_jax.store import checkpoint
-from support.runs import result, status_of
+from support.runs import changed_at, result, status_of
 
 LINEAR, KNN = "--config=eval/linear", "--config=eval/knn"
 
@@ -32,7 +33,7 @@ def test_linear_uses_the_features_that_knn_cached(finished, monkeypatch):
     assert run(KNN, f"--run={finished}") == 0
     monkeypatch.setattr(features.Extractor, "evaluation", None)  # computing them would fail
     assert run(LINEAR, f"--run={finished}", "--config.linear.epochs=30") == 0
-    assert result(finished, "linear", "8")["num_examples"] == 360
+    assert result(finished, "linear", "8", "h,digits,epochs=30.0")["num_examples"] == 360
 
 
 @pytest.mark.slow
@@ -40,9 +41,10 @@ def test_another_checkpoint_layer_or_split_has_other_features(finished, tmp_path
     copy = tmp_path / "run"
     shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("eval"))
     for override in ("--step=8", "--step=4", "--config.features.layer=head1", "--untrained"):
-        assert run(KNN, f"--run={copy}", override) == 0
-    assert run(KNN, f"--run={copy}", "--config.data.eval_split=train") == 0
-    cached = list((copy / "eval" / "features").glob("*.npz"))
+        assert run(KNN, f"--run={copy}", override, "--config.features.keep=99") == 0
+    flags = ("--config.data.eval_split=train", "--config.features.keep=99")
+    assert run(KNN, f"--run={copy}", *flags) == 0
+    cached = list((copy / "eval" / "features").glob("*.npy"))
     assert len(cached) == 4 * 2  # the training split serves as either
     assert result(copy, "knn", "4")["checkpoint_step"] == 4
     assert result(copy, "knn", "untrained")["untrained"] is True
@@ -58,16 +60,67 @@ def test_a_damaged_run_is_named(finished, tmp_path, capsys):
 def test_pixels_are_the_images_themselves(finished):
     options = ("--config.features.layer=pixels", "--config.linear.labels_per_class=10")
     assert run(LINEAR, f"--run={finished}", *options) == 0
-    found = result(finished, "linear", "8")
+    found = result(finished, "linear", "8", "pixels,digits,labels_per_class=10")
     assert found["top1"] == pytest.approx(0.9, abs=0.02)  # logistic regression on 64 pixels
     assert len(found["draws"]) == 5
     assert found["top1_std"] == pytest.approx(np.std(found["draws"]))
 
 
+def test_results_of_different_things_stand_beside_each_other(finished, capsys):
+    ways = {"h,digits": [], "h,digits,k=20": ["--config.knn.k=20"]}
+    for argv in (*ways.values(), []):  # The same, asked twice, is one result.
+        assert run(KNN, f"--run={finished}", *argv) == 0
+    printed = [line.split("  (")[0] for line in capsys.readouterr().out.splitlines()]
+    assert printed[0] == printed[2]
+    assert printed[1].endswith("on 360 images of digits, layer h, k 20")
+    assert [result(finished, "knn", 8, way)["k"] for way in ways] == [200, 20]
+    listed = read_list(finished / "eval")
+    assert [listed.count(f"knn/8/{way}") for way in ways] == [1, 1]
+    assert run("--list", KNN, f"--run={finished}") == 0
+    lines = capsys.readouterr().out.splitlines()
+    for way, line in zip(ways, printed, strict=False):
+        assert line.replace("knn of 8", f"knn/8/{way}") in lines
+    assert lines[-1].startswith(f"results in {finished / 'eval'}: ")
+
+
+def read_list(folder):
+    """The folders that results.jsonl names, in its order."""
+    return [
+        json.loads(line)["folder"] for line in (folder / "results.jsonl").read_text().splitlines()
+    ]
+
+
+def test_a_run_that_cannot_be_written_to_is_evaluated_all_the_same(
+    finished, tmp_path, monkeypatch, capsys
+):
+    before = changed_at(finished)
+    writes = results.unwritable
+    monkeypatch.setattr(
+        results,
+        "unwritable",
+        lambda folder: "Read-only file system" if folder == finished / "eval" else writes(folder),
+    )
+    assert run(KNN, f"--run={finished}") == 0
+    out, err = capsys.readouterr()
+    assert "cannot be written to (Read-only file system); the result is printed and not kept" in err
+    assert out.startswith("knn of 8: top-1 ")
+    assert out.endswith("  (not kept)\n")
+    assert run("--config=eval/embed", f"--run={finished}") == cli.USER_ERROR
+    assert "--to=FOLDER" in capsys.readouterr().err.splitlines()[-1]
+    assert changed_at(finished) == before
+
+    assert run(KNN, f"--run={finished}", f"--to={tmp_path}/mine") == 0
+    assert read_list(tmp_path / "mine") == ["knn/8/h,digits"]
+    assert run(KNN, f"--run={finished}", "--to=/proc/mine") == cli.USER_ERROR
+    assert capsys.readouterr().err.startswith("--to=/proc/mine: cannot be written to (")
+    assert changed_at(finished) == before
+
+
 def test_augmented_linear_evaluation_runs(finished):
     assert run(LINEAR, f"--run={finished}", "--config.linear.augment=true",
                "--config.linear.epochs=1", "--config.linear.batch_size=104") == 0  # fmt: skip
-    assert result(finished, "linear", "8")["num_examples"] == 360
+    what = "h,digits,batch_size=104,epochs=1.0,augment=True"
+    assert result(finished, "linear", "8", what)["num_examples"] == 360
 
 
 def test_a_checkpoint_that_is_pruned_meanwhile_is_passed_over_a_damaged_one_is_not(
@@ -124,7 +177,7 @@ def test_another_dataset_by_override(finished, tmp_path):
                 Image.new("RGB", (9, 11), (int(level),) * 3).save(path)
     folder = ("--config.data.name=folder", f"--config.data.dir={tmp_path}")
     assert run(KNN, f"--run={finished}", *folder, "--config.knn.k=3") == 0
-    found = result(finished, "knn", "8")
+    found = result(finished, "knn", "8", "h,folder,data.dir=*,k=3")
     assert (found["dataset"], found["num_examples"], found["top1"]) == ("folder", 12, 1.0)
 
 
@@ -134,6 +187,10 @@ def test_another_dataset_by_override(finished, tmp_path):
         ([KNN], "--run: required"),
         ([KNN, "--run=nowhere"], "--run=nowhere: no run there"),
         ([KNN, "--run={run}", "--step=3"], "--step=3: "),
+        (["--list"], "--run: required"),
+        (["--list", "--run={run}", "--untrained"], "--list: prints what was evaluated; leave out"),
+        (["--list", "--to={run}/nowhere"], "--to={run}/nowhere: no such folder"),
+        ([KNN, "--run={run}", "--config.features.keep=-1"], "config.features.keep=-1: must be"),
         ([KNN, "--run={run}", "--watch", "--step=2"], "--watch, --untrained, --step: only one"),
         ([KNN, "--run={run}", "--config.features.layer=head9"], "config.features.layer=head9: the"),
         ([KNN, "--run={run}", "--config.features.layer=y"], "config.features.layer='y': must be"),
@@ -146,4 +203,5 @@ def test_another_dataset_by_override(finished, tmp_path):
 def test_bad_input_ends_with_status_2_and_a_line(finished, capsys, argv, line):
     status = run(*(arg.format(run=finished) for arg in argv))
     assert status == cli.USER_ERROR
-    assert capsys.readouterr().err.strip().splitlines()[-1].startswith(line)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(line.format(run=finished))

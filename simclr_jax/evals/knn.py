@@ -14,6 +14,7 @@ import numpy as np
 from simclr_jax.config.rules import above, at_least
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.scores import accuracies
+from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
 from simclr_jax.losses import l2_normalize
 
@@ -38,6 +39,11 @@ def run(task: Task) -> dict[str, Any]:
         "k": keys.k,
         "temperature": keys.temperature,
     }
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """The accuracies of a result and what they are of, as text."""
+    return f"{scores_in_words(result)}, k {result['k']}"
 
 
 def scores(

@@ -3,10 +3,12 @@
 Reference: Chen et al. 2020, section 2.3 and appendix B.6 (arXiv 2002.05709).
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epy
@@ -15,15 +17,28 @@ from simclr_jax import optim
 from simclr_jax.config import rules
 from simclr_jax.config.rules import above, anything, at_least
 from simclr_jax.data.order import Order, permutation
-from simclr_jax.errors import ArgumentError
+from simclr_jax.errors import ArgumentError, DivergedError
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.scores import accuracies, mean_and_deviation
+from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
 from simclr_jax.losses import cross_entropy
 from simclr_jax.models.heads import Classifier
 
 with epy.lazy_imports():
     from sklearn import linear_model, preprocessing
+
+_log = logging.getLogger(__name__)
+
+FIT_BYTES = 2**28  # The bytes of features whose mean and deviation are computed at a time.
+CHECK_STEPS = 100  # The updates of a classifier between two looks at its loss.
+# The loss, as a multiple of that of guessing, from which on a classifier has diverged.
+DIVERGED_LOSS = 1e3
+
+
+class FitError(Exception):
+    """A classifier that has diverged; the message says after which update."""
+
 
 # The rules of the config section "linear".
 RULES = {
@@ -58,15 +73,36 @@ def _of_all_labels(task: Task) -> dict[str, Any]:
     else:
         features = task.features(task.train)
         batches = shuffled(features, batch_size=keys.batch_size, steps=steps, seed=seed)
-    params = fit(
-        batches,
-        classes=task.train.num_classes,
-        learning_rate=cosine(keys.lr, batch_size=keys.batch_size, steps=steps),
-        weight_decay=keys.weight_decay,
-        seed=seed,
-    )
+    try:
+        params = fit(
+            batches,
+            classes=task.train.num_classes,
+            learning_rate=cosine(keys.lr, batch_size=keys.batch_size, steps=steps),
+            weight_decay=keys.weight_decay,
+            seed=seed,
+        )
+    except FitError as error:
+        raise DivergedError(
+            f"the classifier has diverged ({error} of {steps}) with config.linear.lr={keys.lr}, "
+            f"config.linear.weight_decay={keys.weight_decay}; lower one of them"
+        ) from error
     test = task.features(task.test)
-    return {**task.tested(test), **accuracies(logits(params, test.x), test.labels)}
+    return {
+        **task.tested(test),
+        **accuracies(logits(params, test.x), test.labels),
+        "labels_per_class": None,
+        "lr": keys.lr,
+        "weight_decay": keys.weight_decay,
+        "epochs": keys.epochs,
+        "batch_size": keys.batch_size,
+    }
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """The accuracies of a result and what they are of, as text."""
+    count = result.get("labels_per_class")
+    labels = f"{count} label{'s' if count > 1 else ''} a class" if count else "all labels"
+    return f"{scores_in_words(result)}, {labels}"
 
 
 def _of_few_labels(task: Task) -> dict[str, Any]:
@@ -111,26 +147,41 @@ def fit(
 
     Returns:
       The parameters of the classifier, for `logits`.
+
+    Raises:
+      FitError: The parameters are not finite, or the loss has grown beyond all use.
     """
     tx = optim.momentum(learning_rate)
     model = Classifier(classes)
 
+    def loss_of(params: Any, x: Any, labels: Any) -> jax.Array:
+        logits: Any = model.apply({"params": params}, x)
+        loss, _ = cross_entropy(logits, labels)
+        return loss + weight_decay * 0.5 * optax.tree.norm(params, squared=True)
+
     @jax.jit
     def step(params: Any, opt_state: Any, x: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
-        def loss_fn(params: Any) -> jax.Array:
-            logits: Any = model.apply({"params": params}, x)
-            loss, _ = cross_entropy(logits, labels)
-            return loss + weight_decay * 0.5 * optax.tree.norm(params, squared=True)
-
-        updates, opt_state = tx.update(jax.grad(loss_fn)(params), opt_state, params)
+        gradients = jax.grad(loss_of)(params, x, labels)
+        updates, opt_state = tx.update(gradients, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
     params: Any = None
-    for x, labels in batches:
+    for number, (x, labels) in enumerate(batches, 1):
         if params is None:
             params = model.init(jax.random.key(seed), x)["params"]
             opt_state = tx.init(params)
         params, opt_state = step(params, opt_state, x, labels)
+        if number % CHECK_STEPS == 0 and not jnp.isfinite(loss_of(params, x, labels)):
+            break
+    # Weights that grow at each update need not have reached infinity when the training ends.
+    loss, guessing = float(loss_of(params, x, labels)), np.log(classes)
+    if not loss < DIVERGED_LOSS * guessing:
+        raise FitError(f"a loss of {loss:.3g} after update {number}")
+    if loss > guessing:
+        _log.warning(
+            "the classifier ends with a loss of %.3g on its last batch, more than the %.3g of "
+            "guessing: its learning rate or weight decay is too high", loss, guessing,
+        )  # fmt: skip
     return params
 
 
@@ -185,8 +236,11 @@ def few_labels(
     Raises:
       ArgumentError: A class has fewer than `per_class` examples.
     """
-    scaler = preprocessing.StandardScaler().fit(train.x)
-    train_x, test_x = scaler.transform(train.x), scaler.transform(test.x)
+    scaler = preprocessing.StandardScaler()
+    size = max(1, FIT_BYTES // train.x[0].nbytes)  # It makes copies of what it is given.
+    for start in range(0, len(train.x), size):
+        scaler.partial_fit(train.x[start : start + size])
+    test_x = scaler.transform(test.x)
     results = []
     for draw in range(draws):
         order = permutation(len(train.labels), seed=seed, stream=draw)
@@ -199,7 +253,7 @@ def few_labels(
             chosen.append(rows)
         rows = np.concatenate(chosen)
         model = linear_model.LogisticRegression(C=c, max_iter=1000).fit(
-            train_x[rows], train.labels[rows]
+            scaler.transform(train.x[rows]), train.labels[rows]
         )
         scores = model.decision_function(test_x)
         if scores.ndim == 1:  # With two classes scikit-learn returns the score of the second.

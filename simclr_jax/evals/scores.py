@@ -5,6 +5,8 @@ from typing import Any
 import chex
 import numpy as np
 
+from simclr_jax.errors import DivergedError
+
 
 def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """The fractions of images whose label is among the one or the five highest scores.
@@ -18,10 +20,16 @@ def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
     Returns:
       "top1" and "top5", in [0, 1].
+
+    Raises:
+      DivergedError: A score is not a number.
     """
     chex.assert_rank([scores, labels], [2, 1])
     chex.assert_equal_shape_prefix([scores, labels], 1)
     scores, labels = scores[labels >= 0], labels[labels >= 0]
+    wrong = np.isnan(scores).any(axis=1).sum()
+    if wrong:  # They would be ranked in the order of the classes.
+        raise DivergedError(f"the scores of {wrong} of {len(scores)} images are not finite (NaN)")
     ranked = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     hits = ranked == labels[:, None]
     return {"top1": float(hits[:, 0].mean()), "top5": float(hits.any(axis=1).mean())}
@@ -46,12 +54,16 @@ def in_words(result: dict[str, Any]) -> str:
     >>> found = {"top1": 0.9, "top5": 1.0, "num_examples": 8, "unreadable": 2, "dataset": "digits"}
     >>> in_words(found)
     'top-1 90.0%, top-5 100.0% on 8 images of digits, 2 unreadable left out'
+    >>> in_words({**found, "unreadable": 0, "dataset": "folder", "data_dir": "/cats", "layer": "h"})
+    'top-1 90.0%, top-5 100.0% on 8 images of folder /cats, layer h'
     """
     left_out = f", {result['unreadable']} unreadable left out" if result.get("unreadable") else ""
     spread = f" ± {result['top1_std']:.1%}" if "top1_std" in result else ""
     if result.get("unlabelled"):
         left_out += f", {result['unlabelled']} without labels left out"
+    folder = f" {result['data_dir']}" if result.get("data_dir") else ""
+    layer = f", layer {result['layer']}" if "layer" in result else ""
     return (
         f"top-1 {result['top1']:.1%}{spread}, top-5 {result['top5']:.1%} "
-        f"on {result['num_examples']} images of {result['dataset']}{left_out}"
+        f"on {result['num_examples']} images of {result['dataset']}{folder}{left_out}{layer}"
     )

@@ -9,12 +9,14 @@ from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from simclr_jax import mesh as meshes
-from simclr_jax.config import overrides, sources
+from simclr_jax.config import overrides, shipped, sources
+from simclr_jax.config.overrides import get, keys
 from simclr_jax.config.rules import Rule
+from simclr_jax.data.fingerprint import fingerprint
 from simclr_jax.data.source import Readable
 from simclr_jax.data.splits import Splits
 from simclr_jax.errors import UserError
-from simclr_jax.evals import features
+from simclr_jax.evals import features, results
 from simclr_jax.evals.features import Features
 from simclr_jax.run.network import ROWS_PER_DEVICE, Network
 
@@ -59,21 +61,23 @@ class Task:
     Args:
       config: The config of the evaluation.
       network: The network.
-      root: The folder of its run.
+      root: The folder of all results, such as RUN/eval; None: nothing is kept.
 
     Attributes:
       run_config: The config of the run, with the data of the evaluation.
       extractor: The extractor of the features.
+      sources: The splits that were opened so far, by name.
 
     Raises:
       UserError: The head has no such layer, or there is no dataset to read.
     """
 
-    def __init__(self, config: ConfigDict, network: Network, root: epath.Path):
+    def __init__(self, config: ConfigDict, network: Network, root: epath.Path | None):
         self.config = config
         self.network = network
         self.run_config = with_data(network.config, config.data)
         self.root = root
+        self.sources: dict[str, Readable] = {}
         if self.run_config.data.name is None:
             raise UserError(
                 "config.data.name=None: an imported run has no dataset of its own; name one, or "
@@ -92,10 +96,42 @@ class Task:
         except ValueError as error:
             raise UserError(f"config.features.layer={error}") from error
 
+    @cached_property
+    def folder(self) -> epath.Path | None:
+        """The folder of the result, ROOT/PROTOCOL/STEP/WHAT; None: it is not kept.
+
+        The splits that the result is of must be open.
+        """
+        if self.root is None:
+            return None
+        config = self.config
+        values = {key: get(config, key) for key in keys(config)}
+        dataset = self.run_config.data.name
+        what = results.what(config.protocol, config.features.layer, dataset, values, self._usual)
+        return results.place(self.root / config.protocol / self.network.name, what, self.of)
+
     @property
-    def folder(self) -> epath.Path:
-        """The folder of the result, RUN/eval/PROTOCOL/STEP."""
-        return self.root / "eval" / self.config.protocol / self.network.name
+    def _usual(self) -> dict[str, Any]:
+        """The values of the protocol's record by dotted key; none where it has no record."""
+        name = f"eval/{self.config.protocol}"
+        usual = overrides.load([f"--config={name}"]) if shipped.find(name) else ConfigDict()
+        return {key: get(usual, key) for key in keys(usual)}
+
+    @cached_property
+    def of(self) -> dict[str, Any]:
+        """What the result is computed from, as JSON: the config, the weights and the images."""
+        untrained, variables = self.network.step is None, self.network.variables
+        config = self.config.to_dict()
+        config["features"] = {"layer": config["features"]["layer"]}  # The rest is how, not what.
+        return {
+            "config": config,
+            # Batch norm of an untrained network is calibrated, to other bits on other devices.
+            "weights": features.digest(variables["params"] if untrained else variables),
+            "images": {
+                name: fingerprint(source.source, labelled=bool(source.num_classes))
+                for name, source in self.sources.items()
+            },
+        }
 
     @cached_property
     def dataset(self) -> Splits:
@@ -105,12 +141,14 @@ class Task:
     @cached_property
     def train(self) -> Readable:
         """The training split."""
-        return sources.open_split(self.run_config, "train", self.dataset)
+        source = sources.open_split(self.run_config, "train", self.dataset)
+        return self.sources.setdefault("train", source)
 
     @cached_property
     def test(self) -> Readable:
         """The evaluation split."""
-        return sources.open_split(self.run_config, "eval", self.dataset)
+        source = sources.open_split(self.run_config, "eval", self.dataset)
+        return self.sources.setdefault("eval", source)
 
     def check_labels(self) -> None:
         """Checks that both splits have labels of the same classes.
@@ -133,14 +171,15 @@ class Task:
             )
 
     def features(self, source: Readable) -> features.Features:
-        """The features of a split, computed once per checkpoint and cached in the run's folder.
+        """The features of a split, computed once per checkpoint and kept with the results.
 
         Unreadable images have none.
         """
         return features.cached(
-            self.root / "eval" / "features",
+            self.root and self.root / "features",
             self.extractor,
             source,
+            keep=self.config.features.keep,
             checkpoint=self._digest,
             transform="eval_view of readable images",
             layer=self.config.features.layer,

@@ -8,6 +8,7 @@ import pytest
 
 from simclr_jax.errors import ArgumentError
 from simclr_jax.evals import linear, scores
+from simclr_jax.evals.features import Features
 
 
 def test_sgd_separates_separable_features(blobs):
@@ -23,6 +24,26 @@ def test_sgd_separates_separable_features(blobs):
     logits = linear.logits(params, test.x, batch_size=40)
     chex.assert_shape(logits, (101, 5))
     assert scores.accuracies(logits, test.labels)["top1"] > 0.8
+
+
+@pytest.mark.parametrize(("steps", "lr", "seen"), [(300, 60.0, "nan"), (12, 60.0, r"e\+")])
+def test_a_classifier_that_diverges_has_no_parameters(blobs, steps, lr, seen):
+    """Whether its weights have reached infinity, or are on their way there."""
+    with pytest.raises(linear.FitError, match=f"a loss of .*{seen}.* after update"):
+        fit(blobs[0], steps=steps, lr=lr, weight_decay=0.1)
+
+
+def test_a_rate_that_is_too_high_is_warned_of(blobs, rng, caplog):
+    x, labels = blobs[0]
+    fit(Features(x, rng.permutation(labels)), steps=12, lr=100.0, weight_decay=0.0)
+    assert "more than the 1.61 of guessing" in caplog.text
+
+
+def fit(features, *, steps, lr, weight_decay):
+    return linear.fit(
+        linear.shuffled(features, batch_size=64, steps=steps, seed=0), classes=5,
+        learning_rate=lambda step: lr, weight_decay=weight_decay, seed=0,
+    )  # fmt: skip
 
 
 def test_few_labels_report_every_draw(blobs):

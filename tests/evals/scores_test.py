@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from simclr_jax.errors import DivergedError
 from simclr_jax.evals import scores
 
 
@@ -15,6 +16,12 @@ def test_images_without_labels_are_not_counted():
     likely = np.eye(7)[[0, 1, 2, 3]] + np.linspace(0.1, 0, 7)
     labels = np.array([0, -1, 6, -1])
     assert scores.accuracies(likely, labels) == {"top1": 0.5, "top5": 0.5}
+
+
+def test_scores_that_are_no_numbers_have_no_accuracy():
+    """They would be ranked in the order of the classes."""
+    with pytest.raises(DivergedError, match="the scores of 1 of 2 images are not finite"):
+        scores.accuracies(np.array([[1.0, 0.0], [np.nan, np.nan]]), np.array([0, 0]))
 
 
 def test_equal_scores_are_ranked_in_the_order_of_the_classes():

@@ -154,8 +154,9 @@ def test_images_runs_and_evaluations_live_in_a_bucket(bucket, rng, capsys):
     for protocol in ("knn", "embed"):
         flags = [f"--config=eval/{protocol}", "--run=gs://bucket/run"]
         assert status_of(evaluation.main, *flags) == 0
-        assert json.loads(bucket.objects[f"run/eval/{protocol}/4/result.json"][0])
-    archive = io.BytesIO(bucket.objects["run/eval/embed/4/features.npz"][0])
+        assert json.loads(bucket.objects[f"run/eval/{protocol}/4/h,folder/result.json"][0])
+    assert len(bucket.objects["run/eval/results.jsonl"][0].splitlines()) == 2
+    archive = io.BytesIO(bucket.objects["run/eval/embed/4/h,folder/features.npz"][0])
     assert len(np.load(archive)["features"]) == 40
 
 

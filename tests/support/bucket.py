@@ -171,9 +171,14 @@ class Backend(backend.Backend):
         return sorted({part for part in (n[start:].split("/")[0] for n in below) if part})
 
     def glob(self, path):
-        folder, _, pattern = str(path).rpartition("/")
-        names = fnmatch.filter(self.listdir(folder), pattern) if self.isdir(folder) else []
-        return [f"{folder}/{name}" for name in names]
+        parts = self._name(path).split("/")
+        bucket = str(path).removesuffix(self._name(path))
+        names = {tuple(name.split("/")[: len(parts)]) for name in self._bucket.below("")}
+        matches = [
+            name for name in sorted(names)
+            if len(name) == len(parts) and all(map(fnmatch.fnmatchcase, name, parts))
+        ]  # fmt: skip
+        return [bucket + "/".join(name) for name in matches]
 
     def walk(self, path, *, top_down=True, on_error=None):
         names = self.listdir(path)

@@ -33,9 +33,17 @@ def rows(workdir):
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in found]
 
 
-def result(workdir, protocol, name):
-    """The result of an evaluation; `name` is the checkpoint's step, or 'untrained'."""
-    return json.loads((workdir / "eval" / protocol / str(name) / "result.json").read_text())
+def result(workdir, protocol, name, what="h,digits"):
+    """The result of an evaluation.
+
+    Args:
+      workdir: The run's folder.
+      protocol: The protocol.
+      name: The checkpoint's step, or 'untrained'.
+      what: What it is of, a glob pattern.
+    """
+    (path,) = (workdir / "eval" / protocol / str(name)).glob(f"{what}/result.json")
+    return json.loads(path.read_text())
 
 
 def saved_digests(workdir, step):

@@ -1,0 +1,208 @@
+"""The results of evaluations: what each is of, its file, and the list of all.
+
+    FOLDER/PROTOCOL/STEP/WHAT/result.json       FOLDER/results.jsonl, a row a result
+
+FOLDER is RUN/eval, or another one where the run cannot be written to. A result takes the place of
+one of the same things only, so nothing is lost where the same step is evaluated in many ways.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from simclr_jax.errors import one_line
+from simclr_jax.store import files
+
+Result = dict[str, Any]  # The content of a result.json.
+
+LIST = "results.jsonl"  # The name of the list of all results of a folder.
+# Keys that a result does not depend on: how the features are computed and kept.
+_NO_PART = ("protocol", "features.layer", "features.batch_size", "features.keep", "data.name")
+_LONGEST = 200  # The largest number of letters in the name of a folder; file systems allow 255.
+
+
+def what(
+    protocol: str, layer: str, dataset: str, values: Mapping[str, Any], usual: Mapping[str, Any]
+) -> str:
+    """The name of what a result is of: the layer, the dataset, and all keys that are not as usual.
+
+    >>> usual = {"knn.k": 200, "seed": 0, "data.dir": None}
+    >>> what("knn", "h", "digits", usual, usual)
+    'h,digits'
+    >>> what("knn", "h", "digits", {**usual, "knn.k": 20, "seed": 1}, usual)
+    'h,digits,k=20,seed=1'
+    >>> what("knn", "z", "folder", {**usual, "data.dir": "/data/my cats"}, usual)
+    'z,folder,data.dir=data_my_cats~21261c82'
+
+    Args:
+      protocol: The name of the protocol, whose own keys are named without it.
+      layer: The layer of the features.
+      dataset: The name of the dataset.
+      values: The values of the evaluation's config by dotted key.
+      usual: The values that go without saying: those of the protocol's record.
+
+    Returns:
+      A name for a folder. A text that does not fit in one is shortened and followed by a digest.
+    """
+    parts = [layer, _short(dataset)]
+    for key, value in values.items():
+        if key not in _NO_PART and (key not in usual or value != usual[key]):
+            parts.append(f"{key.removeprefix(f'{protocol}.')}={_short(value)}")
+    name = ",".join(parts)
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}~{_digest(name)}"
+
+
+def _short(value: Any) -> str:
+    """A value as a part of a file's name."""
+    text = str(value)
+    plain = re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).strip("_")[-40:]
+    return plain if plain == text else f"{plain}~{_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def place(folder: epath.Path, name: str, of: Mapping[str, Any]) -> epath.Path:
+    """The folder of a result: `name`, unless there is a result of other things under that name.
+
+    Then it is the first of NAME~2, NAME~3 … without one. So the images under a path may change, and
+    several runs may have their results in one place.
+
+    Args:
+      folder: The folder of the results of a protocol and a step.
+      name: The name of what the result is of.
+      of: All that the result is computed from, as JSON, by name; see `same`.
+    """
+    candidate, number = folder / name, 1
+    while True:
+        found = _read(candidate / "result.json")
+        if found is None or same(of, found.get("of")):
+            return candidate
+        number += 1
+        candidate = folder / f"{name}~{number}"
+
+
+def same(of: Mapping[str, Any], stored: Any) -> bool:
+    """Whether two results are computed from the same things, as far as both say.
+
+    >>> same({"config": {"seed": 0}, "weights": "ab"}, {"config": {"seed": 1}, "weights": "ab"})
+    False
+
+    Args:
+      of: What one result is of: values, or mappings to values, by name.
+      stored: The same of another result, or anything else that was read.
+    """
+    if not isinstance(stored, Mapping):
+        return False
+    ours, theirs = (json.loads(json.dumps(each)) for each in (dict(of), dict(stored)))
+    for name in ours.keys() & theirs.keys():
+        one, other = ours[name], theirs[name]
+        if isinstance(one, dict) and isinstance(other, dict):
+            if not same(one, other):
+                return False
+        elif one != other:
+            return False
+    return True
+
+
+def write(folder: epath.Path, path: epath.Path, result: Result) -> None:
+    """Writes a result, and brings the list of all up to date.
+
+    Args:
+      folder: The folder of all results.
+      path: The folder of this one, below it.
+      result: The result.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    files.write_json(path / "result.json", result)
+    listed = _listed(folder)
+    listed.pop(_name(folder, path), None)
+    # Another evaluation may write the list at the same time; the last to look sees all results.
+    names: set[str] = set()
+    while names != (there := _names(folder)):
+        names, found = there, rows(folder, listed)
+        listed = {row["folder"]: row for row in found}
+        files.write(folder / LIST, "".join(f"{json.dumps(row)}\n" for row in found).encode())
+
+
+def rows(folder: epath.Path, listed: Mapping[str, Result] | None = None) -> list[Result]:
+    """The results below a folder, without what they were computed from.
+
+    Args:
+      folder: The folder of all results.
+      listed: The rows that are known, by folder, whose files are not read again.
+
+    Returns:
+      A row a result, with "folder", its place within `folder`; by protocol, step and name.
+    """
+    found = []
+    for name in _names(folder):
+        row = (listed or {}).get(name)
+        if row is None:
+            result = _read(folder / name / "result.json")
+            if result is None:
+                continue
+            row = {"folder": name, **{key: result[key] for key in result if key != "of"}}
+        found.append(row)
+    return sorted(found, key=_order)
+
+
+def _order(row: Result) -> tuple[str, int, str]:
+    step = row.get("checkpoint_step")
+    return row["folder"].split("/")[0], step if isinstance(step, int) else 0, row["folder"]
+
+
+def _names(folder: epath.Path) -> set[str]:
+    """The folders with a result; those of versions without WHAT are a level higher."""
+    patterns = ("*/*/result.json", "*/*/*/result.json")
+    return {_name(folder, path.parent) for pattern in patterns for path in folder.glob(pattern)}
+
+
+def _name(folder: epath.Path, path: epath.Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _listed(folder: epath.Path) -> dict[str, Result]:
+    """The rows of the list by folder, without those that are damaged."""
+    listed = {}
+    path = folder / LIST
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        row = _parsed(line)
+        if row is not None and isinstance(row.get("folder"), str):
+            listed[row["folder"]] = row
+    return listed
+
+
+def _read(path: epath.Path) -> Result | None:
+    """The content of a result.json; None where there is none, or it is damaged."""
+    try:
+        return _parsed(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _parsed(text: bytes) -> Result | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def unwritable(folder: epath.Path) -> str | None:
+    """Why nothing can be written to a folder, which is made; None where something can."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write(probe, b"")
+        probe.unlink()
+    except Exception as error:  # A bucket's client has its own kinds of errors.
+        reason = error.strerror if isinstance(error, OSError) else None
+        return reason or one_line(error, 200)
+    return None
