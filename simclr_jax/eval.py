@@ -26,7 +26,6 @@ from simclr_jax.evals import embed, knn, linear, results
 from simclr_jax.evals.task import Protocol, Task, with_data
 from simclr_jax.run.network import Network, find_step, open_run
 from simclr_jax.store import checkpoint, lock
-from simclr_jax.store.files import check_client
 
 POLL_SECONDS = 5.0  # The seconds between two looks for new checkpoints with --watch.
 # The seconds without a trainer and without a new checkpoint after which --watch ends.
@@ -150,37 +149,34 @@ def evaluate(
         networks = [Network.trained(reader, find_step(reader, str(run), step))]
     else:
         networks = [newest(reader, str(run))]
-    folder = writable(root, to)
-    for network in networks:
-        evaluate_one(Task(config, network, folder), protocol)
+    folder = results.writable(root, to)
+    tasks = (Task(config, network, folder) for network in networks)
+    evaluate_all(tasks, protocol, go_on=watch)
 
 
-def writable(run: epath.Path, to: str | None) -> epath.Path | None:
-    """The folder of the results; None, with a warning, where the run's cannot be written to.
+def evaluate_all(tasks: Iterable[Task], protocol: Protocol, *, go_on: bool) -> None:
+    """Evaluates networks by a protocol.
 
     Args:
-      run: The folder of the run.
-      to: Another folder for the results.
+      tasks: The networks, one after another.
+      protocol: The protocol.
+      go_on: Whether to go on after a network without a result.
 
     Raises:
-      UserError: That other folder cannot be written to.
-      HostError: It is in Google's storage, whose client is not installed.
+      DivergedError: A network has no result, since numbers are not finite.
     """
-    check_client(to or run)
-    folder = epath.Path(to).expanduser() if to else run / "eval"
-    reason = results.unwritable(folder) if processes.is_primary() else None
-    if processes.all_have(reason is None):
-        return folder
-    if to:
-        raise UserError(f"--to={to}: cannot be written to ({reason})")
-    if processes.is_primary():
-        print(
-            f"{folder}: cannot be written to ({reason}); the result is printed and not kept: "
-            "--to=FOLDER names another place",
-            file=sys.stderr,
-            flush=True,
-        )
-    return None
+    diverged = []
+    for task in tasks:
+        try:
+            evaluate_one(task, protocol)
+        except DivergedError as error:
+            if not go_on:
+                raise
+            diverged.append(error)
+            if processes.is_primary():
+                print(error, file=sys.stderr, flush=True)
+    if diverged:
+        raise DivergedError(f"no result of {len(diverged)} checkpoints; the last: {diverged[-1]}")
 
 
 def newest(reader: checkpoint.Reader, run: str) -> Network:

@@ -9,7 +9,7 @@ import pytest
 
 from simclr_jax import cli
 from simclr_jax import eval as evaluation
-from simclr_jax.errors import FileError
+from simclr_jax.errors import DivergedError, FileError
 from simclr_jax.evals import features, results
 from simclr_jax.store import checkpoint
 from support.runs import changed_at, result, status_of
@@ -119,7 +119,7 @@ def test_a_run_that_cannot_be_written_to_is_evaluated_all_the_same(
 def test_augmented_linear_evaluation_runs(finished):
     assert run(LINEAR, f"--run={finished}", "--config.linear.augment=true",
                "--config.linear.epochs=1", "--config.linear.batch_size=104") == 0  # fmt: skip
-    what = "h,digits,batch_size=104,epochs=1.0,augment=True"
+    what = "h,digits,augment=True,batch_size=104,epochs=1.0"
     assert result(finished, "linear", "8", what)["num_examples"] == 360
 
 
@@ -141,6 +141,22 @@ def test_watch_evaluates_every_checkpoint_and_ends_with_the_run(finished, capsys
     printed = capsys.readouterr().out
     assert "knn of 4:" in printed
     assert "knn of 8:" in printed
+
+
+def test_watch_goes_on_after_a_checkpoint_without_a_result(finished, monkeypatch, capsys):
+    def evaluate_one(task, protocol):
+        if task.network.step == 4:
+            raise DivergedError("knn of step 4: no result")
+        print(f"knn of {task.network.name}")
+
+    monkeypatch.setattr(evaluation, "evaluate_one", evaluate_one)
+    assert run(KNN, f"--run={finished}", "--watch") == 1
+    out, err = capsys.readouterr()
+    assert "knn of 8" in out
+    assert err.splitlines() == [
+        "knn of step 4: no result",
+        "no result of 1 checkpoints; the last: knn of step 4: no result",
+    ]
 
 
 @pytest.mark.parametrize("end", ["diverged", "abandoned"])

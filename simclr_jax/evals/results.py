@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
-from simclr_jax.errors import one_line
+from simclr_jax import processes
+from simclr_jax.errors import UserError, one_line
 from simclr_jax.store import files
 
 Result = dict[str, Any]  # The content of a result.json.
@@ -193,6 +195,34 @@ def _parsed(text: bytes) -> Result | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def writable(run: epath.Path, to: str | None) -> epath.Path | None:
+    """The folder of the results; None, with a warning, where the run's cannot be written to.
+
+    Args:
+      run: The folder of the run.
+      to: Another folder for the results.
+
+    Raises:
+      UserError: That other folder cannot be written to.
+      HostError: It is in Google's storage, whose client is not installed.
+    """
+    files.check_client(to or run)
+    folder = epath.Path(to).expanduser() if to else run / "eval"
+    reason = unwritable(folder) if processes.is_primary() else None
+    if processes.all_have(reason is None):
+        return folder
+    if to:
+        raise UserError(f"--to={to}: cannot be written to ({reason})")
+    if processes.is_primary():
+        print(
+            f"{folder}: cannot be written to ({reason}); the result is printed and not kept: "
+            "--to=FOLDER names another place",
+            file=sys.stderr,
+            flush=True,
+        )
+    return None
 
 
 def unwritable(folder: epath.Path) -> str | None:

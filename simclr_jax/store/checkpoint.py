@@ -180,11 +180,7 @@ class Reader:
 
     def steps(self) -> list[int]:
         """The steps of the finished checkpoints, ascending."""
-        if not outage.is_dir(self._folder):
-            return []
-        # Orbax's other lister takes every folder whose name ends in _DIGITS for a step.
-        found = ocp.path.step.standard_name_format().find_all(self._folder)
-        return sorted(each.step for each in found if each.path.name == str(each.step))
+        return restore.steps(self._folder) if outage.is_dir(self._folder) else []
 
     def config(self, step: int) -> dict[str, Any]:
         """The description of the run in a checkpoint.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from etils import epy
+from etils import epath, epy
 
 from simclr_jax import processes
 from simclr_jax.errors import LOST_DISK, HostError, one_line
@@ -19,6 +19,13 @@ with epy.lazy_imports():
 _OF_THE_HOST = re.compile(
     r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|RESOURCE_EXHAUSTED)\b"
 )
+
+
+def steps(folder: epath.Path) -> list[int]:
+    """The steps of the finished checkpoints in a folder, ascending."""
+    # Orbax's other lister takes every folder whose name ends in _DIGITS for a step.
+    found = ocp.path.step.standard_name_format().find_all(folder)
+    return sorted(each.step for each in found if each.path.name == str(each.step))
 
 
 def described(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
