@@ -92,6 +92,7 @@ def train(
     _begin(config)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(preemption.Preemption())
+        progress.note("listing the images")
         source, eval_source = sources.open_splits(config)
         processes.say(progress.data_line(source, eval_source))
         config = parts.with_counts(config, source)
@@ -125,6 +126,7 @@ def train(
             preemption=signals,
             watchdog=stack.enter_context(watchdog.Watchdog.of_run(config)),
         )
+        progress.note("compiling the train step and making the first batches")
         last = training.train(step, state, rows)
     _count_unreadable(source, eval_source)
     labelled = config.data.num_classes > 0

@@ -181,7 +181,7 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
 
     >>> row = {"step": 20, "epoch": 0.5, "contrastive_loss": 9.0, "contrastive_accuracy": 0.25}
     >>> progress_line(row, 400, 75.0)
-    'step 20/400  epoch 0.5  loss 9.000  contrastive 25.0%  1m15s left'
+    'step 20/400  epoch 0.5  contrastive loss 9.000  accuracy 25.0%  1m15s left'
 
     Args:
       row: The row.
@@ -189,8 +189,8 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
       seconds_left: The seconds to the end of the run; None: not known.
     """
     parts = [f"step {row['step']}/{total_steps}", f"epoch {row['epoch']:.1f}"]
-    parts.append(f"loss {row['contrastive_loss']:.3f}")
-    parts.append(f"contrastive {row['contrastive_accuracy']:.1%}")
+    parts.append(f"contrastive loss {row['contrastive_loss']:.3f}")
+    parts.append(f"accuracy {row['contrastive_accuracy']:.1%}")
     if "online_accuracy" in row:
         parts.append(f"online {row['online_accuracy']:.1%}")
     if (row.get("images_per_second") or 0) > 0:
@@ -249,6 +249,13 @@ class Throughput:
         return rate
 
 
+def note(line: str) -> None:
+    """Writes to stderr, in process 0, what takes a while from now on."""
+    if processes.is_primary():
+        with contextlib.suppress(OSError):  # The terminal may be gone.
+            print(line, file=sys.stderr, flush=True)
+
+
 def data_line(train: Readable, evaluation: Readable) -> str:
     """The splits of a run, their numbers of images and the first classes, as text."""
     names = ", ".join(map(repr, train.source.class_names[:5])) if train.num_classes else ""
@@ -263,12 +270,12 @@ def data_line(train: Readable, evaluation: Readable) -> str:
 
 
 def warn_of_the_warmup(schedule: Schedule) -> None:
-    """Logs a warning where a run ends inside its warm-up."""
-    if schedule.total_steps <= schedule.warmup_steps:
+    """Logs a warning where most of a run is its warm-up."""
+    if 2 * schedule.warmup_steps > schedule.total_steps:
         _log.warning(
-            "the run ends after %d steps, inside its warm-up of %d; see optim.warmup_epochs",
+            "of the run's %d steps the first %d are its warm-up; see optim.warmup_epochs",
             schedule.total_steps,
-            schedule.warmup_steps,
+            min(schedule.warmup_steps, schedule.total_steps),
         )
 
 

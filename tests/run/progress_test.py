@@ -15,8 +15,8 @@ ROW = {
 def test_progress_line_has_what_people_look_for():
     line = progress.progress_line({"step": 120, **ROW}, 4000, 3725.0)
     assert line == (
-        "step 120/4000  epoch 1.5  loss 4.200  contrastive 25.0%  online 50.0%  812 img/s  "
-        "1h02m left"
+        "step 120/4000  epoch 1.5  contrastive loss 4.200  accuracy 25.0%  online 50.0%  "
+        "812 img/s  1h02m left"
     )
 
 
