@@ -16,6 +16,7 @@ from simclr_jax.data.listing import ENDINGS, Listing, files_below
 from simclr_jax.data.source import File, Images
 from simclr_jax.errors import ArgumentError
 from simclr_jax.store import outage
+from simclr_jax.store.files import is_remote
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -211,10 +212,13 @@ class Folder:
             return File(name, *self._states[name])
         path = self._folder / name
         try:
-            stat = outage.patiently(lambda: tf.io.gfile.stat(os.fsencode(path)), path)
+            if is_remote(path):
+                found = outage.patiently(path.stat, path)
+                return File(name, found.length, int(1e9 * found.mtime))
+            stat = outage.patiently(lambda: os.stat(path), path)
         except (OSError, tf.errors.OpError):  # The file was deleted since it was listed.
             return File(name, 0, 0)
-        return File(name, stat.length, stat.mtime_nsec)
+        return File(name, stat.st_size, stat.st_mtime_ns)
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
         return list(self._pool.map(self._read, indices)), self._labels[np.asarray(indices)]
