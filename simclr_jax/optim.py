@@ -147,7 +147,7 @@ class Kind(NamedTuple):
     Attributes:
       batch_norm: Whether the parameter is the scale or the bias of a batch norm.
       bias: Whether the parameter is the bias of a dense or convolution layer.
-      classifier: Whether the parameter belongs to the supervised head.
+      classifier: Whether the parameter belongs to the linear classifier.
     """
 
     batch_norm: bool

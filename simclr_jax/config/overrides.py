@@ -63,8 +63,8 @@ def file_of(argv: Sequence[str]) -> str:
     file = Path(path) if Path(path).is_file() else shipped.find(path)
     if file is None:
         raise UserError(
-            f"--config={_given(argv)}: no such file {path!r}, nor a record of that name "
-            f"({', '.join(shipped.records())})"
+            f"--config={_given(argv)}: no such file {path!r}, nor a config of that name in the "
+            f"package ({', '.join(shipped.records())})"
         )
     return str(file)
 
@@ -85,18 +85,16 @@ def _check_override(
         raise UserError(f"{override.lstrip('-')}: unknown key config.{name}{hint(name, known)}")
     kind = known[name].__name__
     if "=" not in override and known[name] is not bool:
-        raise UserError(f"--config.{name}: write --config.{name}=VALUE, a {kind}")
+        raise UserError(f"--config.{name}: write --config.{name}=VALUE, of type {kind}")
     if value == "None":
         if name not in may_be_none(_parse([flag])):
-            raise UserError(f"config.{name}=None: must be a {kind}; this key may not be None")
+            raise UserError(f"config.{name}=None: must be of type {kind}; this key may not be None")
         return
     try:
         _parse([flag, override])
     except (flags.Error, TypeError, ValueError, AttributeError) as error:
         also = " or None" if name in may_be_none(_parse([flag])) else ""
-        raise UserError(
-            f"config.{name}={value}: not a {kind}{also}, which this key takes"
-        ) from error
+        raise UserError(f"config.{name}={value}: must be of type {kind}{also}") from error
 
 
 # The keys that are meant by words of other tools.

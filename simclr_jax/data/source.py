@@ -219,7 +219,7 @@ class Readable:
             self.bad[index] = reason
             count = len(self.bad)
         if first and count <= NAMED:
-            _log.warning("unreadable image left out: %s (%s)", name, reason)
+            _log.warning("unreadable image: %s (%s)", name, reason)
             if count == NAMED:
                 _log.warning("further unreadable images are counted, but not named")
 

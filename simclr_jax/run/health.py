@@ -125,9 +125,9 @@ class Health:
         if loss > STUCK * self._start_loss:
             self._warn(
                 "stuck",
-                f"step {step}: the contrastive loss is {loss:.2f}, still that of embeddings that "
-                f"know nothing, 2·log(2B - 1) = {self._start_loss:.2f}; likely optim.lr is too low "
-                "or too high, or the augmentations leave nothing that two views share",
+                f"step {step}: the contrastive loss is {loss:.2f}, still near "
+                f"2·log(2B - 1) = {self._start_loss:.2f}, that of embeddings which are all equally "
+                "similar; likely optim.lr is too low or too high, or the augmentations too strong",
             )
 
     def _mean(self, key: str) -> float:

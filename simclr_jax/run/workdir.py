@@ -58,7 +58,7 @@ def make(workdir: str) -> epath.Path:
 
     Raises:
       UserError: The folder cannot be made.
-      ArgumentError: No checkpoint could be read below a path like that.
+      ArgumentError: The path has characters below which Orbax cannot read checkpoints.
       HostError: The folder is in Google's storage, whose client is not installed.
     """
     check_client(workdir)

@@ -38,14 +38,14 @@ LOADING = [
     ([DIGITS, "--config.batchsize=4"],
      "did you mean config.train.batch_size or config.eval.batch_size?"),
     ([DIGITS, "--config.optim=3"], "but a section, of optim.lr, optim.lr_scaling"),
-    ([DIGITS, "--noconfig.train.steps"], "config.train.steps=false: not a int or None"),
+    ([DIGITS, "--noconfig.train.steps"], "config.train.steps=false: must be of type int or None"),
     ([DIGITS, "--config.train.batchsize=4"], "config.train.batchsize=4: unknown key "
      "config.train.batchsize; did you mean config.train.batch_size?"),
     ([DIGITS, "--config.nothing=4"], "config.nothing=4: unknown key config.nothing"),
-    ([DIGITS, "--config.train.batch_size=many"], "config.train.batch_size=many: not a int"),
-    ([DIGITS, "--config.train.steps=1.5"], "config.train.steps=1.5: not a int"),
-    ([DIGITS, "--config.optim.lr=fast"], "config.optim.lr=fast: not a float"),
-    ([DIGITS, "--config.loss.normalize=perhaps"], "config.loss.normalize=perhaps: not a bool"),
+    ([DIGITS, "--config.train.batch_size=many"], "batch_size=many: must be of type int"),
+    ([DIGITS, "--config.train.steps=1.5"], "config.train.steps=1.5: must be of type int"),
+    ([DIGITS, "--config.optim.lr=fast"], "config.optim.lr=fast: must be of type float"),
+    ([DIGITS, "--config.loss.normalize=perhaps"], "config.loss.normalize=perhaps: must be of type bool"),
     ([DIGITS, "--config.optim=3"], "config.optim=3: unknown key config.optim"),
     ([DIGITS, "--config.train.steps=3", "--config.data.cache_byte=3"], "did you mean"),
     ([f"{DIGITS}:depth=3"], "--config=digits:depth=3: TypeError"),
@@ -78,7 +78,7 @@ def test_none_is_none_for_every_key_that_may_be_and_refused_for_others(record):
             assert overrides.get(overrides.load(flags), key) is None, key
             continue
         with pytest.raises(
-            UserError, match=rf"^config\.{key}=None: must be a \w+; this key may not"
+            UserError, match=rf"^config\.{key}=None: must be of type \w+; this key may not"
         ):
             overrides.load(flags)
 
