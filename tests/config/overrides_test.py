@@ -45,7 +45,7 @@ LOADING = [
     ([DIGITS, "--config.train.batch_size=many"], "batch_size=many: must be of type int"),
     ([DIGITS, "--config.train.steps=1.5"], "config.train.steps=1.5: must be of type int"),
     ([DIGITS, "--config.optim.lr=fast"], "config.optim.lr=fast: must be of type float"),
-    ([DIGITS, "--config.loss.normalize=perhaps"], "config.loss.normalize=perhaps: must be of type bool"),
+    ([DIGITS, "--config.loss.normalize=perhaps"], "normalize=perhaps: must be of type bool"),
     ([DIGITS, "--config.optim=3"], "config.optim=3: unknown key config.optim"),
     ([DIGITS, "--config.train.steps=3", "--config.data.cache_byte=3"], "did you mean"),
     ([f"{DIGITS}:depth=3"], "--config=digits:depth=3: TypeError"),
