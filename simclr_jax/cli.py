@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -34,6 +35,7 @@ with epy.lazy_imports():  # JAX takes most of a second, which --help need not wa
 
 USER_ERROR = 2  # The exit status of an error in the user's input.
 _INTERRUPTED = 130  # The exit status after Ctrl-C, as shells have it.
+_UNREAD = 141  # The exit status where nobody reads the output any more, as shells have it.
 _STATUS = {
     FileError: USER_ERROR,
     DifferenceError: 1,
@@ -136,6 +138,16 @@ def run(
         return _INTERRUPTED
     except Exception as error:
         return _status_of(_explained(error), joined=joined)
+
+
+def _reader_has_left() -> bool:
+    """Whether stdout is a pipe that nobody reads any more; then it is closed without a word."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    left = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left
 
 
 def _open_streams() -> None:
@@ -252,6 +264,8 @@ def _without_backend(error: Exception) -> Exception:
 
 def _status_of(error: Exception, *, joined: bool) -> int:
     """Prints an error of the user or the environment and returns its status; raises a bug."""
+    if isinstance(error, BrokenPipeError) and _reader_has_left():
+        return _UNREAD
     status = _STATUS.get(type(error), 1)
     expected = type(error) in _STATUS
     if expected:

@@ -180,3 +180,15 @@ def test_versions(main, capsys):
 def test_a_key_that_is_given_as_a_flag_is_recognised(argument, line, capsys):
     assert status_of(train.main, "--config=digits", argument) == cli.USER_ERROR
     assert line in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_reader_that_leaves_before_the_end_gets_no_traceback():
+    """As in `simclr-train --help | head`."""
+    code = "from simclr_jax import train; train.main(['--help'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+    process.stderr.close()
