@@ -28,7 +28,9 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax.config import parts, record, rules, sources
     from simclr_jax.data import source as data
     from simclr_jax.run import (
+        advice,
         determinism,
+        estimate,
         health,
         loop,
         online,
@@ -99,19 +101,18 @@ def train(
         root = workdirs.make(workdir)
         stack.enter_context(workdirs.locked(root))
         built = parts.build(config, meshes.make())
-        progress.warn_of_the_warmup(built.schedule)
+        total = built.schedule.total_steps
+        advice.warn(built.schedule, source, config.data.image_size)
         rows = metrics.read_rows(root / "metrics.jsonl")
         checkpoints = stack.enter_context(workdirs.open_checkpoints(root, config, rows))
         fingerprints = record.fingerprints(source, eval_source)
         step, state, rows = resume.resume(
             config, built, root, checkpoints, rows, fingerprints, allow_change=allow_config_change
         )
-        described = _announce(root, config, fingerprints, state, built.schedule.total_steps)
+        described = _announce(root, config, fingerprints, state, total)
         log = stack.enter_context(workdirs.open_log(root, config, built.intervals, step))
-        rows_here = meshes.local_rows(built.mesh, config.train.batch_size)
-        batches = parts.train_batches(
-            config, source, rows=rows_here, start_step=step, stop_step=built.schedule.total_steps
-        )
+        local = meshes.local_rows(built.mesh, config.train.batch_size)
+        batches = parts.train_batches(config, source, rows=local, start_step=step, stop_step=total)
         stack.enter_context(contextlib.closing(batches))
         training = loop.Loop(
             step=built.step,
@@ -125,12 +126,13 @@ def train(
             health=health.Health.of_run(config, built.schedule.warmup_steps, rows),
             preemption=signals,
             watchdog=stack.enter_context(watchdog.Watchdog.of_run(config)),
+            estimate=estimate.Estimate.of_run(config, start=step, total=total),
         )
         progress.note("compiling the train step and making the first batches")
         last = training.train(step, state, rows)
     _count_unreadable(source, eval_source)
     labelled = config.data.num_classes > 0
-    processes.say(progress.summary(last, built.schedule.total_steps, workdir, labelled=labelled))
+    processes.say(progress.summary(last, total, workdir, labelled=labelled))
 
 
 def _begin(config: FrozenConfigDict) -> None:

@@ -143,7 +143,10 @@ def test_an_interrupted_run_goes_on_exactly(finished, tmp_path, monkeypatch, cap
         train.main([*FLAGS, "--config.train.steps=8", f"--workdir={tmp_path}"])
     monkeypatch.undo()
     assert run(tmp_path) == 0
-    assert "resumed from step 3" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "resumed from step 3" in said.out
+    assert " s for 8 steps (" in said.err
+    assert " s for the 5 steps that are left (" in said.err
     assert rows(tmp_path) == rows(finished)
     chex.assert_trees_all_equal(*(saved_arrays(workdir) for workdir in (tmp_path, finished)))
 

@@ -107,16 +107,7 @@ def decodable(data: bytes | None, value_range: ValueRange | None = None) -> byte
     """
     if not data:
         raise ValueError("missing" if data is None else "empty file")
-    kind = format_of(data)
-    if kind is None:
-        raise ValueError("not an image")
-    try:
-        width, height = _size(data, kind)
-    except MemoryError:  # It is the host's fault, not the image's.
-        raise
-    except Exception as error:
-        reason = f"damaged {kind}" if isinstance(error, UnidentifiedImageError) else _reason(error)
-        raise ValueError(reason) from error
+    width, height = size(data)
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
     try:
@@ -128,6 +119,24 @@ def decodable(data: bytes | None, value_range: ValueRange | None = None) -> byte
     except Exception as error:
         raise ValueError(_reason(error)) from error
     return data
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """The width and the height of an encoded image in pixels, from its header.
+
+    Raises:
+      ValueError: It is no image of `FORMATS`, or its header is damaged. The message is the reason.
+    """
+    kind = format_of(data)
+    if kind is None:
+        raise ValueError("not an image")
+    try:
+        return _size(data, kind)
+    except MemoryError:  # It is the host's fault, not the image's.
+        raise
+    except Exception as error:
+        reason = f"damaged {kind}" if isinstance(error, UnidentifiedImageError) else _reason(error)
+        raise ValueError(reason) from error
 
 
 def transcode(data: bytes, value_range: ValueRange | None = None) -> bytes:

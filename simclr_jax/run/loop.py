@@ -15,6 +15,7 @@ from simclr_jax import processes
 from simclr_jax.config.parts import Intervals, Step
 from simclr_jax.data.order import Order
 from simclr_jax.errors import DivergedError, PreemptedError, one_line
+from simclr_jax.run.estimate import Estimate
 from simclr_jax.run.health import Health
 from simclr_jax.run.preemption import Preemption
 from simclr_jax.run.progress import Throughput
@@ -45,6 +46,7 @@ class Loop:
       health: The judge of every row.
       preemption: The signals that ask the run to stop.
       watchdog: What notices that the steps have stopped.
+      estimate: What tells how long the run takes, after its first steps.
       last: The last row; empty before the first one.
     """
 
@@ -59,6 +61,7 @@ class Loop:
     health: Health
     preemption: Preemption
     watchdog: Watchdog
+    estimate: Estimate
     last: Row = field(default_factory=dict, init=False)
     _pending: dict[str, jax.Array] | None = field(default=None, init=False)
     _throughput: Throughput = field(default_factory=Throughput, init=False)
@@ -113,7 +116,7 @@ class Loop:
     @contextlib.contextmanager
     def _pause(self) -> Iterator[None]:
         """A context whose time counts neither as training nor as a standstill."""
-        with self._throughput.pause(), self.watchdog.pause():
+        with self._throughput.pause(), self.watchdog.pause(), self.estimate.pause():
             yield
 
     def _log_previous(self, step: int, scores: Scores | None, *, always: bool) -> None:
@@ -128,6 +131,7 @@ class Loop:
         self.preemption.unsaved = True
         self._throughput.step_done()
         self.watchdog.step_done()
+        self.estimate.step_done()
         if self.health.may_skip:
             row["skipped_updates"] = self.health.skipped
         if always or not finite or self.intervals.logs(step):

@@ -1,7 +1,6 @@
 """The messages of a run: its rows, in files and on the terminal, and its throughput."""
 
 import contextlib
-import logging
 import shlex
 import sys
 import time
@@ -13,12 +12,9 @@ from etils import epath
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
-from simclr_jax.config.parts import Schedule
 from simclr_jax.data.source import Readable
 from simclr_jax.state import TrainState
 from simclr_jax.store.rows import MetricsFile, Row
-
-_log = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -250,10 +246,11 @@ class Throughput:
 
 
 def note(line: str) -> None:
-    """Writes to stderr, in process 0, what takes a while from now on."""
-    if processes.is_primary():
+    """Writes to stderr, in process 0, what takes a while from now on, or how long."""
+    if sys.stderr is not None and processes.is_primary():
         with contextlib.suppress(OSError):  # The terminal may be gone.
-            print(line, file=sys.stderr, flush=True)
+            redrawn = "\r\x1b[K" if sys.stderr.isatty() else ""  # A line of `Progress`.
+            print(f"{redrawn}{line}", file=sys.stderr, flush=True)
 
 
 def data_line(train: Readable, evaluation: Readable) -> str:
@@ -267,16 +264,6 @@ def data_line(train: Readable, evaluation: Readable) -> str:
         f"({evaluation.split}{unlabelled})"
     )
     return f"{train.source.place}: {splits}; {classes}"
-
-
-def warn_of_the_warmup(schedule: Schedule) -> None:
-    """Logs a warning where most of a run is its warm-up."""
-    if 2 * schedule.warmup_steps > schedule.total_steps:
-        _log.warning(
-            "of the run's %d steps the first %d are its warm-up; see optim.warmup_epochs",
-            schedule.total_steps,
-            min(schedule.warmup_steps, schedule.total_steps),
-        )
 
 
 def announce(config: FrozenConfigDict, state: TrainState, total_steps: int) -> None:

@@ -23,6 +23,7 @@ from simclr_jax.config import overrides, parts, record, rules, sources
 from simclr_jax.config.parts import Intervals, Parts
 from simclr_jax.errors import DifferenceError, DivergedError, FileError, UserError
 from simclr_jax.run import determinism
+from simclr_jax.run.estimate import Estimate
 from simclr_jax.run.health import Health
 from simclr_jax.run.loop import Loop
 from simclr_jax.run.network import open_run
@@ -261,6 +262,7 @@ class Steps:
                 health=Health.of_run(config, built.schedule.warmup_steps, self._before),
                 preemption=Preemption(),  # No context: signals end a replay at once.
                 watchdog=Watchdog(factor=1.0, on_hang="ignore"),
+                estimate=Estimate(lambda seconds: None),
             )
             on_mesh = jax.device_put(state, meshes.replicated(built.mesh))
             try:

@@ -1,0 +1,72 @@
+"""Warnings at the start of a run, of settings that do not fit its images or its length."""
+
+import contextlib
+import logging
+from collections.abc import Iterable
+
+import numpy as np
+
+from simclr_jax import processes
+from simclr_jax.config.parts import Schedule
+from simclr_jax.data import images
+from simclr_jax.data.source import Readable, Source
+
+SAMPLE = 16  # The largest number of images whose size is looked at.
+
+_log = logging.getLogger(__name__)
+
+
+def warn(schedule: Schedule, train: Readable, image_size: int) -> None:
+    """Logs the warnings that a run's schedule, its training images and its views' size give."""
+    warn_of_the_warmup(schedule)
+    warn_of_small_images(train.source, image_size)
+
+
+def warn_of_the_warmup(schedule: Schedule) -> None:
+    """Logs a warning where most of a run is its warm-up."""
+    if 2 * schedule.warmup_steps > schedule.total_steps:
+        _log.warning(
+            "of the run's %d steps the first %d are its warm-up; see optim.warmup_epochs",
+            schedule.total_steps,
+            min(schedule.warmup_steps, schedule.total_steps),
+        )
+
+
+def warn_of_small_images(source: Source, image_size: int) -> None:
+    """Logs a warning, in process 0, where a quarter of the images or more is below image_size.
+
+    Of at most `SAMPLE` images, evenly spaced, the headers are read. One that cannot be read is left
+    to the training.
+
+    Args:
+      source: The images to train on.
+      image_size: The side of the views, in pixels.
+    """
+    if not processes.is_primary():
+        return
+    chosen = np.unique(np.linspace(0, len(source) - 1, SAMPLE).round().astype(np.int64))
+    sides = shorter_sides(source.load(chosen.tolist())[0])
+    small = [side for side in sides if side < image_size]
+    if small and 4 * len(small) >= len(sides):
+        _log.warning(
+            "%d of %d images that were looked at are smaller than data.image_size=%d (the shortest "
+            "side has %d pixels): their views are enlarged",
+            len(small),
+            len(sides),
+            image_size,
+            min(small),
+        )
+
+
+def shorter_sides(encoded: Iterable[bytes | str]) -> list[int]:
+    """The shorter side of each image in pixels, without those whose header cannot be read.
+
+    Args:
+      encoded: Encoded images; a text for one that could not be loaded.
+    """
+    sides = []
+    for data in encoded:
+        if isinstance(data, bytes):
+            with contextlib.suppress(ValueError):
+                sides.append(min(images.size(data)))
+    return sides

@@ -1,0 +1,63 @@
+"""What a run warns of before its first step."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from simclr_jax.config.parts import Schedule
+from simclr_jax.run import advice
+from support.sources import encoded, readable, write
+
+KINDS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "AVIF", "PPM"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shorter_side_is_read_from_the_header(kind):
+    assert advice.shorter_sides([encoded("white", kind, size=(40, 30))]) == [30]
+
+
+def test_what_has_no_size_is_left_out():
+    damaged = [b"", b"text", encoded("white")[:20], encoded("white", "PNG")[:20], "missing"]
+    assert advice.shorter_sides([*damaged, encoded("white", size=(9, 12))]) == [9]
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "said"),
+    [
+        (40, 0, "16 of 16 images"), (1, 3, "1 of 4 images"), (1, 4, None), (0, 3, None),
+        (1, 0, "1 of 1 images"),
+    ],
+)  # fmt: skip
+def test_images_below_the_views_size_are_warned_of_once(tmp_path, caplog, small, large, said):
+    for index in range(small + large):
+        side = 12 if index < small else 32
+        write(tmp_path / f"train/{index:02}.png", encoded("white", "PNG", size=(40, side)))
+    write(tmp_path / "test/0.png", encoded("white", "PNG"))
+    images = readable(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        advice.warn_of_small_images(images.source, 32)
+    warned = [record.message for record in caplog.records]
+    assert len(warned) == (said is not None)
+    if said:
+        assert warned[0].startswith(f"{said} that were looked at are smaller than ")
+        assert "data.image_size=32 (the shortest side has 12 pixels)" in warned[0]
+
+
+def test_unreadable_images_are_left_to_the_training(tmp_path, caplog):
+    for index in range(4):
+        write(tmp_path / f"train/{index}.png", encoded("white", "PNG")[: 40 if index else 999])
+    write(tmp_path / "train/4.png", b"\x89PNG")
+    write(tmp_path / "test/0.png", encoded("white", "PNG"))
+    images = readable(tmp_path, on_bad_image="error")
+    advice.warn(Schedule(1, 9, np.float32), images, 8)
+    assert images.bad == {}
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("warmup", "total", "said"), [(50, 100, 0), (51, 100, 1), (200, 100, 1)])
+def test_a_run_that_is_mostly_warmup_is_warned_of(caplog, warmup, total, said):
+    advice.warn_of_the_warmup(Schedule(warmup, total, np.float32))
+    assert len(caplog.records) == said
+    if said:
+        assert f"the run's 100 steps the first {min(warmup, 100)} are" in caplog.text
