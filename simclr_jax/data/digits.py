@@ -31,6 +31,7 @@ class Digits:
 
     num_classes = 10
     class_names: tuple[str, ...] = tuple("0123456789")
+    features: tuple[str, ...] = ()
     place = "digits"
 
     def __init__(self, split: str):

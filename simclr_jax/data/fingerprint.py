@@ -55,10 +55,13 @@ def fingerprint(source: Source, *, labelled: bool = True) -> dict[str, Any]:
 def cache_key(source: Source) -> str:
     """A text that differs wherever the files differ, lie elsewhere, or are written again.
 
-    What is computed from the images can be kept under it.
+    It differs with what their labels stand for as well: a class that is added to one split of a
+    folder numbers those of the other ones anew. What is computed from the images, and their labels,
+    can be kept under it.
     """
     files = (f"{file.path} {file.size} {file.modified}" for file in source.files())
-    return f"{source.place} {source.split} {len(source)} {_digest(files)}"
+    labels = _digest([*map(repr, source.class_names), repr(source.features)])
+    return f"{source.place} {source.split} {len(source)} {_digest(files)} {labels}"
 
 
 def differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:

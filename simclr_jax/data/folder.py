@@ -178,6 +178,7 @@ class Folder:
     """
 
     split = ""
+    features: tuple[str, ...] = ()
 
     def __init__(
         self,

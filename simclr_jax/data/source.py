@@ -46,6 +46,8 @@ class Source(Protocol):
     Attributes:
       num_classes: The number of classes; 0 for unlabelled data, whose labels are all -1.
       class_names: The names of the classes, or none where they are not known.
+      features: The names of the image and the label in the files' records, or none where each file
+        is an image.
       split: The name of the split, once `splits.open_split` has opened it.
       place: The place of the images, which messages put before the name of an image.
     """
@@ -54,6 +56,7 @@ class Source(Protocol):
     split: str
     place: str
     class_names: tuple[str, ...]
+    features: tuple[str, ...]
 
     def __len__(self) -> int: ...
 

@@ -158,6 +158,7 @@ class Subset:
         self._source = source
         self._indices = indices
         self.num_classes, self.class_names = source.num_classes, source.class_names
+        self.features = source.features
         self.split = name
         self.place = source.place
 

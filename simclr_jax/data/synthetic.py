@@ -25,6 +25,7 @@ class Photos:
 
     num_classes = 1
     class_names: tuple[str, ...] = ("photograph",)
+    features: tuple[str, ...] = ()
     split = "synthetic"
     place = "synthetic photographs"
 

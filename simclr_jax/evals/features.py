@@ -212,7 +212,9 @@ def cached(
       **key: All that the features depend on besides the source, as JSON: the weights, the
         transform, the layer, the image size, the dtypes.
     """
-    text = json.dumps({**key, "source": cache_key(source.source)}, sort_keys=True)
+    labels = source.num_classes  # With 0 they are unused, and stored as -1.
+    key |= {"source": cache_key(source.source), "labels": labels}
+    text = json.dumps(key, sort_keys=True)
     path = folder and folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npy"
     found = path and stored.read(path)
     if processes.all_have(found is not None):

@@ -55,6 +55,20 @@ def test_images_written_again_have_another_key(images):
     assert cache_key(split("folder", images)) != key
 
 
+def test_labels_that_stand_for_others_have_another_key(images):
+    """Features are kept with their labels, which a class of another split numbers anew."""
+    for k in range(4):
+        write(images / f"test/{'ab'[k % 2]}/{k}.bmp", encoded((9 * k, 0, 0), "BMP"))
+        write(images / f"train/{'ab'[k % 2]}/{k}.bmp", encoded((9 * k, 9, 0), "BMP"))
+    shutil.rmtree(images / "a")
+    shutil.rmtree(images / "b")
+    key = cache_key(split("folder", images, "eval"))
+    write(images / "train/0/9.bmp", encoded("red", "BMP"))
+    test = split("folder", images, "eval")
+    assert test.load([0])[1] == [1]
+    assert cache_key(test) != key
+
+
 def test_labels_count_only_where_they_are_used():
     labelled, unlabelled = (fingerprint(Digits("test"), labelled=used) for used in (True, False))
     assert "labels" in labelled

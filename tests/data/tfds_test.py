@@ -119,3 +119,4 @@ def test_a_relabelled_copy_has_another_key_of_features(array_records, tmp_path):
     ours, copy = split("tiny", array_records), split("tiny", tmp_path / "copy")
     assert fingerprint(ours) == fingerprint(copy)
     assert cache_key(ours) != cache_key(copy)
+    assert cache_key(ours) != cache_key(split("tiny", array_records, labelled=False))
