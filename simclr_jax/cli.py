@@ -1,6 +1,7 @@
 """The command line that all binaries share: flags, help, error messages and exit status."""
 
 import contextlib
+import difflib
 import glob
 import importlib.util
 import io
@@ -28,13 +29,14 @@ from simclr_jax.errors import (
     as_host_error,
     one_line,
 )
+from simclr_jax.run.signals import INTERRUPTED, Interruption
+from simclr_jax.store import files
 
 with epy.lazy_imports():  # JAX takes most of a second, which --help need not wait for.
     from simclr_jax import mesh as meshes
     from simclr_jax import processes
 
 USER_ERROR = 2  # The exit status of an error in the user's input.
-_INTERRUPTED = 130  # The exit status after Ctrl-C, as shells have it.
 _UNREAD = 141  # The exit status where nobody reads the output any more, as shells have it.
 _STATUS = {
     FileError: USER_ERROR,
@@ -108,36 +110,47 @@ def run(
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     _open_streams()
-    values = flags.FlagValues()
-    define(values)
-    if joins:
-        _define_processes(values)
     joined = False
-    try:
-        about_config, rest = _divide(argv)
-        if "--version" in rest:
-            print(version())
-            return 0
-        if {"--help", "-h"} & {*rest}:
-            config = manual.of_config(records) if takes_config else []
-            print(doc, "Flags:", *config, *flags_in_words(values), sep="\n")
+    with Interruption(files.remove_unfinished):
+        try:
+            values = flags.FlagValues()
+            define(values)
+            if joins:
+                _define_processes(values)
+            about_config, rest = _divide(argv)
+            if "--version" in rest:
+                print(version())
+                return 0
+            if {"--help", "-h"} & {*rest}:
+                _help(doc, values, about_config if takes_config else None, records)
+                return 0
             if takes_config:
-                print("\nKeys:", *manual.of_keys(about_config, records), sep="\n")
+                _parse(values, rest, about_config)
+            else:
+                _parse(values, [*about_config, *rest], None)
+            arguments = [overrides.load(about_config)] if takes_config else []
+            _leave_out_tpus()
+            if joins:
+                _check_processes(values.coordinator, values.num_processes, values.process_id)
+                processes.join(values.coordinator, values.num_processes, values.process_id)
+                joined = True
+            main(values, *arguments)
+            processes.meet()  # Process 0 may still write when the others are done.
             return 0
-        _parse(values, rest if takes_config else [*about_config, *rest], about_config)
-        arguments = [overrides.load(about_config)] if takes_config else []
-        _leave_out_tpus()
-        if joins:
-            _check_processes(values.coordinator, values.num_processes, values.process_id)
-            processes.join(values.coordinator, values.num_processes, values.process_id)
-            joined = True
-        main(values, *arguments)
-        processes.meet()  # Process 0 may still write when the others are done.
-        return 0
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except Exception as error:
-        return _status_of(_explained(error), joined=joined)
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except Exception as error:
+            return _status_of(_explained(error), joined=joined)
+
+
+def _help(
+    doc: str | None, values: flags.FlagValues, about_config: Sequence[str] | None, records: str
+) -> None:
+    """Prints what a binary does, its flags and its keys; about_config is None without --config."""
+    config = [] if about_config is None else manual.of_config(records)
+    print(doc, "Flags:", *config, *manual.of_flags(values), sep="\n")
+    if about_config is not None:
+        print("\nKeys:", *manual.of_keys(about_config, records), sep="\n")
 
 
 def _reader_has_left() -> bool:
@@ -297,16 +310,21 @@ def _divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return about_config, [arg for arg in joined if arg not in about_config]
 
 
-def _parse(values: flags.FlagValues, argv: list[str], about_config: Sequence[str]) -> None:
+def _parse(values: flags.FlagValues, argv: list[str], about_config: Sequence[str] | None) -> None:
     """Parses flags; raises UserError where one is unknown or an argument is no flag.
 
     Args:
       values: The flags.
       argv: The command line without what is about the config.
-      about_config: The rest of it, for keys that a name may mean.
+      about_config: The rest of it, for keys that a name may mean; None: there is no --config.
     """
 
     def keys(name: str) -> str:
+        if about_config is None:
+            return " (--help lists the flags)"
+        flag, dot, key = name.partition(".")
+        if difflib.get_close_matches(flag.lower(), ["config"], 1, 0.6):
+            return f"; did you mean --config{dot}{key}=…?"
         try:
             found = overrides.meant(name, overrides.keys(overrides.load(about_config)))
         except UserError:
@@ -325,13 +343,3 @@ def _parse(values: flags.FlagValues, argv: list[str], about_config: Sequence[str
             f"{rest[1]}: unexpected argument; flags begin with --"
             + (keys(name) if "=" in rest[1] else "")
         )
-
-
-def flags_in_words(values: flags.FlagValues) -> list[str]:
-    """The lines of the flags that --help prints."""
-    lines = []
-    for name in sorted(values):
-        flag = values[name]
-        default = "" if flag.default is None else f" (default: {flag.default})"
-        lines += manual.entry(f"--{name}", f"{flag.help[0].upper()}{flag.help[1:]}{default}.")
-    return lines

@@ -8,6 +8,8 @@ from its variables. simclr-eval and export take the run like one of simclr-train
 export writes RUN/export/FORMAT-STEP (or --to) and checks it against our own features.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shlex
@@ -17,22 +19,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from etils import epath
+from etils import epath, epy
 
 from simclr_jax import cli
-from simclr_jax.config import default, record
+from simclr_jax.config import manual
 from simclr_jax.errors import ArgumentError, DifferenceError, UserError
-from simclr_jax.run.network import Network, find_step, open_run
-from simclr_jax.store import checkpoint, files
-from simclr_jax.weights import exports, tf_files
-from simclr_jax.weights.author_names import is_average
-from simclr_jax.weights.authors import classifier_layers, from_reference
 
-__all__ = ["from_reference", "main"]
+with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
+    import jax
+    import jax.numpy as jnp
+
+    from simclr_jax.config import default, record
+    from simclr_jax.run import network as runs
+    from simclr_jax.store import checkpoint, files
+    from simclr_jax.weights import author_names, authors, exports, tf_files
 
 CHECKED_IMAGES = 3  # The number of random images on which an export is checked.
 # The preprocessing that about.json describes.
@@ -40,6 +42,13 @@ PREPROCESSING = (
     "centre crop of 87.5 % of the shorter side (none for images of up to 32 px), bicubic resize to "
     "image_size, RGB floats in [0, 1]; not normalised by mean and standard deviation"
 )
+
+
+def __getattr__(name: str) -> Any:
+    """The function from_reference, which is part of this module's interface."""
+    if name == "from_reference":
+        return authors.from_reference
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,18 +60,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     command, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     if command in COMMANDS:
         define, work = COMMANDS[command]
-        # An accelerator would round the outputs that an export is checked by, and on one of several
-        # hosts of a slice JAX would wait for the others.
-        jax.config.update("jax_platforms", "cpu")
+
+        def on_cpu(values: flags.FlagValues) -> None:
+            # An accelerator would round the outputs that an export is checked by, and on one of
+            # several hosts of a slice JAX would wait for the others.
+            jax.config.update("jax_platforms", "cpu")
+            work(values)
+
         status = cli.run(
-            work, doc=__doc__, define=define, argv=rest, takes_config=False, joins=False
+            on_cpu, doc=__doc__, define=define, argv=rest, takes_config=False, joins=False
         )
         sys.exit(status)
     if command in ("-h", "--help"):
         print(__doc__)
         for name, (define, _) in COMMANDS.items():
             define(values := flags.FlagValues())
-            print(f"simclr-convert {name}", *cli.flags_in_words(values), "", sep="\n")
+            print(f"simclr-convert {name}", *manual.of_flags(values), "", sep="\n")
         sys.exit(0)
     if command == "--version":
         print(cli.version())
@@ -119,7 +132,7 @@ def import_weights(values: flags.FlagValues) -> None:
     checkpoint.quiet()
     variables, step = tf_files.read(os.path.expanduser(origin))
     try:
-        model, params, batch_stats = from_reference(
+        model, params, batch_stats = authors.from_reference(
             variables, averages=values.averages, classifier_layer=values.classifier_layer
         )
     except ArgumentError:
@@ -169,7 +182,7 @@ def guesses(
       params: The parameters that were taken.
       classifier_layer: The layer that the classifier is taken to sit on.
     """
-    averages = [name for name in variables if is_average(name)]
+    averages = [name for name in variables if author_names.is_average(name)]
     if values.averages:
         yield f"moving averages taken; {len(variables) - len(averages)} other variables left out"
     elif averages:
@@ -177,7 +190,7 @@ def guesses(
             f"{len(averages)} moving averages left out, such as {min(averages)} (--averages takes "
             "them in place of the weights)"
         )
-    fitting = classifier_layers(params)
+    fitting = authors.classifier_layers(params)
     if not fitting:
         return
     line = f"the classifier is taken to sit on {classifier_layer}"
@@ -214,20 +227,20 @@ def export_weights(values: flags.FlagValues) -> None:
       UserError: A flag is at fault, or there is no such run or checkpoint.
       DifferenceError: The outputs of the export differ from ours; nothing is written.
     """
-    root, writer = open_run(values.run), exports.FORMATS.get(values.format)
+    root, writer = runs.open_run(values.run), exports.FORMATS.get(values.format)
     if writer is None:
         raise UserError(f"--format={values.format}: must be one of {', '.join(exports.FORMATS)}")
     if values.pth and values.format != "torchvision":
         raise UserError(f"--pth: only with --format=torchvision, not {values.format}")
     checkpoint.quiet()
     reader = checkpoint.Reader(root)
-    step = find_step(reader, values.run, values.step)
+    step = runs.find_step(reader, values.run, values.step)
     target = Path(values.to or root / "export" / f"{values.format}-{step}").expanduser()
     if "://" in str(values.to or root):
         raise UserError(f"--to={values.to}: exports are written to a local folder; name one")
     if target.exists():
         raise UserError(f"--to={target}: exists already; remove it or name another")
-    network = Network.trained(reader, step)
+    network = runs.Network.trained(reader, step)
     options = {"pth": values.pth} if values.format == "torchvision" else {}
     try:
         with files.replacing(target) as (folder,):
@@ -242,7 +255,7 @@ def export_weights(values: flags.FlagValues) -> None:
 
 
 def fill(
-    network: Network, folder: Path, name: str, writer: Callable[..., exports.Outputs]
+    network: runs.Network, folder: Path, name: str, writer: Callable[..., exports.Outputs]
 ) -> dict[str, Any]:
     """Writes an export, checks it, and describes its inputs and outputs in about.json.
 

@@ -9,23 +9,29 @@ asked again, is computed again from the features that were kept, and takes its o
 RUN/eval/results.jsonl has a row for each result, and --list prints them.
 """
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import jax
 from absl import flags
-from etils import epath
+from etils import epath, epy
 from ml_collections import ConfigDict
 
-from simclr_jax import cli, processes
-from simclr_jax.config import parts, record, rules
+from simclr_jax import cli
 from simclr_jax.errors import DivergedError, FileError, UserError
-from simclr_jax.evals import embed, knn, linear, results
-from simclr_jax.evals.task import Protocol, Task, with_data
-from simclr_jax.run.network import Network, find_step, open_run
-from simclr_jax.store import checkpoint, lock
+
+with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
+    import jax
+
+    from simclr_jax import processes
+    from simclr_jax.config import parts, record, rules
+    from simclr_jax.evals import embed, knn, linear, results
+    from simclr_jax.evals import task as tasks
+    from simclr_jax.run import network as runs
+    from simclr_jax.store import checkpoint, lock
 
 POLL_SECONDS = 5.0  # The seconds between two looks for new checkpoints with --watch.
 # The seconds without a trainer and without a new checkpoint after which --watch ends.
@@ -82,7 +88,7 @@ def show(values: flags.FlagValues, config: ConfigDict | None = None) -> None:
     """
     if values.step is not None or values.untrained or values.watch:
         raise UserError("--list: prints what was evaluated; leave out --step, --untrained, --watch")
-    folder = epath.Path(values.to).expanduser() if values.to else open_run(values.run) / "eval"
+    folder = epath.Path(values.to).expanduser() if values.to else runs.open_run(values.run) / "eval"
     if values.to and not folder.is_dir():
         raise UserError(f"--to={values.to}: no such folder")
     found = results.rows(folder)
@@ -122,7 +128,7 @@ def evaluate(
       FileError: The checkpoint is damaged.
       DivergedError: A checkpoint has features or a classifier that are not finite.
     """
-    root = open_run(run)
+    root = runs.open_run(run)
     protocol = PROTOCOLS.get(str(config.get("protocol")))
     if protocol is None:
         raise UserError(
@@ -132,7 +138,7 @@ def evaluate(
     if sum((untrained, watch, step is not None)) > 1:
         raise UserError("--watch, --untrained, --step: only one of them at a time")
     checkpoint.quiet()
-    rules.check(config, {**rules.EVALUATION, **protocol.rules}, devices=jax.device_count())
+    rules.check(config, {**rules.EVALUATION, **protocol.RULES}, devices=jax.device_count())
     reader = checkpoint.Reader(root)
 
     if untrained:
@@ -140,25 +146,25 @@ def evaluate(
         # Batch norm is calibrated on the images of the evaluation, or, where those are of another
         # dataset, on those of the run.
         same = run_config.data.name is None or not config.data.name
-        images = with_data(run_config, config.data) if same else run_config
-        networks: Iterable[Network] = [Network.untrained(run_config, images=images)]
+        images = tasks.with_data(run_config, config.data) if same else run_config
+        networks: Iterable[runs.Network] = [runs.Network.untrained(run_config, images=images)]
     elif watch:
         found = (unless_pruned(reader, step) for step in watched(reader, root))
         networks = (network for network in found if network is not None)
     elif step is not None:
-        networks = [Network.trained(reader, find_step(reader, str(run), step))]
+        networks = [runs.Network.trained(reader, runs.find_step(reader, str(run), step))]
     else:
         networks = [newest(reader, str(run))]
     folder = results.writable(root, to)
-    tasks = (Task(config, network, folder) for network in networks)
-    evaluate_all(tasks, protocol, go_on=watch)
+    to_do = (tasks.Task(config, network, folder) for network in networks)
+    evaluate_all(to_do, protocol, go_on=watch)
 
 
-def evaluate_all(tasks: Iterable[Task], protocol: Protocol, *, go_on: bool) -> None:
+def evaluate_all(to_do: Iterable[tasks.Task], protocol: tasks.Protocol, *, go_on: bool) -> None:
     """Evaluates networks by a protocol.
 
     Args:
-      tasks: The networks, one after another.
+      to_do: The networks, one after another.
       protocol: The protocol.
       go_on: Whether to go on after a network without a result.
 
@@ -166,7 +172,7 @@ def evaluate_all(tasks: Iterable[Task], protocol: Protocol, *, go_on: bool) -> N
       DivergedError: A network has no result, since numbers are not finite.
     """
     diverged = []
-    for task in tasks:
+    for task in to_do:
         try:
             evaluate_one(task, protocol)
         except DivergedError as error:
@@ -179,7 +185,7 @@ def evaluate_all(tasks: Iterable[Task], protocol: Protocol, *, go_on: bool) -> N
         raise DivergedError(f"no result of {len(diverged)} checkpoints; the last: {diverged[-1]}")
 
 
-def newest(reader: checkpoint.Reader, run: str) -> Network:
+def newest(reader: checkpoint.Reader, run: str) -> runs.Network:
     """The network of the newest checkpoint, even if the run prunes checkpoints meanwhile.
 
     Args:
@@ -190,12 +196,12 @@ def newest(reader: checkpoint.Reader, run: str) -> Network:
       UserError: The run has no checkpoint yet.
       FileError: The newest checkpoint is damaged.
     """
-    while (network := unless_pruned(reader, find_step(reader, run, None))) is None:
+    while (network := unless_pruned(reader, runs.find_step(reader, run, None))) is None:
         pass
     return network
 
 
-def unless_pruned(reader: checkpoint.Reader, step: int) -> Network | None:
+def unless_pruned(reader: checkpoint.Reader, step: int) -> runs.Network | None:
     """The network of a checkpoint; None where the run has pruned the checkpoint meanwhile.
 
     All processes call it together, and all have the network or none.
@@ -205,7 +211,7 @@ def unless_pruned(reader: checkpoint.Reader, step: int) -> Network | None:
     """
     network, failure = None, FileError(f"checkpoint {step}: another process cannot read it")
     try:
-        network = Network.trained(reader, step)
+        network = runs.Network.trained(reader, step)
     except FileError as error:
         failure = error
     if processes.all_have(network is not None):
@@ -259,7 +265,7 @@ def nonfinite(root: epath.Path, step: int) -> list[epath.Path]:
     return [path for path in found if path.stem.isdigit() and int(path.stem) > step]
 
 
-def evaluate_one(task: Task, protocol: Protocol) -> None:
+def evaluate_one(task: tasks.Task, protocol: tasks.Protocol) -> None:
     """Evaluates a network by a protocol; process 0 writes result.json and prints the result.
 
     Raises:
@@ -287,7 +293,7 @@ def evaluate_one(task: Task, protocol: Protocol) -> None:
     processes.meet()
 
 
-def print_and_write(task: Task, result: results.Result, line: str) -> None:
+def print_and_write(task: tasks.Task, result: results.Result, line: str) -> None:
     """Writes a result where it can be kept, and prints it even where it cannot.
 
     Args:
@@ -304,11 +310,7 @@ def print_and_write(task: Task, result: results.Result, line: str) -> None:
         print(f"{line}  ({where})", flush=True)
 
 
-PROTOCOLS: dict[str, Protocol] = {
-    "linear": Protocol(linear.run, linear.RULES, linear.in_words),
-    "knn": Protocol(knn.run, knn.RULES, knn.in_words),
-    "embed": Protocol(embed.run, embed.RULES, embed.in_words),
-}
+PROTOCOLS: dict[str, tasks.Protocol] = {"linear": linear, "knn": knn, "embed": embed}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ a TPU or a dataset, and reads what the compiler says: memory, arithmetic, traffi
 step's time is a bound, the roofline: what the chips' arithmetic, memory or network allows at best.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import math
@@ -19,16 +21,20 @@ from typing import Any
 
 import numpy as np
 from absl import flags
+from etils import epy
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import cli
-from simclr_jax.config import overrides, parts, rules
-from simclr_jax.data.source import Readable
-from simclr_jax.data.synthetic import Photos
+from simclr_jax.config import overrides
 from simclr_jax.errors import HostError, UserError
-from simclr_jax.store import files
 from simclr_jax.tpu import chips
 from simclr_jax.tpu.chips import CHIPS
+
+with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
+    from simclr_jax.config import parts, rules
+    from simclr_jax.data import source as data
+    from simclr_jax.data import synthetic
+    from simclr_jax.store import files
 
 MEASURED_SECONDS = 4.0  # The length in seconds of the input pipeline's measurement.
 UNEXPLAINED = 1.02  # The largest ratio to the analytic arithmetic that needs no explanation.
@@ -301,7 +307,7 @@ def measure_views(config: FrozenConfigDict) -> float:
     """The number of augmented views that this machine makes of synthetic JPEGs in a second."""
     size = config.data.image_size
     shape = {"width": 500, "height": 375} if size > 64 else {"width": size, "height": size}
-    source = Readable(Photos(2**20, **shape), on_bad_image="error")
+    source = data.Readable(synthetic.Photos(2**20, **shape), on_bad_image="error")
     batches = parts.train_batches(
         config, source, rows=np.arange(64), start_step=0, stop_step=2**30, batch_size=64
     )

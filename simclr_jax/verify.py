@@ -15,6 +15,8 @@ hardware that the run had, else to rounding. It writes nothing into the run.
 Exit status 0: all agrees; 1: it does not.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import re
@@ -23,21 +25,26 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import flags
-from jax.sharding import Mesh
+from etils import epy
 from ml_collections import ConfigDict
 
-from simclr_jax import cli, optim, processes
-from simclr_jax import mesh as meshes
-from simclr_jax import state as states
-from simclr_jax.config import overrides, parts, rules
+from simclr_jax import cli
+from simclr_jax.config import overrides
 from simclr_jax.errors import DifferenceError, UserError
-from simclr_jax.run.replay import replay
-from simclr_jax.run.sabotage import SABOTAGE, Sabotage
+
+with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from simclr_jax import mesh as meshes
+    from simclr_jax import optim, processes
+    from simclr_jax import state as states
+    from simclr_jax.config import parts, rules
+    from simclr_jax.run import replay
+    from simclr_jax.run import sabotage as planted
 
 IMAGES_PER_DEVICE = 4  # The default number of images of a microbatch on a device.
 ORDERS = 3  # The number of permutations of the batch that the floor is measured with.
@@ -61,7 +68,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "sabotage",
         None,
-        f"plant a bug, to see it found: {', '.join(SABOTAGE)}",
+        f"plant a bug, to see it found: {', '.join(planted.SABOTAGE)}",
         flag_values=values,
     )
     flags.DEFINE_string("run", None, "of this run compute steps again", flag_values=values)
@@ -86,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if values[name].present:
                 raise UserError(f"--{name}: only {'with' if name in REPLAY else 'without'} --run")
         if config is None:
-            replay(values.run, **{name: values[name].value for name in REPLAY})
+            replay.replay(values.run, **{name: values[name].value for name in REPLAY})
             return
         verify(
             config,
@@ -107,14 +114,14 @@ def verify(
       config: The config of a run.
       devices: The number of CPU devices to mock; None: all devices that there are.
       images_per_device: The number of images of a microbatch on a device, at least 2.
-      sabotage: The name of a bug of `SABOTAGE` to plant; None: none.
+      sabotage: The name of a bug of `sabotage.SABOTAGE` to plant; None: none.
 
     Raises:
       UserError: There is one device, or a flag or a key is at fault.
       DifferenceError: The steps differ by more than rounding.
     """
-    if sabotage is not None and sabotage not in SABOTAGE:
-        raise UserError(f"--sabotage={sabotage}: must be one of {', '.join(SABOTAGE)}")
+    if sabotage is not None and sabotage not in planted.SABOTAGE:
+        raise UserError(f"--sabotage={sabotage}: must be one of {', '.join(planted.SABOTAGE)}")
     if images_per_device < 2:
         raise UserError(f"--images_per_device={images_per_device}: must be at least 2")
     whole, one = open_meshes(devices)
@@ -143,12 +150,12 @@ def verify(
         alone = Update(config, one)
         expected = alone(batch)
         floor = noise(alone, batch, expected)
-        together = Update(config, whole, SABOTAGE[sabotage] if sabotage else None)
+        together = Update(config, whole, planted.SABOTAGE[sabotage] if sabotage else None)
         found = together(batch)
     report(compare(expected, found), floor)
 
 
-def open_meshes(devices: int | None) -> tuple[Mesh, Mesh]:
+def open_meshes(devices: int | None) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh]:
     """A mesh of all devices (or of `devices` mocked on CPU), and one of one local device."""
     if devices is not None:
         if devices < 2:
@@ -204,7 +211,9 @@ class Update:
       sabotage: The function that plants a bug in the objective; None: no bug.
     """
 
-    def __init__(self, config: ConfigDict, mesh: Mesh, sabotage: Sabotage | None = None):
+    def __init__(
+        self, config: ConfigDict, mesh: jax.sharding.Mesh, sabotage: planted.Sabotage | None = None
+    ):
         peak = optim.peak_learning_rate(
             config.optim.lr, config.train.batch_size, config.optim.lr_scaling
         )

@@ -175,6 +175,8 @@ def test_versions(main, capsys):
         ("--data.path=x", "did you mean --config.data.dir=…?"),
         ("train.epochs=3", "did you mean --config.train.epochs=…?"),
         ("--workdirr=x", "Did you mean: workdir ?"),
+        ("--confg=digits", "did you mean --config=…?"),
+        ("--Conf.seed=1", "did you mean --config.seed=…?"),
     ],
 )
 def test_a_key_that_is_given_as_a_flag_is_recognised(argument, line, capsys):

@@ -7,6 +7,7 @@ import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 
+from absl import flags
 from ml_collections import ConfigDict
 
 from simclr_jax.config import default, default_eval, overrides, shipped
@@ -39,6 +40,16 @@ def of_keys(argv: Sequence[str], kind: str) -> list[str]:
     lines: list[str] = []
     for key, value in keys.items():
         lines += entry(f"--config.{key}={value}", about.get(key, ""))
+    return lines
+
+
+def of_flags(values: flags.FlagValues) -> list[str]:
+    """The lines of the flags that --help prints."""
+    lines = []
+    for name in sorted(values):
+        flag = values[name]
+        default = "" if flag.default is None else f" (default: {flag.default})"
+        lines += entry(f"--{name}", f"{flag.help[0].upper()}{flag.help[1:]}{default}.")
     return lines
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -225,7 +224,7 @@ def cached(
             path.parent.mkdir(parents=True, exist_ok=True)
             (place,) = stack.enter_context(files.replacing(path))
         else:
-            place = epath.Path(stack.enter_context(tempfile.TemporaryDirectory())) / "features"
+            place = stack.enter_context(files.temporary_folder()) / "features"
         stored.write(place, extractor.evaluation(source))
         features = Features(*stored.mapped(place))
     if folder and processes.is_primary():

@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from simclr_jax.store.files import is_remote
+from simclr_jax.store.files import is_remote, temporary_folder
 
 Arrays = tuple[np.ndarray, np.ndarray]  # The features (n, F) float32 and the labels (n,) int32.
 
@@ -85,7 +84,7 @@ def read(path: epath.Path) -> Arrays | None:
     with contextlib.ExitStack() as stack:
         try:
             if is_remote(path):
-                folder = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                folder = stack.enter_context(temporary_folder())
                 with path.open("rb") as there, (folder / path.name).open("wb") as here:
                     shutil.copyfileobj(there, here, 2**24)
                 path = folder / path.name

@@ -1,8 +1,9 @@
 """The task that a protocol works on: a network, the splits, and their features."""
 
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from etils import epath
@@ -24,18 +25,18 @@ from simclr_jax.run.network import ROWS_PER_DEVICE, Network
 _OF_A_DATASET = ("dir", "eval_split", "image_key", "label_key", "value_range")
 
 
-class Protocol(NamedTuple):
-    """A way to evaluate a network.
+class Protocol(typing.Protocol):
+    """A way to evaluate a network: a module."""
 
-    Attributes:
-      run: The function from a task to the protocol's part of result.json.
-      rules: The rules of the protocol's config section, by dotted key.
-      in_words: The function from a result to a line of text.
-    """
+    @property
+    def RULES(self) -> Mapping[str, Rule]:  # noqa: N802 (a module's constant)
+        """The rules of the protocol's config section, by dotted key."""
 
-    run: Callable[["Task"], dict[str, Any]]
-    rules: Mapping[str, Rule]
-    in_words: Callable[[dict[str, Any]], str]
+    def run(self, task: "Task") -> dict[str, Any]:
+        """The protocol's part of result.json."""
+
+    def in_words(self, result: dict[str, Any]) -> str:
+        """A result as a line of text."""
 
 
 def with_data(run_config: FrozenConfigDict, data: ConfigDict) -> FrozenConfigDict:

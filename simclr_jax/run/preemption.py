@@ -4,36 +4,28 @@ The first signal asks for an end after the step under way. A second SIGTERM or S
 process at once.
 """
 
-import contextlib
 import ctypes
 import os
 import signal
-import socket
 import threading
 import time
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from jax.experimental import multihost_utils
 
 from simclr_jax import processes
 from simclr_jax.errors import PREEMPTED
+from simclr_jax.run import signals
+from simclr_jax.run.signals import SAME_SECONDS, write
 
 # The signals of one who may not want to wait: a second one ends the process at once.
 _ORDERS = (signal.SIGTERM, signal.SIGINT)
 # The signals of a terminal that goes away, and of schedulers that give notice of the end.
 _NOTICES = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# The seconds within which a second signal counts as the first, sent to the process group as well.
-SAME_SECONDS = 1.0
 
 
-class Preemption:
+class Preemption(signals.Listener):
     """A context in which the first signal is a request to stop, not an end.
-
-    Python runs a signal's handler only between two bytecode instructions, of which there may be
-    none for minutes while a step runs or compiles. So a thread listens: it notices a signal when
-    it comes, and can end the process then. Outside the main thread the context does nothing, for
-    Python handles signals in the main thread only.
 
     Attributes:
       heard: Whether this process has received a signal. One of a terminal or a scheduler that is
@@ -42,40 +34,24 @@ class Preemption:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.heard = False
         # The time of the first SIGTERM or SIGINT, by time.monotonic.
         self._ordered_at: float | None = None
         self.unsaved = False
         self._tell_jax: Any = None
-        self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> "Preemption":
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        if processes.several():
+    def __enter__(self) -> Self:
+        if processes.several() and threading.current_thread() is threading.main_thread():
             self._tell_jax = _handler_of_jax()
-        self._listener, self._signals = socket.socketpair()
-        self._signals.setblocking(False)
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-        self._previous_fd = signal.set_wakeup_fd(self._signals.fileno(), warn_on_full_buffer=False)
-        self._previous = {number: signal.signal(number, lambda *_: None) for number in _signals()}
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._thread is None:
-            return
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._previous_fd)
-        self._signals.close()
-        self._thread.join()
-        self._listener.close()
+    def numbers(self) -> list[signal.Signals]:
+        """The signals to hear: nohup, for one, leaves SIGHUP ignored, and it stays so."""
+        return [
+            *_ORDERS,
+            *(number for number in _NOTICES if signal.getsignal(number) is not signal.SIG_IGN),
+        ]
 
     def due(self, step: int) -> bool:
         """Whether to stop after update `step`.
@@ -88,40 +64,25 @@ class Preemption:
             return not processes.all_have(not self.heard)
         return multihost_utils.reached_preemption_sync_point(step)
 
-    def _listen(self) -> None:
-        """Handles the signals, in a thread, until the context ends."""
-        while number := self._listener.recv(1):
-            name = signal.Signals(number[0]).name
-            if number[0] in _ORDERS:
-                if self._ordered_at is None:
-                    self._ordered_at = time.monotonic()
-                elif time.monotonic() - self._ordered_at > SAME_SECONDS:
-                    _write(f"{name} again: stopped at once")
-                    os._exit(128 + number[0])
-            if self.heard or number[0] not in (*_ORDERS, *_NOTICES):
-                continue
-            self.heard = True
-            if self._tell_jax is not None:
-                self._tell_jax(int(signal.SIGTERM))
-            elif not self.unsaved and not processes.several():
-                _write(f"{name}: nothing was trained yet; run the same command again")
-                os._exit(PREEMPTED)
-            again = "once more" if number[0] in _ORDERS else "SIGTERM twice"
-            _write(f"{name}: finishing the step and saving; {again} stops at once")
-
-
-def _signals() -> list[signal.Signals]:
-    """The signals to handle: nohup, for one, leaves SIGHUP ignored, and it stays so."""
-    return [
-        *_ORDERS,
-        *(number for number in _NOTICES if signal.getsignal(number) is not signal.SIG_IGN),
-    ]
-
-
-def _write(line: str) -> None:
-    """Writes a line to stderr without a buffer, for the process may end at once."""
-    with contextlib.suppress(OSError):  # The terminal may be gone.
-        os.write(2, f"\n{line}\n".encode())
+    def hear(self, number: int) -> None:
+        """Takes note of the first signal, and ends the process at a second order to stop."""
+        name = signal.Signals(number).name
+        if number in _ORDERS:
+            if self._ordered_at is None:
+                self._ordered_at = time.monotonic()
+            elif time.monotonic() - self._ordered_at > SAME_SECONDS:
+                write(f"{name} again: stopped at once")
+                os._exit(128 + number)
+        if self.heard:
+            return
+        self.heard = True
+        if self._tell_jax is not None:
+            self._tell_jax(int(signal.SIGTERM))
+        elif not self.unsaved and not processes.several():
+            write(f"{name}: nothing was trained yet; run the same command again")
+            os._exit(PREEMPTED)
+        again = "once more" if number in _ORDERS else "SIGTERM twice"
+        write(f"{name}: finishing the step and saving; {again} stops at once")
 
 
 def _handler_of_jax() -> Any:

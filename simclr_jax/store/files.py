@@ -20,6 +20,7 @@ from etils import epath
 from simclr_jax.errors import HostError
 
 UPLOAD_SECONDS = 5.0  # The shortest time between two uploads of one object; a bucket allows 1 s.
+_unfinished: list[epath.Path] = []  # The temporary files and folders of this process.
 
 
 def check_client(path: epath.PathLike) -> None:
@@ -86,8 +87,9 @@ def replacing(*targets: epath.PathLike) -> Iterator[tuple[epath.Path, ...]]:
         for place in places:
             folder = place.parent
             if is_remote(place):
-                folder = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                folder = stack.enter_context(temporary_folder())
             unfinished.append(folder / f".{place.name}.{os.getpid()}.tmp")
+            stack.enter_context(_noted(unfinished[-1]))
         try:
             yield tuple(unfinished)
             for path, place in zip(unfinished, places, strict=True):
@@ -98,6 +100,29 @@ def replacing(*targets: epath.PathLike) -> Iterator[tuple[epath.Path, ...]]:
         finally:
             for path in unfinished:
                 _remove(path)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[epath.Path]:
+    """A context with a new local folder, which is removed when the block ends."""
+    with tempfile.TemporaryDirectory() as name, _noted(folder := epath.Path(name)):
+        yield folder
+
+
+@contextlib.contextmanager
+def _noted(path: epath.Path) -> Iterator[None]:
+    """A context in which `remove_unfinished` removes a path."""
+    _unfinished.append(path)
+    try:
+        yield
+    finally:
+        _unfinished.remove(path)
+
+
+def remove_unfinished() -> None:
+    """Removes the temporary files and folders of a process that ends at once."""
+    for path in [*_unfinished]:
+        _remove(path)
 
 
 def _upload(path: epath.Path, place: epath.Path) -> None:

@@ -7,6 +7,7 @@ reads {"config", "topology"} as JSON from stdin and writes the result of `measur
 import json
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -198,6 +199,9 @@ def _size(dtype: str, dims: str) -> int:
 
 def main() -> None:
     """Measures the step that stdin describes."""
+    # Python would look at Ctrl-C only after the compilation, when simclr-plan is long gone.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     jax.config.update("jax_platforms", "cpu")

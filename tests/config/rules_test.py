@@ -17,7 +17,7 @@ def test_shipped_configs_are_valid_on_8_devices(name):
     config = overrides.load([f"--config={name}"])
     if name.startswith("eval/"):
         protocol = PROTOCOLS[config.protocol]
-        rows = {**rules.EVALUATION, **protocol.rules}
+        rows = {**rules.EVALUATION, **protocol.RULES}
         rules.check(config, rows, devices=8)
         assert set(overrides.keys(config)) == set(rows)
     else:

@@ -1,5 +1,6 @@
 """Frozen features: every image once, whatever the batch, and kept for the next evaluation."""
 
+import tempfile
 from functools import partial
 
 import chex
@@ -105,7 +106,7 @@ def test_features_that_are_not_finite_are_neither_used_nor_kept(tmp_path, wrong)
 
 
 def test_without_a_place_features_are_kept_for_as_long_as_they_are_used(monkeypatch, tmp_path):
-    monkeypatch.setattr(features.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     class Extractor:
         def evaluation(self, source):
