@@ -74,7 +74,7 @@ def arrange(folders: Folders) -> Layout:
     splits = [name for name in names if role(name)]
     others = [name for name in names if not role(name)]
     if not splits:
-        return Layout(base, unclear=_no_classes(names))
+        return Layout(base, unclear=_no_classes(names) or _splits_inside(folders, base))
     train = [name for name in splits if role(name) == "train"]
     train = [name for name in train if name == "train"] or train
     if len(train) > 1:
@@ -175,6 +175,19 @@ def _no_classes(names: Sequence[str]) -> str | None:
     )
     if pictures or (about and not single):
         return f"{_listed(names)} may be classes, or images and what belongs to them"
+    return None
+
+
+def _splits_inside(folders: Folders, base: str) -> str | None:
+    """Why the folders in a folder may have splits of their own; None where none has."""
+    inside: dict[str, set[str | None]] = {}
+    for path in folders:
+        if path.startswith(base):
+            name, _, below = path[len(base) :].partition("/")
+            inside.setdefault(name, set()).add(role(below.partition("/")[0]))
+    for name, roles in inside.items():
+        if "train" in roles and roles & {"val", "test"}:
+            return f"{name!r} has splits of its own, which may be parts of a class, or a dataset"
     return None
 
 

@@ -66,15 +66,26 @@ class Root:
         explicit = train_split != "train" or eval_split is not None
         if self._layout.unclear and not explicit:
             raise ArgumentError("layout", directory, self._layout.unclear)
+        self._train_split = train_split
         self._train = self._find(train_split, "train_split")
+        self._trained: arrangement.Folders = self._folders
         test = self._find(eval_split, "eval_split") if eval_split else self._train
-        if self._train == self._layout.base and test != self._train:
-            self._without = test
-        unclear = None if explicit else arrangement.not_classes(self._folders, self._train)
+        if test != self._train and test.startswith(self._train):
+            self._leave_out(test)
+        named = train_split != "train"  # The evaluation's name tells nothing of the classes.
+        unclear = None if named else arrangement.not_classes(self._trained, self._train)
         if unclear:
             raise ArgumentError("layout", directory, unclear)
         self._choose(eval_split)
         self._explain()
+
+    def _leave_out(self, test: str) -> None:
+        """Keeps the split to evaluate on, which lies in the one to train on, out of it."""
+        self._without = test
+        self._trained = {
+            folder: count for folder, count in self._folders.items() if not folder.startswith(test)
+        }
+        self._train = arrangement.below_single_folders(self._trained, self._train)
 
     def _choose(self, eval_split: str | None) -> None:
         """Finds the classes, and the split to evaluate on where none is named."""
@@ -93,7 +104,7 @@ class Root:
         Raises:
           ArgumentError: There is no such split, or there are no images in it.
         """
-        prefix = self._find(split)
+        prefix = self._train if split == self._train_split else self._find(split)
         images = [
             image[len(prefix) :] for image in self._listing.images if self._has(image, prefix)
         ]
@@ -129,13 +140,13 @@ class Root:
 
     def _names(self, prefix: str) -> set[str]:
         """The folders in a split, or none where some images lie beside them."""
-        names, loose = arrangement.tops(self._folders, prefix)
-        without = self._without if prefix == self._train else ""
-        return set() if loose else {name for name in names if f"{prefix}{name}/" != without}
+        folders = self._trained if prefix == self._train else self._folders
+        names, loose = arrangement.tops(folders, prefix)
+        return set() if loose else set(names)
 
     def _explain(self) -> None:
         """Logs what is guessed from the folders, and what is left out by it."""
-        names, loose = arrangement.tops(self._folders, self._train)
+        names, loose = arrangement.tops(self._trained, self._train)
         if names and loose:
             _log.warning("some images lie in folders and some do not: treated as unlabelled")
         if self._layout.base or (self._train and not self._layout.splits):

@@ -243,7 +243,7 @@ class Records:
         self._label_key = label_key
         self.num_classes = num_classes
         self.place, self.split = place, split
-        self.features = (image_key, label_key or "")
+        self.features: tuple[str, ...] = (image_key, label_key or "")
         self._parse = {image_key: tf.io.FixedLenFeature([], tf.string)}
         if label_key:
             self._parse[label_key] = tf.io.FixedLenFeature([], tf.int64)

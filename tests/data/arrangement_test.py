@@ -53,6 +53,8 @@ def test_folders_with_usual_names_are_splits(paths, base, splits):
         ["test/a", "test/b"],
         ["train2014", "train2017", "val2017"],
         ["train/a", "train/b", "bus"],
+        ["cat/train", "cat/test", "dog/train", "dog/test"],
+        ["leftImg8bit/train/aachen", "leftImg8bit/val/lindau", "gtFine/train/aachen"],
     ],
 )
 def test_folders_that_may_be_either_are_unclear(paths):

@@ -102,6 +102,30 @@ def test_an_unclear_folder_is_refused_until_its_splits_are_named(tmp_path):
     assert whole.class_names == ("cat", "dog", "test")
 
 
+@pytest.mark.parametrize(
+    ("named", "below"),
+    [
+        ({"train_split": "photos", "eval_split": "photos/val"}, "photos/"),
+        ({"eval_split": "photos/val"}, "photos/"),
+        ({"train_split": ".", "eval_split": "photos/val"}, "photos/"),
+        ({"eval_split": "x_test"}, ""),
+    ],
+)
+def test_a_split_inside_that_to_train_on_is_no_class_of_it(tmp_path, named, below):
+    test, own = named["eval_split"], below or "x_train/"
+    images(tmp_path, f"{own}cat", f"{own}dog", f"{test}/deep/cat", f"{test}/deep/dog")
+    train, evaluation = (split("folder", tmp_path, which, **named) for which in ("train", "eval"))
+    assert (train.class_names, evaluation.class_names) == (("cat", "dog"),) * 2
+    assert [train.name(k) for k in range(4)] == ["cat/0.jpg", "cat/1.jpg", "dog/0.jpg", "dog/1.jpg"]
+    assert evaluation.load(range(4))[1].tolist() == [0, 0, 1, 1]
+
+
+def test_classes_are_asked_for_where_only_the_evaluation_is_named(tmp_path):
+    images(tmp_path, "train/images", "train/masks", "val/images", "val/masks")
+    with pytest.raises(UserError, match=r"'images', 'masks' may be"):
+        split("folder", tmp_path, eval_split="val")
+
+
 def test_images_beside_masks_are_refused_until_one_is_named(tmp_path):
     images(tmp_path, "images", "masks")
     with pytest.raises(UserError, match=r"'images', 'masks' may be"):
