@@ -116,6 +116,7 @@ def test_a_run_that_cannot_be_written_to_is_evaluated_all_the_same(
     assert changed_at(finished) == before
 
 
+@pytest.mark.slow
 def test_augmented_linear_evaluation_runs(finished):
     assert run(LINEAR, f"--run={finished}", "--config.linear.augment=true",
                "--config.linear.epochs=1", "--config.linear.batch_size=104") == 0  # fmt: skip

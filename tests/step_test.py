@@ -28,7 +28,7 @@ def test_eight_devices_equal_one_in_float64(one_device, mesh8):
     assert all(np.abs(gradient).max() > 0 for gradient in jax.tree.leaves(gradients))
 
 
-@pytest.mark.parametrize("microbatches", [1, 1024])
+@pytest.mark.parametrize("microbatches", [1, pytest.param(1024, marks=pytest.mark.slow)])
 def test_the_largest_batch_that_a_config_may_have_is_traced(microbatches, mesh8):
     """No number of pairs passes for a 32-bit integer; the traced program holds no array of them."""
     config = overrides.load(["--config=digits", "--config.model.width=0.0625"])

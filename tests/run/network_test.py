@@ -49,6 +49,7 @@ def test_calibration_measures_the_training_images(finished):
     np.testing.assert_allclose(stem["var"], out.var(axis=(0, 1, 2)), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_running_statistics_are_calibrated_like_any_others(finished):
     """The same images give the same statistics, however training normalises."""
     network = Network.trained(checkpoint.Reader(finished), 8)
