@@ -306,6 +306,8 @@ def print_and_write(task: tasks.Task, result: results.Result, line: str) -> None
         if task.root is not None and task.folder is not None:
             results.write(task.root, task.folder, {**result, "of": task.of})
             where = str(task.folder / "result.json")
+            if task.run_config.log.tensorboard:
+                results.show(task.root, task.folder, result)
     finally:
         print(f"{line}  ({where})", flush=True)
 

@@ -8,20 +8,27 @@ one of the same things only, so nothing is lost where the same step is evaluated
 
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from etils import epath
+from etils import epath, epy
 
 from simclr_jax import processes
 from simclr_jax.errors import UserError, one_line
 from simclr_jax.store import files
 
+with epy.lazy_imports():  # tensorboardX loads PyTorch, where that is installed.
+    from simclr_jax.store import tensorboard
+
+_log = logging.getLogger(__name__)
+
 Result = dict[str, Any]  # The content of a result.json.
 
+SCORES = ("top1", "top1_std", "top5", "top5_std")  # The entries that TensorBoard draws.
 LIST = "results.jsonl"  # The name of the list of all results of a folder.
 # Keys that a result does not depend on: how the features are computed and kept.
 _NO_PART = ("protocol", "features.layer", "features.batch_size", "features.keep", "data.name")
@@ -131,6 +138,26 @@ def write(folder: epath.Path, path: epath.Path, result: Result) -> None:
         names, found = there, rows(folder, listed)
         listed = {row["folder"]: row for row in found}
         files.write(folder / LIST, "".join(f"{json.dumps(row)}\n" for row in found).encode())
+
+
+def show(folder: epath.Path, path: epath.Path, result: Result) -> None:
+    """Writes a result for TensorBoard, to FOLDER/tensorboard/PROTOCOL/WHAT; a failure is logged.
+
+    Args:
+      folder: The folder of all results.
+      path: The folder of this one, below it.
+      result: The result; its accuracies become scalars at the checkpoint's step.
+    """
+    name, step = result["protocol"], result["checkpoint_step"]
+    scores = {f"eval/{name}/{key}": result[key] for key in SCORES if key in result}
+    place = folder / "tensorboard" / name / path.name
+    try:
+        board = tensorboard.Board(place, last_step=None, suffix=f".{step}.{os.getpid()}")
+        board.write({"step": step, **scores}, scores.keys())
+        board.write_table(f"eval/{name}", result, step=step)
+        board.close()
+    except Exception as error:  # The result itself is on disk.
+        _log.warning("%s: cannot be written for TensorBoard (%s)", place, one_line(error, 200))
 
 
 def rows(folder: epath.Path, listed: Mapping[str, Result] | None = None) -> list[Result]:

@@ -1,5 +1,7 @@
 """The messages of a run: its rows, in files and on the terminal, and its throughput."""
 
+from __future__ import annotations
+
 import contextlib
 import shlex
 import sys
@@ -8,13 +10,16 @@ from collections.abc import Iterator
 from typing import TextIO
 
 import jax
-from etils import epath
+from etils import epath, epy
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
 from simclr_jax.data.source import Readable
 from simclr_jax.state import TrainState
 from simclr_jax.store.rows import MetricsFile, Row
+
+with epy.lazy_imports():  # tensorboardX loads PyTorch, where that is installed.
+    from simclr_jax.store import tensorboard
 
 
 class MetricsLog:
@@ -24,20 +29,20 @@ class MetricsLog:
       workdir: The folder of the run; None: nothing is written (processes other than the first).
       last_step: The step of the checkpoint that the run continues from; 0 at its start.
       total_steps: The number of steps of the run.
-      tensorboard: Whether to write WORKDIR/tensorboard.
+      board: The event file of TensorBoard; None: there is none.
     """
 
     def __init__(
-        self, workdir: epath.Path | None, *, last_step: int, total_steps: int, tensorboard: bool
+        self,
+        workdir: epath.Path | None,
+        *,
+        last_step: int,
+        total_steps: int,
+        board: tensorboard.Board | None,
     ):
-        self._file = self._board = None
+        self._file, self._board = None, board
         if workdir is not None:
             self._file = MetricsFile(workdir / "metrics.jsonl", last_step=last_step)
-            if tensorboard:
-                # tensorboardX loads PyTorch, where that is installed.
-                from simclr_jax.store.tensorboard import Board
-
-                self._board = Board(workdir / "tensorboard", last_step=last_step)
         self._progress = Progress(sys.stdout, total_steps) if workdir is not None else None
 
     def write(self, row: Row) -> None:

@@ -1,5 +1,7 @@
 """The folder of a run: made, locked, and written to."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import sys
@@ -7,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from etils import epath
+from etils import epath, epy
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
+from simclr_jax.config import overrides, rules
 from simclr_jax.config.parts import Intervals
 from simclr_jax.errors import FULL_DISK, LOST_DISK, ArgumentError, HostError, UserError
 from simclr_jax.run.progress import MetricsLog
@@ -19,6 +22,9 @@ from simclr_jax.store import checkpoint, lock
 from simclr_jax.store.checkpoint import Checkpoints
 from simclr_jax.store.files import check_client, is_remote
 from simclr_jax.store.rows import Row
+
+with epy.lazy_imports():  # tensorboardX loads PyTorch, where that is installed.
+    from simclr_jax.store import tensorboard
 
 
 @dataclass(frozen=True)
@@ -115,10 +121,22 @@ def open_log(
         root if processes.is_primary() else None,
         last_step=step,
         total_steps=intervals.total,
-        tensorboard=config.log.tensorboard,
+        board=_open_board(root, config, step),
     )
     with closing(log):
         yield log
+
+
+def _open_board(root: epath.Path, config: FrozenConfigDict, step: int) -> tensorboard.Board | None:
+    """Opens the event file of a run, which begins with its config; None where there is none."""
+    if not config.log.tensorboard or not processes.is_primary():
+        return None
+    board = tensorboard.Board(root / "tensorboard", last_step=step)
+    # Runs are compared by what their numbers depend on, which a resumed run may not change freely.
+    compared = {key for key, rule in rules.RUN.items() if rule.on_resume != rules.FREE}
+    values = {key: overrides.get(config, key) for key in overrides.keys(config)}
+    board.describe(values, compared, ("contrastive_loss", "eval_loss", "eval_top1"))
+    return board
 
 
 @contextlib.contextmanager

@@ -1,14 +1,14 @@
 """Event files for TensorBoard."""
 
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from typing import Any
 
 from etils import epath
 from tensorboardX import record_writer
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+from tensorboardX.summary import hparams, scalar, text
 
 from simclr_jax.store import files
 
@@ -23,19 +23,52 @@ class Board:
 
     Args:
       folder: The folder in which the file is made.
-      last_step: The last step whose values in earlier files of the folder remain valid.
+      last_step: The last step whose values in earlier files of the folder remain valid; None: all
+        of them do.
+      suffix: The end of the file's name, for files that are made in the same second.
     """
 
-    def __init__(self, folder: epath.Path, *, last_step: int):
+    def __init__(self, folder: epath.Path, *, last_step: int | None, suffix: str = ""):
         if files.is_remote(folder):
             scheme = str(folder).partition("://")[0]
             record_writer.register_writer_factory(scheme, _Factory())
         record_writer.directory_check(str(folder))
-        self._events = EventsWriter(str(folder / "events"))
+        self._events = EventsWriter(str(folder / "events"), suffix)
         self._flushed = time.monotonic()
-        start = SessionLog(status=SessionLog.START)
-        self._events.write_event(Event(step=last_step + 1, session_log=start))
+        self._first = 0 if last_step is None else last_step + 1
+        if last_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._events.write_event(Event(step=self._first, session_log=start))
         self._events.flush()
+
+    def describe(
+        self, values: Mapping[str, Any], hyperparameters: Collection[str], scores: Collection[str]
+    ) -> None:
+        """Writes what a run is of: a table of its values, and those to compare runs by.
+
+        Args:
+          values: The values by name.
+          hyperparameters: The names of the values that runs are compared by; None is left out.
+          scores: The names of the values of rows that runs are compared by.
+        """
+        self.write_table("config", values, step=self._first)
+        compared = {
+            name: value if isinstance(value, bool | int | float) else str(value)
+            for name, value in values.items()
+            if name in hyperparameters and value is not None
+        }
+        for summary in hparams(compared, dict.fromkeys(scores))[:2]:
+            event = Event(wall_time=time.time(), step=self._first)
+            event.summary.CopyFrom(summary)
+            self._events.write_event(event)
+        self._events.flush()
+
+    def write_table(self, tag: str, values: Mapping[str, Any], *, step: int) -> None:
+        """Writes values as a text, a table with a row a value."""
+        rows = (f"| {name} | `{value}` |\n" for name, value in values.items())
+        event = Event(wall_time=time.time(), step=step)
+        event.summary.CopyFrom(text(tag, f"| | |\n|---|---|\n{''.join(rows)}"))
+        self._events.write_event(event)
 
     def write(self, row: Mapping[str, Any], keys: Set[str]) -> None:
         """Writes some values of a row.
