@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ with epy.lazy_imports():
     import tensorflow as tf
 
 _THREADS = 16  # The number of files that are read at a time.
+_STATES = 1024  # The number of files that a thread asks for their states in one go.
+_KINDS = 10  # The number of kinds of files left out that are named.
 _log = logging.getLogger(__name__)
 
 
@@ -173,7 +176,10 @@ class Root:
 
 def _in_words(listing: Listing) -> str:
     """The files that are left out, such as '20 .heic, 1 hidden'."""
-    return ", ".join(f"{count} {kind}" for kind, count in listing.left_out.most_common())
+    kinds = listing.left_out.most_common()
+    others = sum(count for _, count in kinds[_KINDS:])
+    words = [f"{count} {kind}" for kind, count in kinds[:_KINDS]]
+    return ", ".join(words + [f"{others} others"] * bool(others))
 
 
 class Folder:
@@ -217,7 +223,10 @@ class Folder:
         return self._files[index]
 
     def files(self) -> list[File]:
-        return list(self._pool.map(self._file, self._files))
+        # A task for each file would take more memory and time than the files' states.
+        parts = [self._files[k : k + _STATES] for k in range(0, len(self._files), _STATES)]
+        found = self._pool.map(lambda part: list(map(self._file, part)), parts)
+        return list(itertools.chain.from_iterable(found))
 
     def _file(self, name: str) -> File:
         if name in self._states:

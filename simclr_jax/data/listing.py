@@ -15,6 +15,7 @@ from etils import epath, epy
 
 from simclr_jax.data.images import HEAD_BYTES, format_of
 from simclr_jax.errors import ArgumentError
+from simclr_jax.store import outage
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -72,6 +73,8 @@ def files_below(folder: epath.Path, pool: Executor) -> Listing:
     for path in found:
         name = path.rpartition("/")[2].lower()
         ending = os.path.splitext(name)[1]
+        if ending[1:].isdigit():  # A number, as in 'scan.0001', of which there may be thousands.
+            ending = ""
         if any(map(_is_hidden, path.split("/"))):
             left_out["hidden"] += 1
         elif ending in ENDINGS:
@@ -93,11 +96,17 @@ def _images_among(folder: epath.Path, paths: list[str], ending: str, pool: Execu
     Of a proper ending only some are looked into, unless one of these is an image.
     """
 
-    def is_image(path: str) -> bool:
+    def head(path: str) -> bytes:
         try:
             with (folder / path).open("rb") as file:
-                return format_of(file.read(HEAD_BYTES)) is not None
-        except (OSError, tf.errors.OpError):  # One that may not be read is left out.
+                return file.read(HEAD_BYTES)
+        except (PermissionError, tf.errors.PermissionDeniedError):  # It is left out.
+            return b""
+
+    def is_image(path: str) -> bool:
+        try:
+            return format_of(outage.patiently(lambda: head(path), folder / path)) is not None
+        except (OSError, tf.errors.OpError):  # The file was deleted since it was listed.
             return False
 
     sample = paths[:: max(1, len(paths) // _SAMPLE)] if ending else paths

@@ -140,3 +140,15 @@ def test_what_is_left_out_is_counted(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "simclr_jax"):
         split("folder", tmp_path, held_out=0.5)
     assert "left out 1 .heic" in caplog.text
+
+
+def test_of_many_kinds_that_are_left_out_few_are_named(tmp_path, caplog):
+    images(tmp_path, ".")
+    for k in range(30):
+        write(tmp_path / f"scan.{k:04}", b"DICM")
+        write(tmp_path / f"notes.x{k}", b"text")
+    write(tmp_path / "image.0001", encoded("red"))
+    with caplog.at_level(logging.WARNING, "simclr_jax"):
+        assert len(split("folder", tmp_path, eval_split="train")) == 3
+    assert "left out 30 without an ending, 1 .x" in caplog.text
+    assert ", 21 others" in caplog.text

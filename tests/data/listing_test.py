@@ -96,3 +96,19 @@ def test_a_bucket_is_listed_by_one_call_with_sizes(monkeypatch):
     assert found.states == {"cat/1.jpg": (10, 1), "dog/2.jpg": (20, 1)}
     assert [call[:2] for call in calls] == [("bucket", "data/")]
     assert "size" in calls[0][2]
+
+
+def test_an_outage_hides_no_image(tmp_path, monkeypatch):
+    write(tmp_path / "d", encoded("red"))
+    kind, errors = type(epath.Path(tmp_path)), [OSError(errno.EIO, "input/output error")]
+    whole = kind.open
+
+    def flaky(path, *args, **kwargs):
+        if errors:
+            raise errors.pop()
+        return whole(path, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "open", flaky)
+    monkeypatch.setattr(listing.outage, "DELAYS", (0.0,))
+    assert listed(tmp_path).images == ["d"]
+    assert not errors
