@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epy
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from simclr_jax.errors import one_line
 
@@ -42,6 +43,8 @@ MAX_PIXELS = 2**27
 
 _DARK = 2**14  # The largest value up to which images of 16 bits are nearly black.
 _DEEP_SAMPLE = 4  # The number of such images, one after the other, that are worth a line.
+
+_NARROWED = "a colour TIFF of more than 8 bits, of which Pillow reads the upper 8"
 
 ValueRange = tuple[float, float]  # The values that are black and white.
 
@@ -169,6 +172,8 @@ def transcode(data: bytes, value_range: ValueRange | None = None) -> bytes:
         if values is not None:
             return as_png(Image.fromarray(to_bytes(values, value_range)))
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            if value_range is not None and _is_narrowed(image):
+                raise ValueError(f"{_NARROWED}; value_range can be applied to it as a PNG")
             return as_png(image.convert("RGB"))
 
 
@@ -234,7 +239,7 @@ class Oddities:
 
     def __init__(self, value_range: ValueRange | None):
         self._look_for_dark = value_range is None
-        self._look_for_frames = True
+        self._look_for_frames = self._look_for_narrowed = True
         self._deep = self._brightest = 0
 
     def of(self, data: bytes) -> Iterator[str]:
@@ -246,6 +251,11 @@ class Oddities:
         if self._look_for_frames and has_frames(data):
             self._look_for_frames = False
             yield "has several frames or pages; of such files the first one is used"
+        if self._look_for_narrowed and format_of(data) == "TIFF":
+            with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+                self._look_for_narrowed = not _is_narrowed(image)
+            if not self._look_for_narrowed:
+                yield f"is {_NARROWED}: nearly black where fewer than 16 are used"
         values = deep_values(data) if self._look_for_dark else None
         if values is None or not np.issubdtype(values.dtype, np.integer):
             return
@@ -269,6 +279,12 @@ def has_frames(data: bytes) -> bool:
         return False
     with Image.open(io.BytesIO(data), formats=(kind,)) as image:
         return bool(getattr(image, "is_animated", False))
+
+
+def _is_narrowed(image: Image.Image) -> bool:
+    """Whether an open image is a TIFF with more bits a channel than Pillow reads."""
+    bits = image.tag_v2.get(258, (8,)) if isinstance(image, TiffImageFile) else (8,)
+    return max(bits) > 8 and not (image.mode == "F" or image.mode.startswith("I"))
 
 
 def as_png(image: Image.Image) -> bytes:

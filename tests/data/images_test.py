@@ -1,6 +1,7 @@
 """Which images can be decoded, and what becomes of them."""
 
 import io
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -137,3 +138,26 @@ def test_threads_hold_no_more_than_the_budget():
         list(pool.map(work, [100, 1] * 4))  # One that is too large waits for all others.
     assert max(total for total in most if total < 100) <= 10
     assert not {101} & set(most)
+
+
+def colour_tiff(values):
+    """A TIFF of values (H, W, 3) uint16, which Pillow reads but does not write."""
+    (height, width, _), at = values.shape, 8 + 2 + 9 * 12 + 4
+    entries = [
+        *((256, 4, width), (257, 4, height), (258, 3, at), (259, 4, 1), (262, 4, 2)),
+        *((273, 4, at + 6), (277, 4, 3), (278, 4, height), (279, 4, 2 * values.size)),
+    ]
+    fields = (struct.pack("<HHII", *entry[:2], 3 if entry[1] == 3 else 1, entry[2])
+              for entry in entries)  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(fields) + bytes(4)
+    return head + struct.pack("<3H", 16, 16, 16) + values.astype("<u2").tobytes()
+
+
+def test_colour_tiffs_that_lose_bits_are_worth_a_line_and_take_no_range():
+    data = colour_tiff(np.full((4, 4, 3), 4000))
+    lines = images.Oddities(None)
+    assert "upper 8" in next(lines.of(data))
+    assert list(lines.of(data)) == []
+    assert pixel(images.decodable(data)) == pytest.approx([15, 15, 15])
+    with pytest.raises(ValueError, match="value_range can be applied to it as a PNG"):
+        images.decodable(data, (0, 4095))
