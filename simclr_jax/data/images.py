@@ -170,6 +170,8 @@ def transcode(data: bytes, value_range: ValueRange | None = None) -> bytes:
     with _memory.hold(9 * width * height):
         values = deep_values(data)
         if values is not None:
+            if kind == "PPM" and value_range is not None:
+                values = values * (_white(data) / 65535)  # The file's own values.
             return as_png(Image.fromarray(to_bytes(values, value_range)))
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
             if value_range is not None and _is_narrowed(image):
@@ -279,6 +281,13 @@ def has_frames(data: bytes) -> bool:
         return False
     with Image.open(io.BytesIO(data), formats=(kind,)) as image:
         return bool(getattr(image, "is_animated", False))
+
+
+def _white(data: bytes) -> int:
+    """The value of white that the header of a grey PPM names, which Pillow scales to 65,535."""
+    with Image.open(io.BytesIO(data), formats=("PPM",)) as image:
+        how = image.tile[0][3]
+    return int(how[1]) if isinstance(how, tuple) and how[0] == "L" else 65535
 
 
 def _is_narrowed(image: Image.Image) -> bool:

@@ -103,6 +103,13 @@ def test_the_values_of_deep_images_are_scaled_by_their_range(kind):
     assert upper.max() == 4095 // 256  # Without a range, white is 65,535.
 
 
+@pytest.mark.parametrize("white", [4095, 65535])
+def test_a_range_is_of_the_values_in_a_file_that_names_its_white(white):
+    data = b"P5\n2 1\n%d\n" % white + np.array([0, 2048], ">u2").tobytes()
+    found = Image.open(io.BytesIO(images.decodable(data, (0, 4095))))
+    assert np.asarray(found)[0, :2].tolist() == [0, 128]
+
+
 def test_floating_point_values_need_a_range_beyond_one():
     data = deep_image("TIFF", 300, np.float32)
     with pytest.raises(ValueError, match=r"float32 values from 0 to 300.*value_range"):
