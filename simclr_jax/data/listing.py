@@ -118,6 +118,8 @@ def _images_among(folder: epath.Path, paths: list[str], ending: str, pool: Execu
 def _on_disk(root: str, left_out: collections.Counter[str]) -> Iterator[str]:
     """Yields the relative paths of all files below a folder, through links."""
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_identity(os.stat(root)),))]
+    places: dict[tuple[int, int], str] = {}
+    twice: list[tuple[str, str]] = []
     while pending:
         below, above = pending.pop()
         place = os.path.join(root, below)
@@ -135,11 +137,16 @@ def _on_disk(root: str, left_out: collections.Counter[str]) -> Iterator[str]:
                         _log.warning("%r links to a folder above it, and is not followed", path)
                     elif not _is_hidden(entry.name):
                         pending.append((path, (*above, identity)))
+                        if places.setdefault(identity, path) != path:
+                            twice.append((places[identity], path))
         except OSError as error:
             if error.errno in _CLOSED:
                 reason = f"cannot be read ({error.strerror})"
                 raise ArgumentError("directory", place, reason) from error
             raise
+    if twice:
+        text = "%r and %r are the same folder (%d such by links): its images count each time"
+        _log.warning(text, *twice[0], len(twice))
 
 
 def _is(entry: os.DirEntry) -> tuple[bool, bool]:

@@ -112,3 +112,11 @@ def test_an_outage_hides_no_image(tmp_path, monkeypatch):
     monkeypatch.setattr(listing.outage, "DELAYS", (0.0,))
     assert listed(tmp_path).images == ["d"]
     assert not errors
+
+
+def test_a_folder_that_is_found_twice_is_named(tmp_path, caplog):
+    write(tmp_path / "real" / "a.jpg", encoded("red"))
+    os.symlink(tmp_path / "real", tmp_path / "latest")
+    with caplog.at_level(logging.WARNING, "simclr_jax"):
+        assert listed(tmp_path).images == ["latest/a.jpg", "real/a.jpg"]
+    assert "are the same folder (1 such by links)" in caplog.text
