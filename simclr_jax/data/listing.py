@@ -187,7 +187,7 @@ def _in_bucket(folder: epath.Path, states: dict[str, tuple[int, int]]) -> Iterat
         yield from _walk(folder)
         return
     try:
-        client = storage.Client()
+        client = storage.Client(project=None)  # To list needs none, and an account may have none.
     except failed:  # Public data need no account.
         client = storage.Client.create_anonymous_client()
     bucket, _, prefix = str(folder).removeprefix("gs://").partition("/")

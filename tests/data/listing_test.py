@@ -79,6 +79,9 @@ def test_a_bucket_is_listed_by_one_call_with_sizes(monkeypatch):
     calls = []
 
     class Client:
+        def __init__(self, project):
+            assert project is None
+
         def list_blobs(self, bucket, *, prefix, fields):
             calls.append((bucket, prefix, fields))
             return [
