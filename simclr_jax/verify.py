@@ -43,6 +43,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     from simclr_jax import optim, processes
     from simclr_jax import state as states
     from simclr_jax.config import parts, rules
+    from simclr_jax.objectives.microbatches import shuffled_within
     from simclr_jax.run import replay
     from simclr_jax.run import sabotage as planted
 
@@ -149,7 +150,7 @@ def verify(
     with jax.default_matmul_precision("highest"):
         alone = Update(config, one)
         expected = alone(batch)
-        floor = noise(alone, batch, expected)
+        floor = noise(alone, batch, expected, config.train.microbatches)
         together = Update(config, whole, planted.SABOTAGE[sabotage] if sabotage else None)
         found = together(batch)
     report(compare(expected, found), floor)
@@ -297,11 +298,16 @@ def compare(expected: Quantities, found: Quantities) -> dict[str, Difference]:
     }
 
 
-def noise(alone: Update, batch: Mapping[str, Array], expected: Quantities) -> dict[str, float]:
-    """The floor: the relative difference that the batch's order makes to each kind of quantity."""
+def noise(
+    alone: Update, batch: Mapping[str, Array], expected: Quantities, microbatches: int
+) -> dict[str, float]:
+    """The floor: the relative difference that the batch's order makes to each kind of quantity.
+
+    Each image stays in its microbatch, for the statistics of batch norm depend on what is in one.
+    """
     floor = dict.fromkeys(expected, ROUNDING)
     for seed in range(ORDERS):
-        order = np.random.default_rng(seed).permutation(len(batch["label"]))
+        order = shuffled_within(len(batch["label"]), microbatches, seed)
         permuted = alone({key: value[order] for key, value in batch.items()})
         for kind, difference in compare(expected, permuted).items():
             floor[kind] = max(floor[kind], difference.size)

@@ -18,11 +18,29 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from simclr_jax import losses
 from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM
 from simclr_jax.objectives import Batch, Gradients, Metrics
 from simclr_jax.objectives.contrastive import Contrastive
+
+
+def shuffled_within(images: int, count: int, seed: int) -> np.ndarray:
+    """An order (N,) of the images of a batch that leaves each in its microbatch.
+
+    Batch norm has the same statistics in it, so only rounding tells it from another such order.
+
+    >>> (shuffled_within(8, 2, seed=0) % 2).tolist()
+    [0, 1, 0, 1, 0, 1, 0, 1]
+
+    Args:
+      images: The number N of images, or of those of one process.
+      count: The number of microbatches, a divisor of it.
+      seed: The seed of the order.
+    """
+    order = np.arange(images).reshape(-1, count)
+    return np.random.default_rng(seed).permuted(order, axis=0).ravel()
 
 
 @dataclass(frozen=True)
