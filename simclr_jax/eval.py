@@ -11,6 +11,7 @@ RUN/eval/results.jsonl has a row for each result, and --list prints them.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -70,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
 
     argv = sys.argv[1:] if argv is None else argv
-    if not {"--list", "--list=true"} & set(argv):
+    if not any(re.match(r"--?list(=(true|t|1|yes|y))?$", arg, re.IGNORECASE) for arg in argv):
         sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv, records="eval/"))
-    given = any(arg.startswith("--config") for arg in argv)
+    given = any(re.match(r"--?config(=|$)", arg) for arg in argv)
     sys.exit(cli.run(show, doc=__doc__, define=define, argv=argv, takes_config=given, joins=False))
 
 

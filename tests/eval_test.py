@@ -206,6 +206,7 @@ def test_another_dataset_by_override(finished, tmp_path):
         ([KNN, "--run={run}", "--step=3"], "--step=3: "),
         (["--list"], "--run: required"),
         (["--list", "--run={run}", "--untrained"], "--list: prints what was evaluated; leave out"),
+        (["--list=True", "--run={run}", "--untrained"], "--list: prints what was evaluated;"),
         (["--list", "--to={run}/nowhere"], "--to={run}/nowhere: no such folder"),
         ([KNN, "--run={run}", "--config.features.keep=-1"], "config.features.keep=-1: must be"),
         ([KNN, "--run={run}", "--watch", "--step=2"], "--watch, --untrained, --step: only one"),
