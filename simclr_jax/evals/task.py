@@ -128,6 +128,8 @@ class Task:
             "config": config,
             # Batch norm of an untrained network is calibrated, to other bits on other devices.
             "weights": features.digest(variables["params"] if untrained else variables),
+            # Equal weights may be of runs that see the same images in another way.
+            "view": self._view,
             "images": {
                 name: fingerprint(source.source, labelled=bool(source.num_classes))
                 for name, source in self.sources.items()
@@ -184,10 +186,18 @@ class Task:
             checkpoint=self._digest,
             transform="eval_view of readable images",
             layer=self.config.features.layer,
-            image_size=self.run_config.data.image_size,
-            dtype=[self.run_config.model.dtype, self.run_config.data.transfer_dtype],
-            value_range=self.run_config.data.value_range,
+            **self._view,
         )
+
+    @property
+    def _view(self) -> dict[str, Any]:
+        """What the features depend on besides the weights, the layer and the images, as JSON."""
+        data = self.run_config.data
+        return {
+            "image_size": data.image_size,
+            "dtype": [self.run_config.model.dtype, data.transfer_dtype],
+            "value_range": data.value_range,
+        }
 
     @cached_property
     def _digest(self) -> str:

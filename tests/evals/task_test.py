@@ -1,9 +1,13 @@
 """The images of an evaluation: those of the run, or others."""
 
+from types import SimpleNamespace
+
+import pytest
 from ml_collections import ConfigDict
 
 from simclr_jax.config import default, default_eval, overrides
-from simclr_jax.evals.task import with_data
+from simclr_jax.evals import results
+from simclr_jax.evals.task import Task, with_data
 
 RUN = overrides.changed(
     default.get_config(),
@@ -35,3 +39,16 @@ def test_another_dataset_has_its_own_defaults_and_another_folder_the_runs_splits
     assert (other.dir, other.train_split, other.eval_split, other.label_key) == (
         None, "train", None, None,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["data.image_size", "data.value_range", "model.dtype"])
+def test_equal_weights_that_see_images_in_another_way_have_results_of_their_own(key):
+    def of(run_config):
+        task = object.__new__(Task)
+        task.config, task.run_config, task.sources = default_eval.get_config("knn"), run_config, {}
+        task.network = SimpleNamespace(step=None, variables={"params": {}})
+        return task.of
+
+    values = {"data.image_size": 64, "data.value_range": (0, 4095), "model.dtype": "bfloat16"}
+    assert results.same(of(RUN), of(RUN))
+    assert not results.same(of(RUN), of(overrides.changed(RUN, {key: values[key]})))
