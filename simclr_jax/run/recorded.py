@@ -1,18 +1,24 @@
 """What a run has recorded of some steps, and its comparison with the same steps computed again."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from simclr_jax.errors import DifferenceError
+from simclr_jax.config import record, rules
+from simclr_jax.config.overrides import get
+from simclr_jax.errors import DifferenceError, UserError
 from simclr_jax.store import digests
 from simclr_jax.store.rows import Row
 
 ROUNDING = 3e-6  # The smallest floor, a relative difference; a smaller measured one is luck.
 ALLOWED = 10.0  # The largest difference that passes for rounding, as a multiple of the floor.
 _TIMES = {"images_per_second"}  # The keys of a row that are measured, not computed.
+# Keys that may change in a run, and that its rows depend on all the same.
+_OF_ROWS = ("eval.batch_size", "log.every_steps")
 _COUNTS = ("accuracy", "top1")  # The ends of keys whose values jump where one image is counted.
 
 Array = np.ndarray
@@ -155,6 +161,28 @@ class Recorded:
                 "and one computed again"
             )
         return rows[0]
+
+
+def check_one_config(config: ConfigDict, saved: Mapping[int, dict[str, Any]]) -> None:
+    """Checks that a run had one config in the steps to compare.
+
+    Args:
+      config: The config of the last of them.
+      saved: The descriptions of the run in the checkpoints among them, by step.
+
+    Raises:
+      UserError: The run went on after one of them with other values of keys that rows follow.
+    """
+    for step in sorted(saved, reverse=True):
+        before = record.from_json(saved[step])
+        changed = rules.check_same_run(config, before, "", allow_change=True)
+        changed += [key for key in _OF_ROWS if get(config, key) != get(before, key)]
+        if changed:
+            raise UserError(
+                f"--steps: after checkpoint {step} the run went on with other values of "
+                f"{', '.join(f'config.{key}' for key in changed)}; check the steps up to "
+                f"{step} and those after it one after the other"
+            )
 
 
 def by_path(items: Any) -> dict[str, Array]:

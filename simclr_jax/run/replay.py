@@ -9,6 +9,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
@@ -22,6 +23,7 @@ from simclr_jax import state as states
 from simclr_jax.config import overrides, parts, record, rules, sources
 from simclr_jax.config.parts import Intervals, Parts
 from simclr_jax.errors import DifferenceError, DivergedError, FileError, UserError
+from simclr_jax.objectives.microbatches import shuffled_within
 from simclr_jax.run import determinism
 from simclr_jax.run.estimate import Estimate
 from simclr_jax.run.health import Health
@@ -29,7 +31,7 @@ from simclr_jax.run.loop import Loop
 from simclr_jax.run.network import open_run
 from simclr_jax.run.online import open_evaluation
 from simclr_jax.run.preemption import Preemption
-from simclr_jax.run.recorded import Again, Recorded, by_path
+from simclr_jax.run.recorded import Again, Recorded, by_path, check_one_config
 from simclr_jax.run.watchdog import Watchdog
 from simclr_jax.run.workdir import Workdir
 from simclr_jax.state import TrainState
@@ -104,13 +106,14 @@ def replay(run: str, *, step: int | None, steps: int | None, data_dir: str | Non
     reader, rows = checkpoint.Reader(root), read_rows(root / "metrics.jsonl")
     span = find_span(run, reader.steps(), rows[-1]["step"] if rows else 0, step, steps)
     stored = {saved: _sound(reader.described, saved) for saved in span.saved}
-    if stored:  # The process that wrote a checkpoint computed the steps before it.
-        described = stored[max(stored)][1]
+    described = _described(reader, span.last) or described
     config = _config(run, described, data_dir)
+    check_one_config(config, {saved: about for saved, (_, about) in stored.items()})
     built = parts.build(config, meshes.make())
     start, state = _restore(reader, built, span.first)
     state = jax.tree.map(np.asarray, state)  # The steps donate theirs.
-    reasons = _other_conditions(described, config)
+    conditions = [*(about for _, about in stored.values()), described]
+    reasons = [*dict.fromkeys(r for about in conditions for r in _other_conditions(about, config))]
     processes.say(
         f"steps {start + 1} to {span.last} from "
         f"{f'checkpoint {start}' if start else f'the state of seed {config.seed}'}, to be compared "
@@ -134,6 +137,15 @@ def replay(run: str, *, step: int | None, steps: int | None, data_dir: str | Non
         f"verdict: the rows of steps {start + 1} to {span.last}{checked} are what config and seed "
         f"lead to, {how}"
     )
+
+
+def _described(reader: checkpoint.Reader, last: int) -> dict[str, Any] | None:
+    """The description of the process that computed a step; None: that in config.json."""
+    later = [saved for saved in reader.steps() if saved >= last]
+    with contextlib.suppress(FileError):  # A checkpoint after those to check may be damaged.
+        # The process that wrote a checkpoint computed the steps before it.
+        return reader.described(later[0])[1] if later else None
+    return None
 
 
 def _config(run: str, described: dict[str, Any], data_dir: str | None) -> FrozenConfigDict:
@@ -248,11 +260,12 @@ class Steps:
             start_step=self._steps.start,
             stop_step=self._steps.stop,
         )
+        within = partial(_reordered, count=config.train.microbatches)
         sink = _Sink(on_row, on_state, self._intervals.recorded.checkpoints)
         with tempfile.TemporaryDirectory() as folder, contextlib.closing(batches):
             loop = Loop(
                 step=built.step,
-                batches=map(_reordered, batches) if reorder else batches,
+                batches=map(within, batches) if reorder else batches,
                 mesh=built.mesh,
                 evaluate=self._evaluate,
                 intervals=self._intervals,
@@ -311,9 +324,9 @@ class _Sink:
     flush = wait = remember = raise_failure = nothing
 
 
-def _reordered(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A batch whose rows are in another order."""
-    order = np.random.default_rng(0).permutation(len(batch["label"]))
+def _reordered(batch: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """A batch whose rows are in another order, within each of `count` microbatches."""
+    order = shuffled_within(len(batch["label"]), count, seed=0)
     return {key: value[order] for key, value in batch.items()}
 
 

@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
-from simclr_jax.errors import DifferenceError
-from simclr_jax.run.recorded import ALLOWED, ROUNDING, Again, Recorded, by_path
+from simclr_jax.config import default, overrides
+from simclr_jax.errors import DifferenceError, UserError
+from simclr_jax.run.recorded import (
+    ALLOWED,
+    ROUNDING,
+    Again,
+    Recorded,
+    by_path,
+    check_one_config,
+)
 from simclr_jax.store import digests
 
 
@@ -109,3 +117,20 @@ def test_to_rounding_what_is_further_off_is_named(changes, options, said):
     with pytest.raises(DifferenceError) as error:
         check(changes, **options)
     assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("augment.strength", 0.25), ("log.every_steps", 7), ("eval.batch_size", 16)],
+)
+def test_steps_of_two_configs_are_not_compared_with_those_of_one(key, value):
+    config = default.get_config()
+    before = overrides.changed(config, {key: value})
+    saved = {4: {"config": before.to_dict()}, 8: {"config": config.to_dict()}}
+    with pytest.raises(UserError) as error:
+        check_one_config(config, saved)
+    assert str(error.value).startswith("--steps: after checkpoint 4 the run went on with other")
+    assert f"config.{key}" in str(error.value)
+    check_one_config(config, {8: saved[8]})
+    moved = overrides.changed(config, {"data.dir": "ELSEWHERE", "checkpoint.keep": 9})
+    check_one_config(config, {4: {"config": moved.to_dict()}})
