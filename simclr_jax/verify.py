@@ -43,7 +43,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     from simclr_jax import optim, processes
     from simclr_jax import state as states
     from simclr_jax.config import parts, rules
-    from simclr_jax.objectives.microbatches import shuffled_within
+    from simclr_jax.objectives import microbatches
     from simclr_jax.run import replay
     from simclr_jax.run import sabotage as planted
 
@@ -299,15 +299,15 @@ def compare(expected: Quantities, found: Quantities) -> dict[str, Difference]:
 
 
 def noise(
-    alone: Update, batch: Mapping[str, Array], expected: Quantities, microbatches: int
+    alone: Update, batch: Mapping[str, Array], expected: Quantities, count: int
 ) -> dict[str, float]:
     """The floor: the relative difference that the batch's order makes to each kind of quantity.
 
-    Each image stays in its microbatch, for the statistics of batch norm depend on what is in one.
+    Each image stays in its one of `count` microbatches, on which batch norm depends.
     """
     floor = dict.fromkeys(expected, ROUNDING)
     for seed in range(ORDERS):
-        order = shuffled_within(len(batch["label"]), microbatches, seed)
+        order = microbatches.shuffled_within(len(batch["label"]), count, seed)
         permuted = alone({key: value[order] for key, value in batch.items()})
         for kind, difference in compare(expected, permuted).items():
             floor[kind] = max(floor[kind], difference.size)
