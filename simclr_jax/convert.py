@@ -29,6 +29,7 @@ from simclr_jax.errors import ArgumentError, DifferenceError, UserError
 
 with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
     import jax
+    import jax.extend
     import jax.numpy as jnp
 
     from simclr_jax.config import default, record
@@ -51,6 +52,19 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def _choose_cpu() -> None:
+    """Lets JAX compute on the CPU, after a look whether the GPU that JAX_PLATFORMS names is there.
+
+    An accelerator would round the outputs that an export is checked by, and on one of several hosts
+    of a slice JAX would wait for the others.
+    """
+    named = set(filter(None, os.environ.get("JAX_PLATFORMS", "").split(",")))
+    if named and not named & {"cpu", "tpu"}:
+        jax.devices()
+        jax.extend.backend.clear_backends()
+    jax.config.update("jax_platforms", "cpu")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs simclr-convert and exits with its status.
 
@@ -62,9 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         define, work = COMMANDS[command]
 
         def on_cpu(values: flags.FlagValues) -> None:
-            # An accelerator would round the outputs that an export is checked by, and on one of
-            # several hosts of a slice JAX would wait for the others.
-            jax.config.update("jax_platforms", "cpu")
+            _choose_cpu()
             work(values)
 
         status = cli.run(

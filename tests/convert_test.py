@@ -1,6 +1,9 @@
 """The convert binary: the authors' weights become a run, and a run becomes other things."""
 
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -186,3 +189,15 @@ def test_foreign_weights_are_named_and_make_no_run(tmp_path, capsys):
     assert run("import", f"--from={prefix}", f"--to={tmp_path}/run") == cli.USER_ERROR
     assert "left over: weight" in capsys.readouterr().err.replace("dense/weight", "weight")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_named_and_not_there_is_said(tmp_path):
+    """As by every other command, though the conversion would not use it."""
+    command = [sys.executable, "-m", "simclr_jax.convert", "export", f"--run={tmp_path}"]
+    done = subprocess.run(
+        [*command, "--format=stablehlo"], env={**os.environ, "JAX_PLATFORMS": "cuda"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith("JAX_PLATFORMS=cuda: no such device")

@@ -22,16 +22,17 @@ def work(values):
         place.write_text("half")
         print("said before")
         print("ready", file=sys.stderr, flush=True)
-        ctypes.CDLL(None).sleep(60)
+        while True:  # A signal ends a sleep.
+            ctypes.CDLL(None).sleep(60)
 
 sys.exit(cli.run(work, doc="", define=lambda _: None, argv=[], takes_config=False, joins=False))
 """
 
 
-def started(path, **options):
+def started(path):
     process = subprocess.Popen(
         [sys.executable, "-c", WORKS, str(path)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr.readline() == "ready\n"
     return process
@@ -49,8 +50,11 @@ def test_ctrl_c_is_answered_at_once_and_leaves_nothing_half_written(tmp_path):
 
 def test_where_ctrl_c_is_ignored_it_stays_so(tmp_path):
     """As of a job that a script has sent to the background."""
-    ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
-    process = started(tmp_path / "file", preexec_fn=ignore)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # The process inherits it.
+    try:
+        process = started(tmp_path / "file")
+    finally:
+        signal.signal(signal.SIGINT, before)
     process.send_signal(signal.SIGINT)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.2)
