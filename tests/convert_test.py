@@ -43,6 +43,7 @@ def imported(checkpoint, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "layer", "said"),
     [

@@ -90,6 +90,7 @@ def read_list(folder):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_written_to_is_evaluated_all_the_same(
     finished, tmp_path, monkeypatch, capsys
 ):

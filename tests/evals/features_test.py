@@ -48,6 +48,7 @@ def test_padded_features_are_the_unpadded_ones(finished, network):
     np.testing.assert_array_equal(found[0].labels, source.load(np.arange(360))[1])
 
 
+@pytest.mark.slow
 def test_unreadable_images_have_no_features_and_are_counted(finished, network, monkeypatch):
     source = sources.open_split(network.config, "eval")
     whole = evaluated(extractor(network), source)

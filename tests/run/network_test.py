@@ -14,6 +14,7 @@ from simclr_jax.run.network import Network, calibrate, find_step, open_run
 from simclr_jax.store import checkpoint
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_its_checkpoints_and_an_untrained_one_the_initial_one(finished):
     trained = Network.trained(checkpoint.Reader(finished), 8)
     untrained = Network.untrained(trained.config, images=trained.config)

@@ -24,7 +24,7 @@ NETWORKS = {
     "50-se": {"depth": 50, "width": 1.5, "se_ratio": 1 / 3},
     "200": {"depth": 200, "width": 0.0625},
 }
-LARGE = ("101", "152-sk", "200", "50-sk-half")
+LARGE = ("50", "101", "152-sk", "200", "50-sk-half")
 
 
 def variables_of(**kwargs):

@@ -59,7 +59,11 @@ def images_of(network, count=2):
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [*((name, 16 if "on-" in name else 64) for name in NETWORKS), ("sk", 71), ("bottleneck", 71)],
+    [
+        *((name, 16 if "on-" in name else 64) for name in NETWORKS),
+        pytest.param("sk", 71, marks=pytest.mark.slow),
+        ("bottleneck", 71),
+    ],
 )
 def test_torch_computes_the_same(name, size, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="needs simclr_jax[torch]")
