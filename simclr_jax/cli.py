@@ -29,7 +29,7 @@ from simclr_jax.errors import (
     as_host_error,
     one_line,
 )
-from simclr_jax.run.signals import INTERRUPTED, Interruption
+from simclr_jax.run.signals import Interruption
 from simclr_jax.store import files
 
 with epy.lazy_imports():  # JAX takes most of a second, which --help need not wait for.
@@ -73,7 +73,7 @@ _LINES = {
 }
 _OUT_OF_MEMORY = (
     "a device's memory is used up; let it hold less at a time: more config.train.microbatches, "
-    "config.model.remat=true or a smaller config.train.batch_size, in an evaluation a smaller "
+    "config.model.remat=block or a smaller config.train.batch_size, in an evaluation a smaller "
     "config.features.batch_size"
 )
 _PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")  # The names that JAX knows.
@@ -137,8 +137,6 @@ def run(
             main(values, *arguments)
             processes.meet()  # Process 0 may still write when the others are done.
             return 0
-        except KeyboardInterrupt:
-            return INTERRUPTED
         except Exception as error:
             return _status_of(_explained(error), joined=joined)
 

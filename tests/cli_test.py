@@ -29,7 +29,7 @@ def ended(error, capsys):
     [
         (
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."),
-            r"config.train.microbatches, config.model.remat=true or a smaller config.train.batch",
+            r"config.train.microbatches, config.model.remat=block or a smaller config.train.batch",
         ),
         (
             jax.errors.JaxRuntimeError("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY"),
