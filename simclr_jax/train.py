@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -29,6 +29,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax.data import source as data
     from simclr_jax.run import (
         advice,
+        clock,
         determinism,
         estimate,
         health,
@@ -114,6 +115,7 @@ def train(
         local = meshes.local_rows(built.mesh, config.train.batch_size)
         batches = parts.train_batches(config, source, rows=local, start_step=step, stop_step=total)
         stack.enter_context(contextlib.closing(batches))
+        timing, on_step = stack.enter_context(_timed(config, step, total))
         training = loop.Loop(
             step=built.step,
             batches=batches,
@@ -125,14 +127,13 @@ def train(
             workdir=workdirs.Workdir(root, described, checkpoints, log),
             health=health.Health.of_run(config, built.schedule.warmup_steps, rows),
             preemption=signals,
-            watchdog=stack.enter_context(watchdog.Watchdog.of_run(config)),
-            estimate=estimate.Estimate.of_run(config, start=step, total=total),
+            clock=timing,
+            on_step=on_step,
         )
         progress.note("compiling the train step and making the first batches")
         last = training.train(step, state, rows)
     _count_unreadable(source, eval_source)
-    labelled = config.data.num_classes > 0
-    processes.say(progress.summary(last, total, workdir, labelled=labelled))
+    processes.say(progress.summary(last, total, workdir, labelled=config.data.num_classes > 0))
 
 
 def _begin(config: FrozenConfigDict) -> None:
@@ -140,6 +141,17 @@ def _begin(config: FrozenConfigDict) -> None:
     checkpoint.quiet()
     determinism.ask_for(config.train.deterministic)
     rules.check_run(config, devices=jax.device_count())
+
+
+@contextlib.contextmanager
+def _timed(
+    config: FrozenConfigDict, start: int, total: int
+) -> Iterator[tuple[clock.Clock, Sequence[Callable[[], None]]]]:
+    """A context with a run's clock, and the functions that time its steps by it."""
+    timing = clock.Clock()
+    estimated = estimate.Estimate.of_run(config, timing, start=start, total=total)
+    with watchdog.Watchdog.of_run(config, timing) as watched:
+        yield timing, (watched.step_done, estimated.step_done)
 
 
 def _count_unreadable(source: data.Readable, eval_source: data.Readable) -> None:

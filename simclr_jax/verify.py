@@ -44,7 +44,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     from simclr_jax import state as states
     from simclr_jax.config import parts, rules
     from simclr_jax.objectives import microbatches
-    from simclr_jax.run import replay
+    from simclr_jax.run import recorded, replay
     from simclr_jax.run import sabotage as planted
 
 IMAGES_PER_DEVICE = 4  # The default number of images of a microbatch on a device.
@@ -52,7 +52,6 @@ ORDERS = 3  # The number of permutations of the batch that the floor is measured
 ALLOWED = 4.0  # The largest difference that passes, as a multiple of the floor.
 STEP = ("devices", "images_per_device", "sabotage")  # The flags of a comparison of devices.
 REPLAY = ("step", "steps", "data_dir")  # The flags of a replay, besides --run.
-ROUNDING = 3e-6  # The smallest floor, a relative difference; a smaller measured one is luck.
 
 Array = np.ndarray
 Quantities = dict[str, dict[str, Array]]  # The arrays by kind and then by name.
@@ -305,7 +304,7 @@ def noise(
 
     Each image stays in its one of `count` microbatches, on which batch norm depends.
     """
-    floor = dict.fromkeys(expected, ROUNDING)
+    floor = dict.fromkeys(expected, recorded.ROUNDING)
     for seed in range(ORDERS):
         order = microbatches.shuffled_within(len(batch["label"]), count, seed)
         permuted = alone({key: value[order] for key, value in batch.items()})

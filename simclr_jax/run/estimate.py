@@ -1,8 +1,6 @@
 """How long a run takes, by its first steps, and what would make it shorter."""
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +10,7 @@ from ml_collections import ConfigDict
 from simclr_jax.config import overrides
 from simclr_jax.models import resnet
 from simclr_jax.run import progress
+from simclr_jax.run.clock import Clock
 
 MEASURED = 3  # The number of steps that are measured.
 LONG_SECONDS = 6 * 3600.0  # The time above which a run on a CPU is said to take too long.
@@ -31,37 +30,25 @@ class Estimate:
 
     Args:
       tell: A function that is told the seconds a step takes.
-      clock: The function that gives the time in seconds.
+      clock: The clock of the run.
     """
 
-    def __init__(
-        self, tell: Callable[[float], Any], *, clock: Callable[[], float] = time.monotonic
-    ):
+    def __init__(self, tell: Callable[[float], Any], clock: Clock):
         self._tell, self._clock = tell, clock
-        self._paused = 0.0
         self._ends: list[float] = []
 
     @classmethod
-    def of_run(cls, config: ConfigDict, *, start: int, total: int) -> "Estimate":
+    def of_run(cls, config: ConfigDict, clock: Clock, *, start: int, total: int) -> "Estimate":
         """The estimate that is written to stderr for a run of `total` steps, from step `start`."""
-        return cls(partial(say, config=config, start=start, total=total))
+        return cls(partial(say, config=config, start=start, total=total), clock)
 
     def step_done(self) -> None:
         """Notes that a step has ended."""
         if len(self._ends) > MEASURED:
             return
-        self._ends.append(self._clock() - self._paused)
+        self._ends.append(self._clock())
         if len(self._ends) > MEASURED:
             self._tell((self._ends[-1] - self._ends[0]) / MEASURED)
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """A context whose time (of evaluation or saving) does not count."""
-        begin = self._clock()
-        try:
-            yield
-        finally:
-            self._paused += self._clock() - begin
 
 
 def say(seconds: float, *, config: ConfigDict, start: int, total: int) -> None:

@@ -1,8 +1,7 @@
 """The training loop."""
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -15,11 +14,10 @@ from simclr_jax import processes
 from simclr_jax.config.parts import Intervals, Step
 from simclr_jax.data.order import Order
 from simclr_jax.errors import DivergedError, PreemptedError, one_line
-from simclr_jax.run.estimate import Estimate
+from simclr_jax.run.clock import Clock
 from simclr_jax.run.health import Health
 from simclr_jax.run.preemption import Preemption
 from simclr_jax.run.progress import Throughput
-from simclr_jax.run.watchdog import Watchdog
 from simclr_jax.run.workdir import Workdir
 from simclr_jax.state import TrainState
 from simclr_jax.store import files
@@ -45,8 +43,8 @@ class Loop:
       workdir: The folder of the run, and the files in it.
       health: The judge of every row.
       preemption: The signals that ask the run to stop.
-      watchdog: What notices that the steps have stopped.
-      estimate: What tells how long the run takes, after its first steps.
+      clock: The clock of the run, which the loop stops while it evaluates and saves.
+      on_step: Functions to call when a step has ended.
       last: The last row; empty before the first one.
     """
 
@@ -60,11 +58,14 @@ class Loop:
     workdir: Workdir
     health: Health
     preemption: Preemption
-    watchdog: Watchdog
-    estimate: Estimate
+    clock: Clock = field(default_factory=Clock)
+    on_step: Sequence[Callable[[], None]] = ()
     last: Row = field(default_factory=dict, init=False)
     _pending: dict[str, jax.Array] | None = field(default=None, init=False)
-    _throughput: Throughput = field(default_factory=Throughput, init=False)
+    _throughput: Throughput = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._throughput = Throughput(self.clock)
 
     def train(self, start: int, state: TrainState, rows: list[Row]) -> Row:
         """Trains from a state to the end.
@@ -94,7 +95,7 @@ class Loop:
                 stop = scores is None
             if step > start and (stop or self.intervals.saves(step)):
                 self._log_previous(step, scores, always=to_evaluate)
-                with self._pause():
+                with self.clock.pause():
                     self.workdir.save(step, state, scores)
             if stop:
                 self._stop(step)
@@ -110,14 +111,8 @@ class Loop:
     def _scores(self, state: TrainState) -> Scores | None:
         """The scores of a state; None where a signal asked the run to stop meanwhile."""
         jax.block_until_ready(state)  # The step that still runs counts as training.
-        with self._pause():
+        with self.clock.pause():
             return self.evaluate(state, lambda: self.preemption.heard and not processes.several())
-
-    @contextlib.contextmanager
-    def _pause(self) -> Iterator[None]:
-        """A context whose time counts neither as training nor as a standstill."""
-        with self._throughput.pause(), self.watchdog.pause(), self.estimate.pause():
-            yield
 
     def _log_previous(self, step: int, scores: Scores | None, *, always: bool) -> None:
         """Fetches, judges and logs the row of `step`, unless that is done already."""
@@ -130,8 +125,8 @@ class Loop:
         self._judge(row, finite=finite)
         self.preemption.unsaved = True
         self._throughput.step_done()
-        self.watchdog.step_done()
-        self.estimate.step_done()
+        for step_done in self.on_step:
+            step_done()
         if self.health.may_skip:
             row["skipped_updates"] = self.health.skipped
         if always or not finite or self.intervals.logs(step):
@@ -195,7 +190,7 @@ class Loop:
 
     def _stop(self, step: int) -> NoReturn:
         """Waits until the checkpoint is saved, and raises PreemptedError."""
-        with self._pause():
+        with self.clock.pause():
             self.workdir.checkpoints.wait()
         where = f"saved in {self.workdir.root}" if step else "with nothing to save"
         raise PreemptedError(f"stopped after step {step}, {where}; run the same command again")

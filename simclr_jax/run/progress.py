@@ -6,7 +6,6 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from typing import TextIO
 
 import jax
@@ -15,6 +14,7 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
 from simclr_jax.data.source import Readable
+from simclr_jax.run.clock import Clock
 from simclr_jax.state import TrainState
 from simclr_jax.store.rows import MetricsFile, Row
 
@@ -213,28 +213,23 @@ def _duration(seconds: float) -> str:
 
 
 class Throughput:
-    """The source images per second between two logged steps, without the pauses."""
+    """The source images per second between two logged steps.
 
-    def __init__(self) -> None:
+    Args:
+      clock: The clock of the run.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._since: float | None = None
         self._steps = 0
-        self._paused = 0.0
 
     def step_done(self) -> None:
         """Counts a finished step; the first one, which compiles, only starts the clock."""
         if self._since is None:
-            self._since, self._paused = time.monotonic(), 0.0
+            self._since = self._clock()
         else:
             self._steps += 1
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """A context whose time (of evaluation or saving) does not count as training."""
-        begin = time.monotonic()
-        try:
-            yield
-        finally:
-            self._paused += time.monotonic() - begin
 
     def images_per_second(self, batch_size: int) -> float | None:
         """The images per second since the last call; None where no step was timed.
@@ -244,9 +239,9 @@ class Throughput:
         """
         if self._since is None or not self._steps:
             return None
-        now = time.monotonic()
-        rate = self._steps * batch_size / max(now - self._since - self._paused, 1e-9)
-        self._since, self._steps, self._paused = now, 0, 0.0
+        now = self._clock()
+        rate = self._steps * batch_size / max(now - self._since, 1e-9)
+        self._since, self._steps = now, 0
         return rate
 
 

@@ -25,14 +25,12 @@ from simclr_jax.config.parts import Intervals, Parts
 from simclr_jax.errors import DifferenceError, DivergedError, FileError, UserError
 from simclr_jax.objectives.microbatches import shuffled_within
 from simclr_jax.run import determinism
-from simclr_jax.run.estimate import Estimate
 from simclr_jax.run.health import Health
 from simclr_jax.run.loop import Loop
 from simclr_jax.run.network import open_run
 from simclr_jax.run.online import open_evaluation
 from simclr_jax.run.preemption import Preemption
 from simclr_jax.run.recorded import Again, Recorded, by_path, check_one_config
-from simclr_jax.run.watchdog import Watchdog
 from simclr_jax.run.workdir import Workdir
 from simclr_jax.state import TrainState
 from simclr_jax.store import checkpoint
@@ -274,8 +272,6 @@ class Steps:
                 workdir=Workdir(epath.Path(folder), {}, cast(Any, sink), cast(Any, sink)),
                 health=Health.of_run(config, built.schedule.warmup_steps, self._before),
                 preemption=Preemption(),  # No context: signals end a replay at once.
-                watchdog=Watchdog(factor=1.0, on_hang="ignore"),
-                estimate=Estimate(lambda seconds: None),
             )
             on_mesh = jax.device_put(state, meshes.replicated(built.mesh))
             try:

@@ -1,18 +1,18 @@
 """The watchdog of a run: a thread that notices when its steps have stopped."""
 
-import contextlib
 import logging
 import os
 import statistics
 import sys
 import threading
-import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import FrozenConfigDict
+
+from simclr_jax.run.clock import Clock
 
 MIN_SECONDS = 300.0  # The shortest time without a step that is reported.
 REMEMBERED = 100  # The number of steps whose median duration is the usual one.
@@ -28,13 +28,14 @@ class Watchdog:
 
     A run stands still when no step has ended for `factor` times as long as usual, and for at least
     `MIN_SECONDS`. What does not count: the time before the first two steps have ended, for it
-    includes compiling; the time in `pause`; and the time in which the whole process was stopped.
+    includes compiling; the pauses of the clock; and the time in which the whole process was
+    stopped.
 
     Args:
       factor: The number of usual steps without one that are a standstill.
       on_hang: 'report' a standstill in the log; 'exit' after that with status 3, so that whatever
         started the process can start it again; or 'ignore' it.
-      clock: The function that gives the time in seconds.
+      clock: The clock of the run.
       end: The function that ends the process with a status, without waiting for its threads.
     """
 
@@ -43,15 +44,14 @@ class Watchdog:
         *,
         factor: float,
         on_hang: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock,
         end: Callable[[int], Any] = os._exit,
     ):
         self._factor, self._on_hang = factor, on_hang
         self._clock, self._end = clock, end
         self._durations: deque[float] = deque(maxlen=REMEMBERED)
         self._since: float | None = None  # The end of the last step.
-        self._pauses = 0  # The number of pauses that have not ended.
-        self._paused = 0.0  # The seconds since the last step that do not count.
+        self._stopped = 0.0  # The seconds since the last step in which the process was stopped.
         self._reported = False
         self._interval = MIN_SECONDS / 30  # The seconds between two checks.
         self._checked = clock()
@@ -59,9 +59,9 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     @classmethod
-    def of_run(cls, config: FrozenConfigDict) -> "Watchdog":
+    def of_run(cls, config: FrozenConfigDict, clock: Clock) -> "Watchdog":
         """The watchdog that a run's config asks for."""
-        return cls(factor=config.train.hang_factor, on_hang=config.train.on_hang)
+        return cls(factor=config.train.hang_factor, on_hang=config.train.on_hang, clock=clock)
 
     def __enter__(self) -> "Watchdog":
         if self._on_hang != "ignore":
@@ -78,32 +78,21 @@ class Watchdog:
         """Notes that a step has ended."""
         now = self._clock()
         if self._since is not None:
-            self._durations.append(now - self._since - self._paused)
+            self._durations.append(now - self._since - self._stopped)
         # In this order a check between the two sees a step that is too young, never too old.
         self._since = now
-        self._paused, self._reported = 0.0, False
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """A context whose time (of evaluation or saving) does not count."""
-        begin = self._clock()
-        self._pauses += 1
-        try:
-            yield
-        finally:
-            self._paused += self._clock() - begin
-            self._pauses -= 1
+        self._stopped, self._reported = 0.0, False
 
     def check(self) -> None:
         """Reports a standstill that was not reported before. The thread calls this regularly."""
         now = self._clock()
         late = now - self._checked - self._interval
         self._checked = now
-        if self._since is None or self._pauses or self._reported or not self._durations:
+        if self._since is None or self._reported or not self._durations:
             return
         if late > self._interval:  # This thread was stopped, so the process was.
-            self._paused += late
-        age = now - self._since - self._paused
+            self._stopped += late
+        age = now - self._since - self._stopped
         usual = statistics.median(self._durations)
         if age > max(MIN_SECONDS, self._factor * usual):
             self._reported = True

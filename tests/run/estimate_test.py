@@ -4,6 +4,7 @@ import pytest
 
 from simclr_jax.config import overrides
 from simclr_jax.run import estimate
+from simclr_jax.run.clock import Clock
 from simclr_jax.run.estimate import Estimate, shorter, work
 
 
@@ -20,15 +21,16 @@ def config(*flags, images=1000):
 
 def test_the_three_steps_after_the_first_are_measured_without_pauses_and_told_once(now):
     told = []
-    measured = Estimate(told.append, clock=lambda: now[0])
-    with measured.pause():  # An evaluation before the first step.
+    clock = Clock(lambda: now[0])
+    measured = Estimate(told.append, clock)
+    with clock.pause():  # An evaluation before the first step.
         now[0] += 50
     now[0] += 300  # Compiling.
     measured.step_done()
     for seconds in (1.0, 2.0):
         now[0] += seconds
         measured.step_done()
-    with measured.pause():  # A checkpoint.
+    with clock.pause():  # A checkpoint.
         now[0] += 1000
     assert told == []
     now[0] += 3.0

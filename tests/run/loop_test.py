@@ -10,10 +10,8 @@ import pytest
 from simclr_jax.config.parts import Intervals
 from simclr_jax.data.order import Order
 from simclr_jax.errors import DivergedError, PreemptedError
-from simclr_jax.run.estimate import Estimate
 from simclr_jax.run.health import Health
 from simclr_jax.run.loop import Loop
-from simclr_jax.run.watchdog import Watchdog
 from simclr_jax.run.workdir import Workdir
 
 ORDER = Order(examples=10, batch_size=8, seed=0)
@@ -68,8 +66,6 @@ def loop(recorder, tmp_path, mesh, *, bad=None, allowed=0):
         workdir=Workdir(tmp_path, {}, recorder, recorder),
         health=Health(start_loss=9.0, patience=100, allowed=allowed, skipped=0),
         preemption=recorder,
-        watchdog=Watchdog(factor=20.0, on_hang="report"),
-        estimate=Estimate(lambda seconds: None),
     )
 
 

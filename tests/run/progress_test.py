@@ -5,6 +5,7 @@ import io
 import pytest
 
 from simclr_jax.run import progress
+from simclr_jax.run.clock import Clock
 
 ROW = {
     "epoch": 1.5, "contrastive_loss": 4.2, "contrastive_accuracy": 0.25, "online_accuracy": 0.5,
@@ -32,12 +33,12 @@ def test_progress_redraws_on_a_terminal_and_prints_lines_elsewhere():
         assert stream.getvalue().endswith("img/s" if expected else "img/s\n")
 
 
-def test_throughput_leaves_the_first_step_and_pauses_out(monkeypatch):
+def test_throughput_leaves_the_first_step_and_pauses_out():
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    throughput = progress.Throughput()
+    clock = Clock(lambda: now[0])
+    throughput = progress.Throughput(clock)
     assert throughput.images_per_second(100) is None
-    with throughput.pause():  # an evaluation before the first step
+    with clock.pause():  # an evaluation before the first step
         now[0] = 40.0
     now[0] = 50.0  # compiling
     throughput.step_done()
@@ -45,7 +46,7 @@ def test_throughput_leaves_the_first_step_and_pauses_out(monkeypatch):
     for _ in range(4):
         now[0] += 2.0
         throughput.step_done()
-    with throughput.pause():
+    with clock.pause():
         now[0] += 1000.0
     assert throughput.images_per_second(100) == pytest.approx(50.0)
     now[0] += 4.0

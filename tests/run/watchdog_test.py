@@ -7,24 +7,18 @@ from pathlib import Path
 import pytest
 
 from simclr_jax.run import watchdog
+from simclr_jax.run.clock import Clock
 from simclr_jax.run.watchdog import Watchdog
 from support import commands
 from support.runs import TINY
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 class Run:
     """A run of steps of ten seconds and its watchdog, whose thread is this class."""
 
     def __init__(self, factor=20.0, on_hang="report", step=10.0, steps=5):
-        self.clock, self.ended = Clock(), []
+        self.now, self.ended = 1000.0, []
+        self.clock = Clock(lambda: self.now)
         self.watchdog = Watchdog(
             factor=factor, on_hang=on_hang, clock=self.clock, end=self.ended.append
         )
@@ -34,9 +28,9 @@ class Run:
 
     def wait(self, seconds):
         """Time goes by, with a check every ten seconds."""
-        end = self.clock.now + seconds
-        while self.clock.now < end:
-            self.clock.now = min(end, self.clock.now + 10.0)
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 10.0)
             self.watchdog.check()
 
 
@@ -92,7 +86,7 @@ def test_before_a_step_is_timed_nothing_is_a_standstill(reports, steps):
 def test_evaluation_and_saving_do_not_count(reports):
     run = Run()
     run.wait(200)
-    with run.watchdog.pause():
+    with run.clock.pause():
         run.wait(5000)
     run.wait(95)
     assert reports() == []
@@ -108,7 +102,7 @@ def test_evaluation_and_saving_do_not_count(reports):
 def test_a_process_that_was_stopped_is_no_standstill(reports):
     """A laptop that slept, SIGSTOP, a debugger: the watchdog has stood still as well."""
     run = Run()
-    run.clock.now += 5000
+    run.now += 5000
     run.watchdog.check()
     run.wait(280)
     assert reports() == []
@@ -155,11 +149,11 @@ def test_told_to_exit_it_ends_though_nothing_can_be_written(monkeypatch):
 def test_the_thread_checks_and_ends_with_the_context(monkeypatch):
     monkeypatch.setattr(watchdog, "MIN_SECONDS", 0.03)
     checked = threading.Event()
-    with Watchdog(factor=20.0, on_hang="report") as running:
+    with Watchdog(factor=20.0, on_hang="report", clock=Clock()) as running:
         monkeypatch.setattr(running, "check", checked.set)
         assert checked.wait(10)
     assert not running._thread.is_alive()
-    with Watchdog(factor=20.0, on_hang="ignore") as ignored:
+    with Watchdog(factor=20.0, on_hang="ignore", clock=Clock()) as ignored:
         assert ignored._thread is None
 
 
