@@ -51,6 +51,9 @@ class Announced(NamedTuple):
     variable: str
     number: int
 
+    def __str__(self) -> str:
+        return f"{self.scheduler} announces {self.number} processes ({self.variable}={self.number})"
+
     @property
     def alone(self) -> str:
         """The advice for a process that was not started with others."""
@@ -79,15 +82,11 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     in_vain = f"not all processes came in {JOIN_SECONDS} s"
     if announced is not None:
-        in_vain = (
-            f"{announced.scheduler} announces {announced.number} processes "
-            f"({announced.variable}={announced.number}), and {in_vain}; {announced.alone}"
-        )
+        in_vain = f"{announced}, and {in_vain}; {announced.alone}"
         if os.environ.get("SLURM_PROCID", os.environ.get("OMPI_COMM_WORLD_RANK", "0")) == "0":
             _write(
-                f"{announced.scheduler} announces {announced.number} processes "
-                f"({announced.variable}={announced.number}): waiting {JOIN_SECONDS} s for the "
-                f"other {announced.number - 1}; {announced.alone}"
+                f"{announced}: waiting {JOIN_SECONDS} s for the other {announced.number - 1}; "
+                f"{announced.alone}"
             )
     elif coordinator is not None:
         in_vain = f"coordinator {coordinator}: {in_vain}"
@@ -108,9 +107,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             raise
         if announced is not None:
             raise HostError(
-                f"{announced.scheduler} announces {announced.number} processes "
-                f"({announced.variable}={announced.number}), and JAX does not find them "
-                f"({one_line(error)}); {announced.alone}"
+                f"{announced}, and JAX does not find them ({one_line(error)}); {announced.alone}"
             ) from error
         return  # The environment looked like a cluster's, and JAX found none.
     except RuntimeError as error:
