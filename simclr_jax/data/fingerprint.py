@@ -4,9 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
-from simclr_jax.data.source import Source
+from simclr_jax.data.source import Source, evenly_spaced
 
 SAMPLE = 64  # The largest number of images whose bytes are compared.
 
@@ -36,8 +34,7 @@ def fingerprint(source: Source, *, labelled: bool = True) -> dict[str, Any]:
       "split" (its name) and the entries of `PARTS`: the number of images, and a digest of each
       other part. Without labels there is no "labels", and without files no "sizes" and "bytes".
     """
-    chosen = np.unique(np.linspace(0, len(source) - 1, SAMPLE).round().astype(np.int64))
-    images, labels = source.load(chosen.tolist())
+    images, labels = source.load(evenly_spaced(source, SAMPLE))
     parts: dict[str, Any] = {
         "split": source.split,
         "images": len(source),

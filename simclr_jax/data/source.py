@@ -84,6 +84,15 @@ class Source(Protocol):
         ...
 
 
+def evenly_spaced(source: Source, count: int) -> list[int]:
+    """The indices of at most `count` images, from the first one to the last.
+
+    >>> evenly_spaced(range(10), 4), evenly_spaced(range(2), 4)
+    ([0, 3, 6, 9], [0, 1])
+    """
+    return np.unique(np.linspace(0, len(source) - 1, count).round().astype(np.int64)).tolist()
+
+
 def check_labels(labels: np.ndarray, classes: int, name: Callable[[int], str]) -> None:
     """Checks that each label is one of the classes, or -1 for an image without one.
 

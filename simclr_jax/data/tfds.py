@@ -13,7 +13,7 @@ from etils import epy
 from simclr_jax import processes
 from simclr_jax.data.array_record import ArrayRecordReader
 from simclr_jax.data.prepared import open_builder
-from simclr_jax.data.source import File, Images, check_labels
+from simclr_jax.data.source import File, Images, check_labels, evenly_spaced
 from simclr_jax.data.tfrecord import TFRecordReader
 from simclr_jax.errors import ArgumentError, one_line
 from simclr_jax.store import outage
@@ -255,8 +255,8 @@ class Records:
         Raises:
           ArgumentError: A label is not one of the classes.
         """
-        chosen = np.unique(np.linspace(0, len(self) - 1, _LABELS).round().astype(np.int64))
-        images, labels = self.load(chosen.tolist())
+        chosen = evenly_spaced(self, _LABELS)
+        images, labels = self.load(chosen)
         labels = labels[[isinstance(image, bytes) for image in images]]
         check_labels(labels, self.num_classes, lambda row: f"{self.place}/{self.name(chosen[row])}")
         without, where = int((labels < 0).sum()), f"{self.place}: {self.split!r}"

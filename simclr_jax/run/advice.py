@@ -4,12 +4,10 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
-import numpy as np
-
 from simclr_jax import processes
 from simclr_jax.config.parts import Schedule
 from simclr_jax.data import images
-from simclr_jax.data.source import Readable, Source
+from simclr_jax.data.source import Readable, Source, evenly_spaced
 
 SAMPLE = 16  # The largest number of images whose size is looked at.
 
@@ -44,8 +42,7 @@ def warn_of_small_images(source: Source, image_size: int) -> None:
     """
     if not processes.is_primary():
         return
-    chosen = np.unique(np.linspace(0, len(source) - 1, SAMPLE).round().astype(np.int64))
-    sides = shorter_sides(source.load(chosen.tolist())[0])
+    sides = shorter_sides(source.load(evenly_spaced(source, SAMPLE))[0])
     small = [side for side in sides if side < image_size]
     if small and 4 * len(small) >= len(sides):
         _log.warning(
