@@ -11,12 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from etils import epy
 
 from simclr_jax import processes
 from simclr_jax.augment import host
 from simclr_jax.data import images as encoded
 from simclr_jax.errors import ArgumentError, HostError
-from simclr_jax.store.outage import MISSING
+from simclr_jax.store import outage
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +42,17 @@ class File(NamedTuple):
     path: str
     size: int
     modified: float
+
+
+def file_at(path: str) -> File:
+    """The state of the file at a path, on a disk or in a bucket.
+
+    Raises:
+      HostError: The storage is out of reach.
+      NotFoundError: There is no such file; the error is TensorFlow's.
+    """
+    found = outage.patiently(lambda: tf.io.gfile.stat(path), path)
+    return File(path, found.length, found.mtime_nsec)
 
 
 class Source(Protocol):
@@ -257,8 +272,8 @@ class Readable:
 
     def _unreadable(self, tried: list[int]) -> Exception:
         """The error for images in a row of which none can be read."""
-        if all(self.bad[index] == MISSING for index in tried):
-            gone = sum(reason == MISSING for reason in self.bad.values())
+        if all(self.bad[index] == outage.MISSING for index in tried):
+            gone = sum(reason == outage.MISSING for reason in self.bad.values())
             return HostError(
                 f"{self.source.place}: {gone} images are gone since they were listed; check the "
                 "disk or the bucket that they are on, and run the same command again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,10 +13,9 @@ from etils import epy
 from simclr_jax import processes
 from simclr_jax.data.array_record import ArrayRecordReader
 from simclr_jax.data.prepared import open_builder
-from simclr_jax.data.source import File, Images, check_labels, evenly_spaced
+from simclr_jax.data.source import File, Images, check_labels, evenly_spaced, file_at
 from simclr_jax.data.tfrecord import TFRecordReader
 from simclr_jax.errors import ArgumentError, one_line
-from simclr_jax.store import outage
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -52,9 +51,9 @@ class Dataset:
         directory: str | None,
         *,
         cache_bytes: int,
-        image_key: str | None = None,
-        label_key: str | None = None,
-        labelled: bool = True,
+        image_key: str | None,
+        label_key: str | None,
+        labelled: bool,
     ):
         self._name = name
         self._cache_bytes = cache_bytes
@@ -137,8 +136,8 @@ def _label_key(name: str, info: Any, given: str | None) -> str | None:
         for key, feature in features.items()
         if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes
     ]
-    key = _choose("label_key", given, labels, features, _supervised(info, 1), "label")
     named = _supervised(info, 1)
+    key = _choose("label_key", given, labels, features, named, "label")
     if key is None and named in features:
         kind = type(features[named]).__name__
         processes.say(f"{name} is used without labels: its {named!r} is a {kind}, no ClassLabel")
@@ -274,11 +273,9 @@ class Records:
     def name(self, index: int) -> str:
         return f"{self.split}/{index}"
 
-    def files(self) -> Iterable[File]:
+    def files(self) -> list[File]:
         with ThreadPoolExecutor(16) as pool:
-            stats = list(pool.map(_stat, self._paths))
-        for path, found in zip(self._paths, stats, strict=True):
-            yield File(path, found.length, found.mtime_nsec)
+            return list(pool.map(file_at, self._paths))
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
         records = self._reader.__getitems__([int(index) for index in indices])
@@ -301,8 +298,3 @@ class Records:
         if self._label_key is not None:
             labels = parsed[self._label_key].numpy().tolist()
         return list(zip(parsed[self._image_key].numpy(), labels, strict=True))
-
-
-def _stat(path: str) -> Any:
-    """The size and the time of the last change of a file."""
-    return outage.patiently(lambda: tf.io.gfile.stat(path), path)

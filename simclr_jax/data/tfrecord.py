@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 from etils import epy
 
+from simclr_jax.data.source import File, file_at
 from simclr_jax.errors import FileError, one_line
 from simclr_jax.store import files, outage
 
@@ -49,12 +50,12 @@ class TFRecordReader:
 
     def __init__(self, instructions: Sequence[Any], *, cache_bytes: int):
         paths = [os.fspath(instruction.filename) for instruction in instructions]
-        sizes = [_stat(path).length for path in paths]
-        in_memory = sum(sizes) <= cache_bytes
+        self._pool = ThreadPoolExecutor(16)
+        found = list(self._pool.map(_file, paths))
+        in_memory = sum(file.size for file in found) <= cache_bytes
         self._unkept: list[str] = []
-        with ThreadPoolExecutor(16) as pool:
-            read = _read_shard if in_memory else self._index_shard
-            self._shards = list(pool.map(read, paths, sizes))
+        read = _read_shard if in_memory else self._index_shard
+        self._shards = list(self._pool.map(read, found))
         if self._unkept:
             _log.warning(
                 "the index of %d TFRecord files cannot be kept for the next time (%s); "
@@ -72,7 +73,6 @@ class TFRecordReader:
             ]
         )
         self._paths = paths
-        self._pool = ThreadPoolExecutor(16)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -101,9 +101,10 @@ class TFRecordReader:
             return f"its checksum does not match, at byte {start} of {path}"
         return data[:length]
 
-    def _index_shard(self, path: str, size: int) -> tuple[bytes | None, np.ndarray]:
+    def _index_shard(self, file: File) -> tuple[bytes | None, np.ndarray]:
         """The position and length of each record of a file, from the user's cache if possible."""
-        key = f"{os.path.abspath(path)} {size} {_stat(path).mtime_nsec}"
+        path, size, modified = file
+        key = f"{os.path.abspath(path)} {size} {modified}"
         try:
             kept = _cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
         except RuntimeError as error:  # There is no home.
@@ -111,8 +112,8 @@ class TFRecordReader:
             kept = None
         if kept is not None and (offsets := _kept_spans(kept, size)) is not None:
             return None, offsets
-        with tf.io.gfile.GFile(path, "rb") as file:
-            offsets = _spans(path, size, lambda position, n: _at(file, position, n))
+        with tf.io.gfile.GFile(path, "rb") as opened:
+            offsets = _spans(path, size, lambda position, n: _at(opened, position, n))
         if kept is not None:
             array = io.BytesIO()
             np.save(array, offsets, allow_pickle=False)
@@ -135,8 +136,9 @@ def _selected_rows(instruction: Any, available: int) -> np.ndarray:
     return np.arange(instruction.skip, stop)
 
 
-def _read_shard(path: str, size: int) -> tuple[bytes | None, np.ndarray]:
+def _read_shard(file: File) -> tuple[bytes | None, np.ndarray]:
     """The content of a file, and the position and length of each record in it."""
+    path, size, _ = file
     buffer = outage.patiently(lambda: _part(path, 0, size), path)
     return buffer, _spans(path, size, lambda position, n: buffer[position : position + n])
 
@@ -152,14 +154,14 @@ def _at(file: Any, position: int, n: int) -> bytes:
     return file.read(n)
 
 
-def _stat(path: str) -> Any:
-    """The size and the time of the last change of a file.
+def _file(path: str) -> File:
+    """The state of a file.
 
     Raises:
       FileError: There is no such file.
     """
     try:
-        return outage.patiently(lambda: tf.io.gfile.stat(path), path)
+        return file_at(path)
     except tf.errors.NotFoundError as error:
         raise FileError(f"{path}: missing; the dataset's description names it") from error
 
