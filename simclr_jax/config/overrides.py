@@ -38,12 +38,11 @@ def load(argv: Sequence[str]) -> FrozenConfigDict:
         if not isinstance(error, flags.Error):  # absl names the error in its last line.
             reason = f"{type(error).__name__}: {reason}"
         raise UserError(f"--config={_given(argv)}: {reason}") from error
-    known = keys(config)
     nothing: set[str] = set()  # The keys that are to be None.
     for override in overrides:
+        _check_override(override, config, flag)
         key, value = _split(override)
         name = key.removeprefix("config.")
-        _check_override(name, value, override, known, flag)
         (nothing.add if value == "None" else nothing.discard)(name)
     others = [arg for arg in overrides if _split(arg)[1] != "None"]
     config = _parse([flag, *others])
@@ -77,23 +76,29 @@ def _given(argv: Sequence[str]) -> str:
     return given[-1]
 
 
-def _check_override(
-    name: str, value: str, override: str, known: dict[str, type], flag: str
-) -> None:
-    """Raises UserError where the key of an override is unknown or its value has another type."""
+def _check_override(override: str, config: ConfigDict, flag: str) -> None:
+    """Raises UserError where the key of an override is unknown or its value has another type.
+
+    Args:
+      override: The override, --config.KEY=VALUE.
+      config: The config without overrides.
+      flag: The flag that loads it, --config=FILE.
+    """
+    key, value = _split(override)
+    name, known = key.removeprefix("config."), keys(config)
     if name not in known:
         raise UserError(f"{override.lstrip('-')}: unknown key config.{name}{hint(name, known)}")
     kind = known[name].__name__
     if "=" not in override and known[name] is not bool:
         raise UserError(f"--config.{name}: write --config.{name}=VALUE, of type {kind}")
     if value == "None":
-        if name not in may_be_none(_parse([flag])):
+        if name not in may_be_none(config):
             raise UserError(f"config.{name}=None: must be of type {kind}; this key may not be None")
         return
     try:
         _parse([flag, override])
     except (flags.Error, TypeError, ValueError, AttributeError) as error:
-        also = " or None" if name in may_be_none(_parse([flag])) else ""
+        also = " or None" if name in may_be_none(config) else ""
         raise UserError(f"config.{name}={value}: must be of type {kind}{also}") from error
 
 
