@@ -91,11 +91,11 @@ def format_of(data: bytes) -> str | None:
     return next((name for name, begin in FORMATS.items() if re.match(begin, head, re.DOTALL)), None)
 
 
-def decodable(data: bytes | None, value_range: ValueRange | None = None) -> bytes:
+def decodable(data: bytes, value_range: ValueRange | None = None) -> bytes:
     """Checks that TensorFlow can decode an image, by decoding it once.
 
     Args:
-      data: The encoded image, or None for a file that could not be read.
+      data: The file's content.
       value_range: The values that are black and white in an image of more than 8 bits.
 
     Returns:
@@ -109,7 +109,7 @@ def decodable(data: bytes | None, value_range: ValueRange | None = None) -> byte
     ValueError: empty file
     """
     if not data:
-        raise ValueError("missing" if data is None else "empty file")
+        raise ValueError("empty file")
     width, height = size(data)
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
