@@ -46,6 +46,14 @@ def is_remote(path: epath.PathLike) -> bool:
     return "://" in str(path)
 
 
+def is_at(file: int, path: epath.PathLike) -> bool:
+    """Whether an open file (its descriptor) is the one at a path on a disk."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 def write(path: epath.PathLike, content: bytes) -> None:
     """Writes a file whose readers see either the old content or the new one."""
     if is_remote(path):

@@ -21,7 +21,7 @@ from typing import Any
 from etils import epath
 
 from simclr_jax.errors import FULL_DISK, ArgumentError, as_host_error
-from simclr_jax.store.files import is_remote
+from simclr_jax.store.files import is_at, is_remote
 
 RENEW_SECONDS = 10.0  # The seconds between two renewals.
 STALE_SECONDS = 40.0  # The seconds without a renewal after which a lock is stale.
@@ -89,7 +89,7 @@ def _kernel_lock(path: epath.Path) -> int | None:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock(file, path)
-            if _is_at(file, path):
+            if is_at(file, path):
                 os.ftruncate(file, 0)
                 os.write(file, json.dumps(_owner()).encode())
                 os.fsync(file)
@@ -115,14 +115,6 @@ def _lock(file: int, path: epath.Path) -> None:
             if owner or not tries:
                 raise _in_use(path, owner) from None
             time.sleep(0.05)  # The owner has not written its name yet, or is about to leave.
-
-
-def _is_at(file: int, path: epath.Path) -> bool:
-    """Whether an open file is the one at a path."""
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 @contextlib.contextmanager

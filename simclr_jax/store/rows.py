@@ -76,11 +76,7 @@ class MetricsFile:
             return
         self._file.flush()
         os.fsync(self._file.fileno())
-        try:
-            there = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
-        except FileNotFoundError:
-            there = False
-        if not there:
+        if not files.is_at(self._file.fileno(), self._path):
             raise HostError(f"{self._path}: was removed or replaced while the run wrote it")
 
     def close(self) -> None:
