@@ -69,15 +69,19 @@ def open_dataset(config: ConfigDict) -> splits.Splits:
         cache_bytes=data.cache_bytes,
         image_key=data.image_key,
         label_key=data.label_key,
-        labelled=data.num_classes != 0,
+        labelled=_labelled(config),
     )
 
 
+def _labelled(config: ConfigDict) -> bool:
+    """Whether the labels of the images are used."""
+    return config.data.num_classes != 0
+
+
 def _readable(config: ConfigDict, source: Source) -> Readable:
-    labelled = config.data.num_classes != 0  # With 0 the images are used without labels.
     return Readable(
         source,
         on_bad_image=config.data.on_bad_image,
-        labelled=labelled,
+        labelled=_labelled(config),
         value_range=config.data.value_range,
     )
