@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from simclr_jax.store.files import as_bytes
+
 Folders = Mapping[str, int]  # The number of images right in a folder, by prefix.
 
 _ROLES = {
@@ -151,8 +153,7 @@ def tops(folders: Folders, prefix: str = "") -> tuple[list[str], int]:
     """
     below = (path[len(prefix) :] for path in folders if path.startswith(prefix) and path != prefix)
     names = {path.partition("/")[0] for path in below}
-    by_bytes = sorted(names, key=lambda name: name.encode("utf-8", "surrogateescape"))
-    return by_bytes, folders.get(prefix, 0)
+    return sorted(names, key=as_bytes), folders.get(prefix, 0)
 
 
 def not_classes(folders: Folders, prefix: str) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from simclr_jax.data.source import Source, evenly_spaced
+from simclr_jax.store.files import as_bytes
 
 SAMPLE = 64  # The largest number of images whose bytes are compared.
 
@@ -82,5 +83,5 @@ def _bytes(image: bytes | str) -> bytes:
 def _digest(lines: Iterable[str]) -> str:
     sha = hashlib.sha256()
     for line in lines:
-        sha.update(f"{line}\n".encode("utf-8", "surrogateescape"))
+        sha.update(as_bytes(f"{line}\n"))
     return sha.hexdigest()[:32]

@@ -17,7 +17,7 @@ from simclr_jax.data.listing import ENDINGS, Listing, files_below
 from simclr_jax.data.source import File, Images
 from simclr_jax.errors import ArgumentError
 from simclr_jax.store import outage
-from simclr_jax.store.files import is_remote
+from simclr_jax.store.files import as_bytes, is_remote
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -79,7 +79,7 @@ class Root:
         unclear = None if named else arrangement.not_classes(self._trained, self._train)
         if unclear:
             raise ArgumentError("layout", directory, unclear)
-        self._choose(eval_split)
+        self._choose(eval_split, test)
         self._explain()
 
     def _leave_out(self, test: str) -> None:
@@ -90,13 +90,18 @@ class Root:
         }
         self._train = arrangement.below_single_folders(self._trained, self._train)
 
-    def _choose(self, eval_split: str | None) -> None:
-        """Finds the classes, and the split to evaluate on where none is named."""
+    def _choose(self, eval_split: str | None, test: str) -> None:
+        """Finds the classes, and the split to evaluate on where none is named.
+
+        Args:
+          eval_split: The split to evaluate on that is named, if any is.
+          test: Its prefix; where none is named, that of the split to train on.
+        """
         own = self._names(self._train)
         usual = {name: self._names(self._find(name)) for name in self._layout.splits[1:]}
-        found = [*usual.values(), self._names(self._find(eval_split)) if eval_split else set()]
+        found = [*usual.values(), self._names(test)]
         classes = own.union(*(names for names in found if names & own))
-        self.classes = sorted(classes, key=os.fsencode) if len(classes) > 1 else []
+        self.classes = sorted(classes, key=as_bytes) if len(classes) > 1 else []
         known = [name for name in usual if arrangement.role(name) in ("test", "val")]
         labelled = [name for name in known if usual[name] & own]
         self.evaluation = eval_split or next(iter(labelled or known), None)
@@ -108,21 +113,18 @@ class Root:
           ArgumentError: There is no such split, or there are no images in it.
         """
         prefix = self._train if split == self._train_split else self._find(split)
-        images = [
-            image[len(prefix) :] for image in self._listing.images if self._has(image, prefix)
-        ]
+        images = [image for image in self._listing.images if self._has(image, prefix)]
         if not images:
             folder, left_out = str(self._path / prefix), _in_words(self._listing)
             reason = f"no images in it ({', '.join(ENDINGS)})"
             reason += f", but {left_out}" if left_out else ""
             raise ArgumentError("directory", folder, reason)
+        names, known = [image[len(prefix) :] for image in images], self._listing.states
         states = {
-            image[len(prefix) :]: state
-            for image, state in self._listing.states.items()
-            if self._has(image, prefix)
+            name: known[image] for name, image in zip(names, images, strict=True) if image in known
         }
         labelled = self._names(prefix) & self._names(self._train)
-        return Folder(self._path / prefix, images, self.classes if labelled else [], states)
+        return Folder(self._path / prefix, names, self.classes if labelled else [], states)
 
     def _has(self, image: str, prefix: str) -> bool:
         """Whether an image is in a split."""

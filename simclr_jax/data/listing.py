@@ -16,6 +16,7 @@ from etils import epath, epy
 from simclr_jax.data.images import HEAD_BYTES, format_of
 from simclr_jax.errors import ArgumentError
 from simclr_jax.store import outage
+from simclr_jax.store.files import as_bytes, is_remote
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -65,7 +66,7 @@ def files_below(folder: epath.Path, pool: Executor) -> Listing:
     left_out: collections.Counter[str] = collections.Counter()
     if str(folder).startswith("gs://"):
         found = _in_bucket(folder, states)
-    elif "://" in str(folder):
+    elif is_remote(folder):
         found = _walk(folder)
     else:
         found = _on_disk(os.fspath(folder), left_out)
@@ -86,7 +87,7 @@ def files_below(folder: epath.Path, pool: Executor) -> Listing:
         images += known
         if len(paths) > len(known):
             left_out[ending or "without an ending"] += len(paths) - len(known)
-    images.sort(key=lambda path: path.encode("utf-8", "surrogateescape"))
+    images.sort(key=as_bytes)
     return Listing(images, left_out, states)
 
 

@@ -46,6 +46,11 @@ def is_remote(path: epath.PathLike) -> bool:
     return "://" in str(path)
 
 
+def as_bytes(path: str) -> bytes:
+    """The bytes of a path, by which paths are sorted and compared, the same on every machine."""
+    return path.encode("utf-8", "surrogateescape")
+
+
 def is_at(file: int, path: epath.PathLike) -> bool:
     """Whether an open file (its descriptor) is the one at a path on a disk."""
     try:
