@@ -92,7 +92,7 @@ def format_of(data: bytes) -> str | None:
 
 
 def decodable(data: bytes, value_range: ValueRange | None = None) -> bytes:
-    """Checks that TensorFlow can decode an image, by decoding it once.
+    """Checks that TensorFlow can decode an image, by decoding it unless it is converted.
 
     Args:
       data: The file's content.
@@ -114,14 +114,15 @@ def decodable(data: bytes, value_range: ValueRange | None = None) -> bytes:
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
     try:
-        data = transcode(data, value_range)
-        with _memory.hold(3 * width * height):
-            tf.io.decode_image(data, channels=3, expand_animations=False)
+        image = transcode(data, value_range)
+        if image is data:
+            with _memory.hold(3 * width * height):
+                tf.io.decode_image(image, channels=3, expand_animations=False)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
         raise ValueError(_reason(error)) from error
-    return data
+    return image
 
 
 def size(data: bytes) -> tuple[int, int]:
