@@ -47,6 +47,10 @@ class Splits:
         label_key: str | None = None,
         labelled: bool = True,
     ):
+        if name in ("digits", "folder"):
+            for argument, value in (("image_key", image_key), ("label_key", label_key)):
+                if value is not None:
+                    raise ArgumentError(argument, value, f"{name!r} has no features to choose from")
         names: Sequence[str]
         self._opener: Callable[[str], Source]
         if name == "digits":
@@ -65,10 +69,6 @@ class Splits:
                 labelled=labelled,
             )
             names, self._opener = dataset.splits, dataset.open
-        if name in ("digits", "folder"):
-            for argument, value in (("image_key", image_key), ("label_key", label_key)):
-                if value is not None:
-                    raise ArgumentError(argument, value, f"{name!r} has no features to choose from")
         self._train = train_split
         self._labelled = labelled
         found = [split for split in EVAL_SPLITS if split in names]

@@ -51,3 +51,10 @@ def test_missing_data_are_named(tmp_path, monkeypatch, name, directory, eval_spl
     with pytest.raises(UserError) as error:
         split(name, directory, "eval", eval_split=eval_split)
     assert line in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["digits", "folder"])
+@pytest.mark.parametrize("key", ["image_key", "label_key"])
+def test_features_are_chosen_from_a_tfds_dataset_only(tmp_path, name, key):
+    with pytest.raises(UserError, match=rf"data\.{key}=.*'{name}' has no features to choose"):
+        split(name, tmp_path, **{key: "image"})
