@@ -8,6 +8,7 @@ from etils import epath
 from tensorboardX import record_writer
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams, scalar, text
 
 from simclr_jax.store import files
@@ -58,17 +59,13 @@ class Board:
             if name in hyperparameters and value is not None
         }
         for summary in hparams(compared, dict.fromkeys(scores))[:2]:
-            event = Event(wall_time=time.time(), step=self._first)
-            event.summary.CopyFrom(summary)
-            self._events.write_event(event)
+            self._write(summary, self._first)
         self._events.flush()
 
     def write_table(self, tag: str, values: Mapping[str, Any], *, step: int) -> None:
         """Writes values as a text, a table with a row a value."""
         rows = (f"| {name} | `{value}` |\n" for name, value in values.items())
-        event = Event(wall_time=time.time(), step=step)
-        event.summary.CopyFrom(text(tag, f"| | |\n|---|---|\n{''.join(rows)}"))
-        self._events.write_event(event)
+        self._write(text(tag, f"| | |\n|---|---|\n{''.join(rows)}"), step)
 
     def write(self, row: Mapping[str, Any], keys: Set[str]) -> None:
         """Writes some values of a row.
@@ -79,12 +76,15 @@ class Board:
         """
         for key in keys:
             if row.get(key) is not None:
-                event = Event(wall_time=time.time(), step=row["step"])
-                event.summary.CopyFrom(scalar(key, row[key]))
-                self._events.write_event(event)
+                self._write(scalar(key, row[key]), row["step"])
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._events.flush()
             self._flushed = time.monotonic()
+
+    def _write(self, summary: Summary, step: int) -> None:
+        event = Event(wall_time=time.time(), step=step)
+        event.summary.CopyFrom(summary)
+        self._events.write_event(event)
 
     def close(self) -> None:
         """Writes the last events, and closes the file."""
