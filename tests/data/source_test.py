@@ -92,9 +92,6 @@ class Labelled:
     def name(self, index):
         return f"record {index}"
 
-    def files(self):
-        return []
-
     def load(self, indices):
         return [encoded("red")] * len(indices), np.array(indices, np.int32) - 1
 

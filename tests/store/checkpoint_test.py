@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -61,6 +62,14 @@ def save(workdir, mesh, results, best):
 def test_the_latest_and_the_best_are_kept(tmp_path, mesh8, best, results, kept):
     save(tmp_path, mesh8, results, best)
     assert checkpoint.Reader(tmp_path).steps() == kept
+
+
+def test_where_all_have_both_scores_the_best_is_the_most_accurate_alone():
+    policy = checkpoint._LatestAndBest(1)
+    for step, (top1, loss) in enumerate([(0.9, 3.0), (0.2, 1.0), (0.3, 2.0)], 1):
+        policy.add(step, {"eval_top1": top1, "eval_loss": loss})
+    saved = [SimpleNamespace(step=step) for step in (1, 2, 3)]
+    assert policy.should_preserve(saved, context=None) == [True, False, True]
 
 
 def test_the_best_is_remembered_by_the_next_process(tmp_path, mesh8):
