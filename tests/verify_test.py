@@ -55,3 +55,11 @@ def test_bad_flags_are_refused(mesh8, capsys, flags, said):
     status, _, (line,) = run(capsys, *flags)
     assert status == 2
     assert said in line
+
+
+@pytest.mark.slow
+def test_the_floor_of_microbatches_hides_no_bug(capsys):
+    """An order that moves images between microbatches changes batch norm as much as the bug."""
+    status, out, _ = run(capsys, "--config.train.microbatches=2", "--sabotage=local_bn")
+    assert status == 1
+    assert sum("FAILED" in row for row in out) == 4
