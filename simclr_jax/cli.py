@@ -70,6 +70,7 @@ _LINES = {
     "classifier_layer": "--classifier_layer={value}: {reason}",
     "format": "--format={value}: {reason}",
     "process_id": "--process_id={value}: {reason}",
+    "topology": "--topology={value}: {reason}",
 }
 _OUT_OF_MEMORY = (
     "a device's memory is used up; let it hold less at a time: more config.train.microbatches, "

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import os
 import subprocess
 import sys
@@ -28,7 +27,6 @@ from simclr_jax import cli
 from simclr_jax.config import overrides
 from simclr_jax.errors import HostError, UserError
 from simclr_jax.tpu import chips
-from simclr_jax.tpu.chips import CHIPS
 
 with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
     from simclr_jax.config import parts, rules
@@ -43,7 +41,10 @@ UNEXPLAINED = 1.02  # The largest ratio to the analytic arithmetic that needs no
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of simclr-plan, besides --config, in `values`."""
     flags.DEFINE_string(
-        "topology", None, f"required; CHIP:SHAPE, chips: {', '.join(CHIPS)}", flag_values=values
+        "topology",
+        None,
+        f"required; CHIP:SHAPE, chips: {', '.join(chips.CHIPS)}",
+        flag_values=values,
     )
     flags.DEFINE_string("json", None, "also write the plan to this file", flag_values=values)
     flags.DEFINE_bool(
@@ -93,24 +94,20 @@ def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
       The config, with a data.name where it has none.
 
     Raises:
-      UserError: A key or the topology is not allowed, or is missing.
+      UserError: A key is not allowed, or a key or the topology is missing.
+      ArgumentError: There is no such slice.
       HostError: The TPU compiler is not installed.
     """
     if not topology:
         raise UserError("--topology: required, such as v5e:4x8")
-    described = chips.parse(topology)
-    if described is None:
-        raise UserError(
-            f"--topology={topology}: must be CHIP:SHAPE such as v5e:4x8, with one of the chips "
-            f"{', '.join(CHIPS)} and dimensions of 1 or even numbers of chips"
-        )
+    devices = chips.parse(topology).size
     config = overrides.changed(config, {"data.name": config.data.name or "synthetic"})
     if config.data.num_examples is None or config.data.num_classes is None:
         raise UserError(
             "config.data.num_examples, config.data.num_classes=None: must be given, for plan opens "
             "no data"
         )
-    rules.check_run(config, devices=math.prod(described.shape))
+    rules.check_run(config, devices=devices)
     if importlib.util.find_spec("libtpu") is None:
         raise HostError(
             "simclr-plan: needs the TPU compiler: pip install -e '.[tpu]' in the checkout"
@@ -146,7 +143,7 @@ def compile_step(config: FrozenConfigDict, topology: str) -> dict[str, Any]:
 
 def does_not_fit(config: FrozenConfigDict, topology: str, needs: int) -> UserError:
     """The error for a step that needs more memory (in bytes) than a chip has."""
-    available = CHIPS[topology.partition(":")[0]].hbm_bytes
+    available = chips.parse(topology).chip.hbm_bytes
     return rules.wrong(
         "train.batch_size",
         config.train.batch_size,
@@ -171,8 +168,8 @@ def find_batch(config: FrozenConfigDict, topology: str) -> tuple[FrozenConfigDic
     Raises:
       UserError: No batch fits.
     """
-    unit = math.prod(map(int, topology.partition(":")[2].split("x"))) * config.train.microbatches
-    available = CHIPS[topology.partition(":")[0]].hbm_bytes
+    described = chips.parse(topology)
+    unit, available = described.size * config.train.microbatches, described.chip.hbm_bytes
     fitting, too_large, needs = 0, 2**20 // unit + 1, 0  # Batches count in units.
     best: tuple[FrozenConfigDict, dict[str, Any]] | None = None
     batch = max(1, config.train.batch_size // unit)
@@ -204,20 +201,19 @@ def plan(config: FrozenConfigDict, topology: str, measured: dict[str, Any]) -> d
 
     Reference: Williams et al. 2009, "Roofline" (doi 10.1145/1498765.1498785).
     """
-    name = topology.partition(":")[0]
-    chip, chips = CHIPS[name], measured["chips"]
+    chip, count = chips.parse(topology).chip, measured["chips"]
     seconds = {
         "arithmetic": measured["flops"] / chip.flops,
         "memory": measured["hbm_bytes"] / chip.hbm_bandwidth,
-        "network": sum(_network_bytes(c, chips) for c in measured["collectives"])
+        "network": sum(_network_bytes(c, count) for c in measured["collectives"])
         / chip.ici_bandwidth,
     }
     bound_by = max(seconds, key=lambda key: seconds[key])
     images_per_second = config.train.batch_size / seconds[bound_by]
     return {
         "topology": topology,
-        "chip": name,
-        "chips": chips,
+        "chip": topology.partition(":")[0],
+        "chips": count,
         "hosts": measured["hosts"],
         "batch_size": config.train.batch_size,
         "flops_per_chip": measured["flops"],

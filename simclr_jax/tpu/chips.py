@@ -5,8 +5,11 @@ Sources: the pages of Cloud TPU on each version, table "System architecture", re
 0.0.42.1 leaves to a program, a little less than the chip has. A chip of these is one `jax.Device`.
 """
 
+import math
 import re
 from typing import NamedTuple
+
+from simclr_jax.errors import ArgumentError
 
 
 class Chip(NamedTuple):
@@ -53,24 +56,36 @@ class Slice(NamedTuple):
     shape: tuple[int, ...]
     host: tuple[int, int, int]
 
+    @property
+    def size(self) -> int:
+        """The number of chips of all hosts."""
+        return math.prod(self.shape)
 
-def parse(topology: str) -> Slice | None:
-    """The slice that a topology names; None where it names none.
+
+def parse(topology: str) -> Slice:
+    """The slice that a topology names.
 
     >>> parse("v5e:4x8").host, parse("v5e:2x4").host, parse("v5e:1x1").host
     ((2, 2, 1), (2, 4, 1), (1, 1, 1))
 
     Args:
       topology: The chip and the shape of the slice, such as 'v5e:4x8' or 'v5p:2x2x4'.
+
+    Raises:
+      ArgumentError: There is no such slice.
     """
     name, _, text = topology.partition(":")
-    if name not in CHIPS or not re.fullmatch(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*)?", text):
-        return None
-    chip, shape = CHIPS[name], tuple(map(int, text.split("x")))
-    x, y, z = *shape, *(1,) * (3 - len(shape))
-    if shape in chip.one_host:
-        return Slice(chip, shape, (x, y, z))
-    host = min(x, chip.host[0]), min(y, chip.host[1]), min(z, chip.host[2])
-    if x % host[0] or y % host[1] or z % host[2]:
-        return None
-    return Slice(chip, shape, host)
+    if name in CHIPS and re.fullmatch(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*)?", text):
+        chip, shape = CHIPS[name], tuple(map(int, text.split("x")))
+        x, y, z = *shape, *(1,) * (3 - len(shape))
+        if shape in chip.one_host:
+            return Slice(chip, shape, (x, y, z))
+        host = min(x, chip.host[0]), min(y, chip.host[1]), min(z, chip.host[2])
+        if x % host[0] == y % host[1] == z % host[2] == 0:
+            return Slice(chip, shape, host)
+    raise ArgumentError(
+        "topology",
+        topology,
+        f"must be CHIP:SHAPE such as v5e:4x8, with one of the chips {', '.join(CHIPS)} and "
+        "dimensions of 1 or even numbers of chips",
+    )

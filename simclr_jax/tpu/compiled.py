@@ -44,7 +44,6 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
       not fit: needs, the bytes of memory that a chip would need.
     """
     described = chips.parse(topology)
-    assert described is not None, topology
     description = topologies.get_topology_desc(
         platform="tpu",
         topology_name=topology,
