@@ -69,8 +69,7 @@ delete_at_end() { # STATUS: returns 3 if something may be left
       return 3
     fi
     say "DELETE=1: $NAME is not deleted yet; trying again in $delay s"
-    sleep "$delay"
-    delay=$((delay * 2 < 900 ? delay * 2 : 900))
+    back_off
   done
   ((DRY)) || say "$NAME is deleted; nothing of it is billed any more"
 }

@@ -79,8 +79,7 @@ describe() { # queued-resources|tpu-vm KEYS: sets SEEN to their values, with com
     cat "$SCRATCH/error" >&2
     { may_pass && ((tries)); } || break
     tries=$((tries - 1))
-    sleep "$delay"
-    delay=$((delay * 2 < 900 ? delay * 2 : 900))
+    back_off
   done
   if [[ $QUEUED$1 == 0queued-resources ]] && ! may_pass; then
     HIDDEN=1

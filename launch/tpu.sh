@@ -62,6 +62,11 @@ die() { # STATUS MESSAGE
   exit "$1"
 }
 
+back_off() { # waits for the caller's delay, and doubles it for the next time
+  sleep "$delay"
+  delay=$((delay * 2 < 900 ? delay * 2 : 900))
+}
+
 own_folder() { # where this script is, also if it is called through a link
   local script=${BASH_SOURCE[0]} link
   while [[ -L $script ]]; do # Not every macOS has readlink -f.
@@ -207,8 +212,7 @@ until_done() { # PROGRAM ARGS...: each try goes on from the last one's checkpoin
       die "$status" "MAX_RETRIES: $MAX_RETRIES tries in a row reached no new step"
     fi
     say "status $status; trying again in $delay s (step $best, $failures of $MAX_RETRIES)"
-    sleep "$delay"
-    delay=$((delay * 2 < 900 ? delay * 2 : 900))
+    back_off
     query_state
     # No worker may still run the last try.
     [[ $STATE != READY ]] || send_to_all stop "$STOP_SECONDS" retry || true
