@@ -22,6 +22,7 @@ from simclr_jax.config.rules import anything, one_of
 from simclr_jax.config.sources import open_all
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
+from simclr_jax.evals import stored
 from simclr_jax.evals.features import Extractor
 from simclr_jax.evals.task import Task
 from simclr_jax.run.progress import Count
@@ -224,23 +225,18 @@ class Archive:
             for name, texts in self._texts.items():
                 # Each text takes as much room as the longest, most of it zeros.
                 with entry(name, zipfile.ZIP_DEFLATED) as file, texts:
-                    _header(file, (self._count,), f"<U{texts.longest}")
+                    stored.header(file, (self._count,), f"<U{texts.longest}")
                     for chunk in texts.chunks():
                         file.write(chunk.tobytes())
             if self._labelled:
                 with entry("label") as file:
-                    _header(file, (self._count,), "<i4")
+                    stored.header(file, (self._count,), "<i4")
                     for labels in self._label:
                         file.write(labels.tobytes())
             with entry("features") as file:
-                _header(file, (self._count, self._dim), "<f4")
+                stored.header(file, (self._count, self._dim), "<f4")
                 self._features.seek(0)
                 shutil.copyfileobj(self._features, file, 2**24)
-
-
-def _header(file: Any, shape: tuple[int, ...], dtype: str) -> None:
-    header = {"descr": dtype, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
 
 
 class _Texts(contextlib.AbstractContextManager["_Texts"]):

@@ -38,7 +38,7 @@ def write(path: epath.Path, batches: Iterable[Arrays]) -> None:
         for x, y in batches:
             if not labels:
                 dim = x.shape[1]
-                _header(file, (0, dim))
+                header(file, (0, dim), "<f4")
             rows = np.ascontiguousarray(x, "<f4")
             file.write(rows.data)
             sha.update(rows.data)
@@ -48,14 +48,15 @@ def write(path: epath.Path, batches: Iterable[Arrays]) -> None:
         np.lib.format.write_array(file, joined, version=(1, 0))
         file.write(_finished(sha, (count, dim), joined))
         file.seek(0)
-        _header(file, (count, dim))  # NumPy leaves room in it for any number of rows.
+        header(file, (count, dim), "<f4")  # NumPy leaves room in it for any number of rows.
         file.flush()
         os.fsync(file.fileno())
 
 
-def _header(file: Any, shape: tuple[int, int]) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
+def header(file: Any, shape: tuple[int, ...], dtype: str) -> None:
+    """Writes to an open file what precedes the data of an array in NumPy's format."""
+    described = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, described)
 
 
 def mapped(path: epath.Path) -> Arrays:
