@@ -120,8 +120,9 @@ def _object_names(graph: bytes) -> Iterator[tuple[str, str]]:
     for number, node in enumerate(nodes):
         for attribute in node.attributes:
             name = paths.get(number, attribute.full_name or attribute.checkpoint_key)
-            average = is_average(shortest.get(number, "").removesuffix("."))
-            yield attribute.checkpoint_key, f"{'ema_model/' * (average > is_average(name))}{name}"
+            if is_average(shortest.get(number, "").removesuffix(".")) and not is_average(name):
+                name = f"ema_model/{name}"
+            yield attribute.checkpoint_key, name
 
 
 def _shortest_paths(nodes: Any) -> dict[int, str]:
