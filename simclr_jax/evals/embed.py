@@ -24,6 +24,7 @@ from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals import stored
 from simclr_jax.evals.features import Extractor
+from simclr_jax.evals.scores import subject
 from simclr_jax.evals.task import Task
 from simclr_jax.run.progress import Count
 from simclr_jax.store import files
@@ -70,13 +71,10 @@ def in_words(result: dict[str, Any]) -> str:
     >>> in_words({"num_examples": 8, "dataset": "digits", "unreadable": 0, "not_finite": 3})
     '8 images of digits, 3 of them with features that are not finite'
     """
-    folder = f" {result['data_dir']}" if result.get("data_dir") else ""
     left_out = f", {result['unreadable']} left out" if result["unreadable"] else ""
-    layer = f", layer {result['layer']}" if "layer" in result else ""
     wrong = result.get("not_finite")
     warning = f", {wrong} of them with features that are not finite" if wrong else ""
-    images = f"{result['num_examples']} images of {result['dataset']}{folder}"
-    return f"{images}{left_out}{layer}{warning}"
+    return f"{subject(result, left_out)}{warning}"
 
 
 def write_features(

@@ -61,9 +61,14 @@ def in_words(result: dict[str, Any]) -> str:
     spread = f" ± {result['top1_std']:.1%}" if "top1_std" in result else ""
     if result.get("unlabelled"):
         left_out += f", {result['unlabelled']} without labels left out"
-    folder = f" {result['data_dir']}" if result.get("data_dir") else ""
-    layer = f", layer {result['layer']}" if "layer" in result else ""
     return (
         f"top-1 {result['top1']:.1%}{spread}, top-5 {result['top5']:.1%} "
-        f"on {result['num_examples']} images of {result['dataset']}{folder}{left_out}{layer}"
+        f"on {subject(result, left_out)}"
     )
+
+
+def subject(result: dict[str, Any], left_out: str) -> str:
+    """The images that a result is of, those that were left out, and the layer, as text."""
+    folder = f" {result['data_dir']}" if result.get("data_dir") else ""
+    layer = f", layer {result['layer']}" if "layer" in result else ""
+    return f"{result['num_examples']} images of {result['dataset']}{folder}{left_out}{layer}"
