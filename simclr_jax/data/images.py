@@ -251,16 +251,21 @@ class Oddities:
         Args:
           data: The encoded image, of one of `FORMATS`.
         """
-        if self._look_for_frames and has_frames(data):
-            self._look_for_frames = False
-            yield "has several frames or pages; of such files the first one is used"
-        if self._look_for_narrowed and format_of(data) == "TIFF":
-            with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-                self._look_for_narrowed = not _is_narrowed(image)
-            if not self._look_for_narrowed:
+        kind = format_of(data)
+        if kind not in (None, "JPEG", "PNG"):
+            with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+                narrowed, floats = _is_narrowed(image), image.mode == "F"
+                frames = self._look_for_frames and getattr(image, "is_animated", False)
+            if frames:
+                self._look_for_frames = False
+                yield "has several frames or pages; of such files the first one is used"
+            if narrowed and self._look_for_narrowed:
+                self._look_for_narrowed = False
                 yield f"is {_NARROWED}: nearly black where fewer than 16 are used"
+            if floats:
+                return
         values = deep_values(data) if self._look_for_dark else None
-        if values is None or not np.issubdtype(values.dtype, np.integer):
+        if values is None:
             return
         self._deep += 1
         self._brightest = max(self._brightest, int(values.max()))
@@ -273,15 +278,6 @@ class Oddities:
                 f"{self._brightest}: nearly black, as 65535 is white; value_range can say "
                 "which values are black and white"
             )
-
-
-def has_frames(data: bytes) -> bool:
-    """Whether an image of one of `FORMATS` has several frames or pages, besides JPEG and PNG."""
-    kind = format_of(data)
-    if kind in (None, "JPEG", "PNG"):
-        return False
-    with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-        return bool(getattr(image, "is_animated", False))
 
 
 def _white(data: bytes) -> int:
