@@ -70,13 +70,16 @@ class Splits:
             )
             names, self._opener = dataset.splits, dataset.open
         self._train = train_split
+        self._opened: Source | None = None  # The split to train on.
         self._labelled = labelled
         found = [split for split in EVAL_SPLITS if split in names]
         self._eval = found if eval_split is None else [eval_split]
 
     def train(self) -> Source:
-        """Opens the split to train on, with all of its images."""
-        return self._open("train_split", self._train)
+        """Opens the split to train on, with all of its images, at the first call."""
+        if self._opened is None:
+            self._opened = self._open("train_split", self._train)
+        return self._opened
 
     @property
     def has_eval(self) -> bool:

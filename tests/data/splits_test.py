@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from simclr_jax.data import splits
+from simclr_jax.data.digits import Digits
 from simclr_jax.errors import UserError
 from support.sources import encoded, levels, split, write
 
@@ -25,6 +27,17 @@ def test_nothing_is_held_out_where_an_evaluation_split_is_named(prepared):
     train, test = (split("tiny", prepared, which, **slices) for which in ("train", "eval"))
     assert (len(train), len(test)) == (15, 5)
     assert not set(levels(train, np.arange(15))[0]) & set(levels(test, np.arange(5))[0])
+
+
+def test_images_held_out_are_of_the_split_that_is_trained_on_which_is_opened_once(monkeypatch):
+    opened = []
+    monkeypatch.setattr(splits, "Digits", lambda name: opened.append(name) or Digits(name))
+    monkeypatch.setattr(splits, "EVAL_SPLITS", ())
+    options = {"train_split": "train", "eval_split": None, "cache_bytes": 0}
+    dataset = splits.Splits("digits", directory=None, **options)
+    for which in ("train", "eval"):
+        splits.open_split(which, dataset, seed=0, held_out=0.5)
+    assert opened == ["train"]
 
 
 def test_a_folder_too_small_to_hold_out_from_is_named(tmp_path):
