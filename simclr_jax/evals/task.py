@@ -121,13 +121,13 @@ class Task:
     @cached_property
     def of(self) -> dict[str, Any]:
         """What the result is computed from, as JSON: the config, the weights and the images."""
-        untrained, variables = self.network.step is None, self.network.variables
+        untrained, params = self.network.step is None, self.network.variables["params"]
         config = self.config.to_dict()
         config["features"] = {"layer": config["features"]["layer"]}  # The rest is how, not what.
         return {
             "config": config,
             # Batch norm of an untrained network is calibrated, to other bits on other devices.
-            "weights": features.digest(variables["params"] if untrained else variables),
+            "weights": features.digest(params) if untrained else self._digest,
             # Equal weights may be of runs that see the same images in another way.
             "view": self._view,
             "images": {
