@@ -152,10 +152,11 @@ def classifier_layers(params: Any) -> list[str]:
     if kernel is None:
         return []
     head = params.get("head", {})
-    kernels = [head.get(f"dense{k}", {}).get("kernel") for k in range(1, len(head) + 1)]
-    widths = {f"head{k}": x.shape[-1] for k, x in enumerate(kernels, 1) if x is not None}
-    first = len(kernel) if not kernels or kernels[0] is None else len(kernels[0])
-    return [layer for layer, width in {"h": first, **widths}.items() if width == len(kernel)]
+    kernels = {k: head.get(f"dense{k}", {}).get("kernel") for k in range(1, len(head) + 1)}
+    present = {k: x for k, x in kernels.items() if x is not None}
+    widths = {"h": len(present.get(1, kernel))}
+    widths |= {f"head{k}": x.shape[-1] for k, x in present.items()}
+    return [layer for layer, width in widths.items() if width == len(kernel)]
 
 
 def _classifier_layer(params: Any, wanted: str | None) -> str:
