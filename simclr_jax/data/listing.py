@@ -110,8 +110,7 @@ def _images_among(folder: epath.Path, paths: list[str], ending: str, pool: Execu
         except (OSError, tf.errors.OpError):  # The file was deleted since it was listed.
             return False
 
-    sample = paths[:: max(1, len(paths) // _SAMPLE)] if ending else paths
-    if not any(pool.map(is_image, sample)):
+    if ending and not any(pool.map(is_image, paths[:: max(1, len(paths) // _SAMPLE)])):
         return []
     return [path for path, image in zip(paths, pool.map(is_image, paths), strict=True) if image]
 
