@@ -22,6 +22,7 @@ with epy.lazy_imports():
     import tensorflow as tf
 
 BRIGHTNESS = ("v1", "v2")  # The versions of the brightness operation.
+BLUR_ON = ("device", "host")  # The places of the blur.
 
 FLIP_PROBABILITY = 0.5
 JITTER_PROBABILITY = 0.8
@@ -70,7 +71,7 @@ class Views:
         for op in self.ops:
             chosen(OPS, "ops", op)
         chosen(dict.fromkeys(BRIGHTNESS), "brightness", self.brightness)
-        chosen(dict.fromkeys(("host", "device")), "blur_on", self.blur_on)
+        chosen(dict.fromkeys(BLUR_ON), "blur_on", self.blur_on)
 
 
 class Jitter(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from simclr_jax.augment.draws import BRIGHTNESS, OPS
+from simclr_jax.augment.draws import BLUR_ON, BRIGHTNESS, OPS
 from simclr_jax.config.overrides import get, keys
 from simclr_jax.errors import UserError
 from simclr_jax.losses import LOSSES
@@ -124,7 +124,7 @@ RUN: dict[str, Rule] = {
     "augment.crop_area": Rule(
         _is_area, "two fractions of the image, 0 < smallest <= largest <= 1", ASK
     ),
-    "augment.blur_on": one_of("device", "host", on_resume=ASK),
+    "augment.blur_on": one_of(*BLUR_ON, on_resume=ASK),
     "model.depth": one_of(*BLOCKS, on_resume=FIXED),
     "model.width": number(1 / 16, 16, on_resume=FIXED),
     "model.sk_ratio": number(0, 1, on_resume=FIXED),
