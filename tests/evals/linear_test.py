@@ -58,13 +58,22 @@ def test_few_labels_report_every_draw(blobs):
         linear.few_labels(train, test, seed=0, **{**options, "per_class": 200})
 
 
+def test_few_labels_are_scaled_by_all_features_however_few_are_read_at_a_time(blobs, monkeypatch):
+    train, test = blobs
+    train.x[:7] += 100
+    options = {"classes": 5, "per_class": 3, "draws": 4, "c": 0.1, "seed": 0}
+    whole = linear.few_labels(train, test, **options)
+    monkeypatch.setattr(linear, "FIT_BYTES", 7 * train.x[0].nbytes)
+    assert linear.few_labels(train, test, **options) == whole
+
+
 def test_an_image_that_ends_an_evaluation_is_not_taken_for_too_few_labels():
     def unreadable(source):
         raise ArgumentError("on_bad_image", "error", "x.jpg is unreadable")
 
     keys = SimpleNamespace(labels_per_class=3)
     task = SimpleNamespace(
-        check_labels=lambda: None, tested={}, config=SimpleNamespace(linear=keys, seed=0),
+        check_labels=lambda: None, config=SimpleNamespace(linear=keys, seed=0),
         train=None, test=None, features=unreadable,
     )  # fmt: skip
     with pytest.raises(ArgumentError, match=r"x\.jpg is unreadable"):

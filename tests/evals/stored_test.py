@@ -10,8 +10,9 @@ from simclr_jax.evals import stored
 
 
 @pytest.fixture
-def written(tmp_path, rng):
-    """(path, features, labels) of a file that was written in three batches."""
+def written(tmp_path, rng, monkeypatch):
+    """(path, features, labels) of a file, written and read in three batches."""
+    monkeypatch.setattr(stored, "ROWS", 4)
     x, labels = rng.normal(size=(9, 5)).astype(np.float32), np.arange(9)
     path = epath.Path(tmp_path / "a.npy")
     stored.write(path, ((x[rows], labels[rows]) for rows in np.split(np.arange(9), [4, 8])))
