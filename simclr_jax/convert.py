@@ -136,7 +136,7 @@ def import_weights(values: flags.FlagValues) -> None:
             raise UserError(f"--{flag}: required")
     origin, to, image_size = str(values["from"].value), str(values.to), values.image_size
     root = epath.Path(to).expanduser()
-    root = root if "://" in to else root.resolve()
+    root = root if files.is_remote(to) else root.resolve()
     checkpoint.check_path(root, argument="to")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         content = "a run" if (root / "config.json").exists() else "something"
@@ -248,7 +248,7 @@ def export_weights(values: flags.FlagValues) -> None:
     reader = checkpoint.Reader(root)
     step = runs.find_step(reader, values.run, values.step)
     target = Path(values.to or root / "export" / f"{values.format}-{step}").expanduser()
-    if "://" in str(values.to or root):
+    if files.is_remote(values.to or root):
         raise UserError(f"--to={values.to}: exports are written to a local folder; name one")
     if target.exists():
         raise UserError(f"--to={target}: exists already; remove it or name another")
