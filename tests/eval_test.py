@@ -182,6 +182,7 @@ def test_watch_ends_with_a_run_that_does_not_reach_its_last_step(
     assert bool(waited) == (end == "abandoned")
 
 
+@pytest.mark.slow
 def test_another_dataset_by_override(finished, tmp_path):
     from PIL import Image
 

@@ -62,7 +62,7 @@ def images_of(network, count=2):
     [
         *((name, 16 if "on-" in name else 64) for name in NETWORKS),
         pytest.param("sk", 71, marks=pytest.mark.slow),
-        ("bottleneck", 71),
+        pytest.param("bottleneck", 71, marks=pytest.mark.slow),
     ],
 )
 def test_torch_computes_the_same(name, size, tmp_path, monkeypatch):
