@@ -114,9 +114,9 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
       built: The parts of the run.
       source: The evaluation split.
     """
-    compared = config.eval.batch_size or config.train.batch_size
-    # The network takes at most a microbatch at a time, so what fits in training fits here.
-    size = min(compared, config.train.batch_size // config.train.microbatches)
+    size = compared = config.eval.batch_size or config.train.batch_size
+    if config.train.microbatches > 1:  # What fits in training is to fit here.
+        size = min(compared, config.train.batch_size // config.train.microbatches)
     rows = meshes.local_rows(built.mesh, size)
     order = parts.order(config, len(source), size)
     steps = math.ceil(len(source) / size)
