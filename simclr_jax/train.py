@@ -97,7 +97,6 @@ def train(
         signals = stack.enter_context(preemption.Preemption())
         progress.note("listing the images")
         source, eval_source = sources.open_splits(config)
-        processes.say(progress.data_line(source, eval_source))
         config = parts.with_counts(config, source)
         root = workdirs.make(workdir)
         stack.enter_context(workdirs.locked(root))
@@ -110,6 +109,7 @@ def train(
         step, state, rows = resume.resume(
             config, built, root, checkpoints, rows, fingerprints, allow_change=allow_config_change
         )
+        processes.say(progress.data_line(source, eval_source))
         described = _announce(root, config, fingerprints, state, total)
         log = stack.enter_context(workdirs.open_log(root, config, built.intervals, step))
         local = meshes.local_rows(built.mesh, config.train.batch_size)
