@@ -149,7 +149,8 @@ def _help(
     config = [] if about_config is None else manual.of_config(records)
     print(doc, "Flags:", *config, *manual.of_flags(values), sep="\n")
     if about_config is not None:
-        print("\nKeys:", *manual.of_keys(about_config, records), sep="\n")
+        named = any(re.match("--?config(=|$)", arg) for arg in about_config)
+        print("\nKeys:", *manual.of_keys(about_config if named else [], records), sep="\n")
 
 
 def _reader_has_left() -> bool:
@@ -256,8 +257,8 @@ def _explained(error: Exception) -> Exception:
         return HostError(f"{_OUT_OF_MEMORY} ({one_line(error, 300)})")
     if meshes.is_without_backend(error):
         return _without_backend(error)
-    found = as_host_error(error)
-    return processes.as_lost(error) if found is error else found  # type: ignore[return-value]
+    lost = processes.as_lost(error)  # First, for a connection may be one to storage as well.
+    return as_host_error(error) if lost is error else lost  # type: ignore[return-value]
 
 
 def _without_backend(error: Exception) -> Exception:

@@ -40,6 +40,10 @@ def ended(error, capsys):
             jax.errors.JaxRuntimeError("UNAVAILABLE: socket closed"),
             "a device or its driver is lost",
         ),
+        (
+            jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer"),
+            "a device or its driver is lost",
+        ),
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (
             tf.errors.PermissionDeniedError(None, None, "gs://b/x: HTTP response code 403"),
@@ -138,6 +142,8 @@ def test_help_has_the_values_of_a_config_and_the_keys_of_each_protocol(capsys):
     out = capsys.readouterr().out
     assert "--config.data.image_size=8\n" in out
     assert "--config.seed=3\n" in out
+    assert status_of(train.main, "--help", "--config.seed=3") == 0  # The defaults', with no config.
+    assert "--config.data.image_size=224\n" in capsys.readouterr().out
     assert status_of(eval.main, "--help") == 0
     out = capsys.readouterr().out
     assert "--config.knn.k=200\n      The number of neighbours" in out
