@@ -83,6 +83,19 @@ def test_results_of_different_things_stand_beside_each_other(finished, capsys):
     assert lines[-1].startswith(f"results in {finished / 'eval'}: ")
 
 
+def test_several_numbers_of_neighbours_at_once_are_those_asked_for_one_by_one(finished, capsys):
+    each = {}
+    for k in (200, 7):
+        assert run(KNN, f"--run={finished}", f"--config.knn.k={k}") == 0
+        what = "h,digits" if k == 200 else f"h,digits,k={k}"
+        each[str(k)] = {name: result(finished, "knn", 8, what)[name] for name in ("top1", "top5")}
+    assert run(KNN, f"--run={finished}", "--config.knn.k=7,200") == 0
+    found = result(finished, "knn", 8, "h,digits,k=7_200*")
+    assert found["by_k"] == each
+    assert (found["k"], found["top1"]) == (7, each["7"]["top1"])  # not the better one's
+    assert f"k 7 (top-1 {each['200']['top1']:.1%} with k 200)" in capsys.readouterr().out
+
+
 def read_list(folder):
     """The folders that results.jsonl names, in its order."""
     return [
@@ -214,7 +227,9 @@ def test_another_dataset_by_override(finished, tmp_path):
         ([KNN, "--run={run}", "--watch", "--step=2"], "--watch, --untrained, --step: only one"),
         ([KNN, "--run={run}", "--config.features.layer=head9"], "config.features.layer=head9: the"),
         ([KNN, "--run={run}", "--config.features.layer=y"], "config.features.layer='y': must be"),
-        ([KNN, "--run={run}", "--config.knn.k=0"], "config.knn.k=0: must be at least 1"),
+        ([KNN, "--run={run}", "--config.knn.k=0"], "config.knn.k=0: must be a whole number"),
+        ([KNN, "--run={run}", "--config.knn.k=5,5"], "config.knn.k=(5, 5): must be a whole number"),
+        ([KNN, "--run={run}", "--config.knn.k=None"], "config.knn.k=None: must be of type int;"),
         ([LINEAR, "--run={run}", "--config.linear.labels_per_class=999"],
          "config.linear.labels_per_class=999: must be at most"),
         (["--config=digits", "--run={run}"], "config.protocol=None: must be"),

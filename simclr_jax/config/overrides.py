@@ -88,7 +88,7 @@ def _check_override(override: str, config: ConfigDict, flag: str) -> None:
     name, known = key.removeprefix("config."), keys(config)
     if name not in known:
         raise UserError(f"{override.lstrip('-')}: unknown key config.{name}{hint(name, known)}")
-    kind = known[name].__name__
+    kind = (type(get(config, name)) if known[name] is object else known[name]).__name__
     if "=" not in override and known[name] is not bool:
         raise UserError(f"--config.{name}: write --config.{name}=VALUE, of type {kind}")
     if value == "None":
@@ -228,12 +228,15 @@ def may_be_none(config: ConfigDict) -> set[str]:
 
 
 def _references(config: ConfigDict, prefix: str = "") -> set[str]:
-    """The dotted keys of a config whose values are references; `prefix` goes before each."""
+    """The dotted keys of a config whose values are references; `prefix` goes before each.
+
+    One of the type object takes values of several types, which its rule names, and never None.
+    """
     found: set[str] = set()
     for name, value in config.items(preserve_field_references=True):
         if isinstance(value, ConfigDict):
             found |= _references(value, f"{prefix}{name}.")
-        elif isinstance(value, FieldReference):
+        elif isinstance(value, FieldReference) and value.get_type() is not object:
             found.add(prefix + name)
     return found
 

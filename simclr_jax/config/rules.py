@@ -85,6 +85,30 @@ def at_least(low: float, on_resume: str = FREE) -> Rule:
     return number(low, on_resume=on_resume)
 
 
+def counts(value: Any) -> tuple[int, ...]:
+    """The numbers of a key that takes one number or a tuple of them.
+
+    >>> counts(200), counts((1, 5))
+    ((200,), (1, 5))
+    """
+    return value if isinstance(value, tuple) else (value,)
+
+
+def some_counts() -> Rule:
+    """The rule that a value is a number from 1 on, or several different ones.
+
+    >>> [some_counts().holds(value) for value in (200, (1, 5), (), (5, 5), 0, True, 2.0)]
+    [True, True, False, False, False, False, False]
+    """
+
+    def holds(value: Any) -> bool:
+        numbers = counts(value)
+        whole = all(type(number) is int and number >= 1 for number in numbers)
+        return whole and len(set(numbers)) == len(numbers) > 0
+
+    return Rule(holds, "a whole number from 1 on, or several different ones such as 1,5,10")
+
+
 def _is_area(value: Any) -> bool:
     """Whether a value is the smallest and the largest fraction of an area."""
     return len(value) == 2 and 0 < value[0] <= value[1] <= 1

@@ -3,6 +3,7 @@
 Reference: Wu et al. 2018, section 3.4 (arXiv 1805.01978).
 """
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,82 +12,100 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simclr_jax.config.rules import above, at_least
+from simclr_jax.config.rules import above, counts, some_counts
 from simclr_jax.evals.features import Features
-from simclr_jax.evals.scores import accuracies
+from simclr_jax.evals.scores import Tally
 from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
 from simclr_jax.losses import l2_normalize
 
 # The rules of the config section "knn".
-RULES = {"knn.k": at_least(1), "knn.temperature": above(0)}
+RULES = {"knn.k": some_counts(), "knn.temperature": above(0)}
 
 
 def run(task: Task) -> dict[str, Any]:
-    """Evaluates a network by its images' neighbours; returns its part of result.json."""
+    """Evaluates a network by its images' neighbours; returns its part of result.json.
+
+    With several numbers of neighbours, "by_k" has the accuracies of each, and "top1" and "top5" are
+    those of the first one: none is chosen by the images that it is tested on.
+    """
     task.check_labels()
-    keys, test = task.config.knn, task.features(task.test)
-    votes = scores(
-        task.features(task.train),
-        test,
+    keys, test, train = task.config.knn, task.features(task.test), task.features(task.train)
+    task.check_examples(train.labels, test.labels)
+    tallies = {k: Tally() for k in counts(keys.k)}
+    start = 0
+    for block in votes(
+        train,
+        test.x,
         classes=task.train.num_classes,
-        k=keys.k,
+        ks=tuple(tallies),
         temperature=keys.temperature,
-    )
+    ):
+        for tally, scores in zip(tallies.values(), block, strict=True):
+            tally.add(scores, test.labels[start : start + len(scores)])
+        start += len(block[0])
+    by_k = {str(k): tally.accuracies() for k, tally in tallies.items()}
+    first = next(iter(by_k))
     return {
         **task.tested(test),
-        **accuracies(votes, test.labels),
-        "k": keys.k,
+        **by_k[first],
+        "k": int(first),
         "temperature": keys.temperature,
+        **({"by_k": by_k} if isinstance(keys.k, tuple) else {}),
     }
 
 
 def in_words(result: dict[str, Any]) -> str:
-    """The accuracies of a result and what they are of, as text."""
-    return f"{scores_in_words(result)}, k {result['k']}"
+    """The accuracies of a result and what they are of, as text.
+
+    >>> found = {"top1": 0.5, "top5": 1.0, "num_examples": 8, "dataset": "digits", "k": 200}
+    >>> in_words(found | {"by_k": {"200": {"top1": 0.5}, "1": {"top1": 0.25}}})
+    'top-1 50.0%, top-5 100.0% on 8 images of digits, k 200 (top-1 25.0% with k 1)'
+    """
+    others = {k: found for k, found in result.get("by_k", {}).items() if int(k) != result["k"]}
+    listed = ", ".join(f"{found['top1']:.1%} with k {k}" for k, found in others.items())
+    line = f"{scores_in_words(result)}, k {result['k']}"
+    return f"{line} (top-1 {listed})" if listed else line
 
 
-def scores(
-    train: Features, test: Features, *, classes: int, k: int, temperature: float,
+def votes(
+    train: Features, x: np.ndarray, *, classes: int, ks: Sequence[int], temperature: float,
     test_rows: int = 512, train_rows: int = 65536,
-) -> np.ndarray:  # fmt: skip
-    """The votes (n, C) for the class of each test image.
+) -> Iterator[list[np.ndarray]]:  # fmt: skip
+    """Yields, for a block of test images at a time, the votes (n, C) for their classes for each k.
 
     The k training images with the highest cosine similarity to a test image vote for their classes
     with the weights exp((similarity - highest similarity) / temperature).
 
     >>> train = Features(np.float32([[1, 0], [0, 1]]), np.int32([0, 1]))
-    >>> test = Features(np.float32([[0, 2]]), np.int32([1]))
-    >>> scores(train, test, classes=2, k=1, temperature=0.1)
-    array([[0., 1.]], dtype=float32)
+    >>> list(votes(train, np.float32([[0, 2]]), classes=2, ks=[1], temperature=0.1))
+    [[array([[0., 1.]], dtype=float32)]]
 
     Args:
       train: The training images' features (m, F) and labels; one with -1 is no neighbour.
-      test: The test images' features (n, F).
+      x: The test images' features (N, F).
       classes: The number C of classes.
-      k: The number of neighbours; with fewer training images, all of them.
+      ks: The numbers of neighbours; with fewer training images, all of them vote.
       temperature: The temperature of the weights, above 0.
-      test_rows: The number of test images that are compared at a time, which bounds the memory.
+      test_rows: The number n of test images that are compared at a time, which bounds the memory.
       train_rows: The number of training images that are compared at a time.
     """
-    chex.assert_rank([train.x, train.labels, test.x], [2, 1, 2])
-    chex.assert_equal_shape_suffix([train.x, test.x], 1)
-    known = train.labels >= 0
-    if not known.all():
-        train = Features(train.x[known], train.labels[known])
-    k = min(k, len(train.x))
-    votes = []
-    for first in range(0, len(test.x), test_rows):
-        query = _unit(test.x[first : first + test_rows])
+    chex.assert_rank([train.x, train.labels, x], [2, 1, 2])
+    chex.assert_equal_shape_suffix([train.x, x], 1)
+    known = np.flatnonzero(train.labels >= 0)
+    most = min(max(ks), len(known))
+    for first in range(0, len(x), test_rows):
+        query = _unit(x[first : first + test_rows])
         similarity = jnp.zeros((len(query), 0))
         labels = jnp.zeros((len(query), 0), jnp.int32)
-        for start in range(0, len(train.x), train_rows):
-            keys = train.x[start : start + train_rows], train.labels[start : start + train_rows]
-            similarity, labels = _nearest(query, similarity, labels, *keys, k=k)
+        for start in range(0, len(known), train_rows):
+            rows = known[start : start + train_rows]
+            similarity, labels = _nearest(
+                query, similarity, labels, train.x[rows], train.labels[rows], k=most
+            )
         # Weights relative to the best neighbour's rank the classes alike, and do not overflow.
         weight = jnp.exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
-        votes.append(np.asarray(_vote(weight, labels, classes=classes)))
-    return np.concatenate(votes)
+        yield [np.asarray(_vote(weight[:, :k], labels[:, :k], classes=classes)) for k in ks]
 
 
 _unit = jax.jit(l2_normalize)

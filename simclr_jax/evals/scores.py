@@ -24,15 +24,44 @@ def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     Raises:
       DivergedError: A score is not a number.
     """
-    chex.assert_rank([scores, labels], [2, 1])
-    chex.assert_equal_shape_prefix([scores, labels], 1)
-    scores, labels = scores[labels >= 0], labels[labels >= 0]
-    wrong = np.isnan(scores).any(axis=1).sum()
-    if wrong:  # They would be ranked in the order of the classes.
-        raise DivergedError(f"the scores of {wrong} of {len(scores)} images are not finite (NaN)")
-    ranked = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    hits = ranked == labels[:, None]
-    return {"top1": float(hits[:, 0].mean()), "top5": float(hits.any(axis=1).mean())}
+    tally = Tally()
+    tally.add(scores, labels)
+    return tally.accuracies()
+
+
+class Tally:
+    """A count of right predictions, batch by batch; see `accuracies`.
+
+    Attributes:
+      count: The number of images with labels so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._hits = np.zeros(2, np.int64)  # Among the highest, and among the five highest.
+
+    def add(self, scores: np.ndarray, labels: np.ndarray) -> None:
+        """Counts a batch: scores (n, C) and labels (n,).
+
+        Raises:
+          DivergedError: A score is not a number.
+        """
+        chex.assert_rank([scores, labels], [2, 1])
+        chex.assert_equal_shape_prefix([scores, labels], 1)
+        scores, labels = scores[labels >= 0], labels[labels >= 0]
+        wrong = np.isnan(scores).any(axis=1).sum()
+        if wrong:  # They would be ranked in the order of the classes.
+            raise DivergedError(
+                f"the scores of {wrong} of {len(scores)} images are not finite (NaN)"
+            )
+        hits = np.argsort(-scores, axis=1, kind="stable")[:, :5] == labels[:, None]
+        self.count += len(labels)
+        self._hits += hits[:, 0].sum(), hits.any(axis=1).sum()
+
+    def accuracies(self) -> dict[str, float]:
+        """The fractions "top1" and "top5" of all images with labels."""
+        top1, top5 = self._hits / self.count
+        return {"top1": float(top1), "top5": float(top5)}
 
 
 def mean_and_deviation(results: list[dict[str, float]]) -> dict[str, float]:

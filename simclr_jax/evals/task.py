@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -171,6 +172,25 @@ class Task:
             raise UserError(
                 f"config.data.name={name!r}: {protocol} needs labels of the same classes, two at "
                 f"least, in both splits; they have {classes[0]} and {classes[1]}"
+            )
+
+    def check_examples(self, train: np.ndarray, test: np.ndarray) -> None:
+        """Checks that every class of the evaluation split has an example in the training split.
+
+        Args:
+          train: The labels (m,) of the training split.
+          test: The labels (n,) of the evaluation split.
+
+        Raises:
+          UserError: A class has none.
+        """
+        without = np.setdiff1d(test[test >= 0], train)
+        if len(without):
+            key, names = "train_split", self.train.source.class_names
+            named = f" ({names[without[0]]!r})" if names else ""
+            raise UserError(
+                f"config.data.{key}={self.run_config.data[key]!r}: has no example of class "
+                f"{without[0]}{named}, which the evaluation split has; {len(without)} such classes"
             )
 
     def features(self, source: Readable) -> features.Features:

@@ -1,7 +1,6 @@
 """Votes of nearest neighbours against a loop over them."""
 
 import numpy as np
-import pytest
 
 from simclr_jax.evals import knn
 from simclr_jax.evals.features import Features
@@ -17,10 +16,18 @@ def by_hand(train, test, k, temperature):
     return votes
 
 
-@pytest.mark.parametrize("k", [1, 7, 1000])
-def test_knn_equals_voting_by_hand(blobs, k):
-    votes = knn.scores(*blobs, classes=5, k=k, temperature=0.2, test_rows=40, train_rows=64)
-    np.testing.assert_allclose(votes, by_hand(*blobs, k, 0.2), rtol=1e-4)
+def votes(train, test, **options):
+    """The votes of all blocks, an array for each k."""
+    blocks = zip(*knn.votes(train, test.x, classes=5, temperature=0.2, **options), strict=True)
+    return [np.concatenate(block) for block in blocks]
+
+
+def test_knn_equals_voting_by_hand_for_every_k(blobs):
+    ks = [7, 1, 1000]
+    found = votes(*blobs, ks=ks, test_rows=40, train_rows=64)
+    for k, each in zip(ks, found, strict=True):
+        np.testing.assert_allclose(each, by_hand(*blobs, k, 0.2), rtol=1e-4)
+        np.testing.assert_array_equal(each, votes(*blobs, ks=[k], test_rows=40, train_rows=64)[0])
 
 
 def test_an_image_without_a_label_is_no_neighbour(blobs):
@@ -29,6 +36,5 @@ def test_an_image_without_a_label_is_no_neighbour(blobs):
     known = labels >= 0
     kept = Features(train.x[known], labels[known])
     np.testing.assert_array_equal(
-        knn.scores(Features(train.x, labels), test, classes=5, k=7, temperature=0.2),
-        knn.scores(kept, test, classes=5, k=7, temperature=0.2),
+        votes(Features(train.x, labels), test, ks=[7]), votes(kept, test, ks=[7])
     )
