@@ -21,7 +21,8 @@ with epy.lazy_imports():
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-_LABELS = 128  # The number of labels that are looked at when a split is opened.
+# The number of labels that are looked at when a split is opened, and where none of them is there.
+_LABELS, _MORE_LABELS = 128, 1024
 
 
 class Dataset:
@@ -117,11 +118,14 @@ def _image_key(name: str, info: Any, given: str | None) -> str:
         if isinstance(feature, tfds.features.Image)
         and not isinstance(feature, tfds.features.LabeledImage)  # A mask of classes.
     ]
-    key = _choose("image_key", given, images, features, _supervised(info, 0), "image")
+    named = _supervised(info, 0)
+    key = _choose("image_key", given, images, features, named, "image")
     if key is None:
         raise ArgumentError(
             "name", name, f"no feature of it is an image: {_in_words(features) or 'it has none'}"
         )
+    if given is None and named not in (None, key):
+        processes.say(f"{name}: its {_named(info, named)}, no image; {key!r} is taken (image_key)")
     if (dtype := np.dtype(features[key].np_dtype)) not in (np.uint8, np.uint16):
         reason = f"{key!r} is an image of {dtype}; uint8 and uint16 are read"
         raise ArgumentError("image_key", given, reason)
@@ -138,9 +142,9 @@ def _label_key(name: str, info: Any, given: str | None) -> str | None:
     ]
     named = _supervised(info, 1)
     key = _choose("label_key", given, labels, features, named, "label")
-    if key is None and named in features:
-        kind = type(features[named]).__name__
-        processes.say(f"{name} is used without labels: its {named!r} is a {kind}, no ClassLabel")
+    if given is None and named not in (None, key):
+        instead = f"{key!r} is taken (label_key)" if key else "it is used without labels"
+        processes.say(f"{name}: its {_named(info, named)}, no ClassLabel; {instead}")
     return key
 
 
@@ -187,6 +191,11 @@ def _supervised(info: Any, position: int) -> Any:
     """The input (0) or the target (1) of the dataset's supervised_keys; None: it has no such."""
     keys = info.supervised_keys
     return keys[position] if keys and isinstance(keys[position], str) else None
+
+
+def _named(info: Any, key: str) -> str:
+    """The feature that the dataset's supervised_keys name, and its kind, for messages."""
+    return f"supervised {key!r} is a {type(dict(info.features.items()).get(key)).__name__}"
 
 
 def _flat(features: Any, above: str = "") -> dict[str, Any]:
@@ -249,23 +258,29 @@ class Records:
             self._look_at_labels()
 
     def _look_at_labels(self) -> None:
-        """Finds out whether the split has labels, from `_LABELS` of them, evenly spaced.
+        """Finds out whether the split has labels, from some of them, evenly spaced.
 
         Raises:
           ArgumentError: A label is not one of the classes.
         """
-        chosen = evenly_spaced(self, _LABELS)
-        images, labels = self.load(chosen)
-        labels = labels[[isinstance(image, bytes) for image in images]]
-        check_labels(labels, self.num_classes, lambda row: f"{self.place}/{self.name(chosen[row])}")
+        labels = self._labels_of(evenly_spaced(self, _LABELS))
+        if (labels < 0).all():
+            labels = self._labels_of(evenly_spaced(self, _MORE_LABELS))
         without, where = int((labels < 0).sum()), f"{self.place}: {self.split!r}"
+        seen = f"{len(labels)} images that were looked at, of {len(self)}"
         if without == len(labels):
             self.num_classes = 0
-            processes.say(f"{where} has no labels")
+            processes.say(f"{where} has no labels: none in {seen}")
         elif without:
-            processes.say(
-                f"{where} lacks the labels of about {without / len(labels):.0%} of its images"
-            )
+            processes.say(f"{where} lacks the labels of {without} in {seen}")
+
+    def _labels_of(self, indices: list[int]) -> np.ndarray:
+        """The labels of the readable images among those with some indices, each checked."""
+        images, labels = self.load(indices)
+        check_labels(
+            labels, self.num_classes, lambda row: f"{self.place}/{self.name(indices[row])}"
+        )
+        return labels[[isinstance(image, bytes) for image in images]]
 
     def __len__(self) -> int:
         return len(self._reader)

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from simclr_jax.data.fingerprint import cache_key, fingerprint
-from simclr_jax.data.tfds import _image_key, _label_key
+from simclr_jax.data.tfds import Records, _image_key, _label_key
 from simclr_jax.errors import UserError
 from support.sources import levels, said, split
 
@@ -101,6 +102,56 @@ def test_an_unclear_choice_names_the_candidates(features, given, line):
     assert line in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("features", "supervised", "line"),
+    [
+        (NESTED, ("left", "boxes"), "supervised 'left' is a FeaturesDict, no image; 'left/eye' is"),
+        (NESTED, ("left", "boxes"), "supervised 'boxes' is a Sequence, no ClassLabel; 'kind' is t"),
+        (without("coarse", "label"), ("image", "mask"), "Image, no ClassLabel; it is used without"),
+    ],
+)
+def test_what_is_taken_in_place_of_a_supervised_feature_is_said(features, supervised, line, capsys):
+    keys(features, supervised)
+    assert line in capsys.readouterr().out
+    keys(FEATURES, ("mask", "coarse"))
+    assert not capsys.readouterr().out
+
+
+class Examples(list):
+    """Serialised examples of which a few have labels, between two of 128 that are looked at."""
+
+    def __init__(self, unlabelled, labelled):
+        def example(label):
+            features = {
+                "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"pixels"])),
+                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+            }
+            return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+        half = [example(-1)] * (unlabelled // 2)
+        super().__init__(half + [example(2)] * labelled + half)
+
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "line"), [(20, "lacks the labels of 102"), (0, "no labels: none in 1024 images")]
+)
+def test_few_labels_in_a_split_are_found(labelled, line, capsys):
+    found = Records(
+        Examples(4980, labelled),
+        paths=[],
+        image_key="image",
+        label_key="label",
+        num_classes=3,
+        place="set",
+        split="train",
+    )
+    assert found.num_classes == (3 if labelled else 0)
+    assert line in capsys.readouterr().out
+
+
 def test_a_split_without_labels_is_known_when_it_is_opened(partly, capsys):
     test = split("partly", partly, "eval", eval_split="test")
     assert test.num_classes == 0
@@ -110,7 +161,7 @@ def test_a_split_without_labels_is_known_when_it_is_opened(partly, capsys):
 def test_a_split_with_labels_is_preferred_for_evaluation(partly, capsys):
     found = split("partly", partly, "eval")
     assert (found.split, found.num_classes) == ("validation", 3)
-    assert "lacks the labels of about 50%" in capsys.readouterr().out
+    assert "'validation' lacks the labels of 5 in 10 images that were looked at, of 10" in capsys.readouterr().out
     assert split("partly", partly, "eval", labelled=False).split == "test"
 
 
