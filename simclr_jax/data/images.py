@@ -13,11 +13,10 @@ import struct
 import threading
 from collections.abc import Iterator
 
-import numpy as np
 from etils import epy
 from PIL import Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
 
+from simclr_jax.data import depth
 from simclr_jax.errors import one_line
 
 with epy.lazy_imports():
@@ -43,10 +42,6 @@ MAX_PIXELS = 2**27
 
 _DARK = 2**14  # The largest value up to which images of 16 bits are nearly black.
 _DEEP_SAMPLE = 4  # The number of such images, one after the other, that are worth a line.
-
-_NARROWED = "a colour TIFF of more than 8 bits, of which Pillow reads the upper 8"
-
-ValueRange = tuple[float, float]  # The values that are black and white.
 
 
 class Budget:
@@ -91,7 +86,7 @@ def format_of(data: bytes) -> str | None:
     return next((name for name, begin in FORMATS.items() if re.match(begin, head, re.DOTALL)), None)
 
 
-def decodable(data: bytes, value_range: ValueRange | None = None) -> bytes:
+def decodable(data: bytes, value_range: depth.ValueRange | None = None) -> bytes:
     """Checks that TensorFlow can decode an image, by decoding it unless it is converted.
 
     Args:
@@ -143,7 +138,7 @@ def size(data: bytes) -> tuple[int, int]:
         raise ValueError(reason) from error
 
 
-def transcode(data: bytes, value_range: ValueRange | None = None) -> bytes:
+def transcode(data: bytes, value_range: depth.ValueRange | None = None) -> bytes:
     """Converts an image to PNG of 8 bits, unless TensorFlow decodes it as it is.
 
     TensorFlow decodes JPEG and PNG. Of a PNG of 16 bits it takes the upper 8.
@@ -163,74 +158,24 @@ def transcode(data: bytes, value_range: ValueRange | None = None) -> bytes:
     b'\\x89PNG'
     """
     kind = format_of(data)
-    if kind == "JPEG" or (kind == "PNG" and (value_range is None or not _is_deep_png(data))):
+    if kind == "JPEG" or (kind == "PNG" and (value_range is None or not depth.is_deep_png(data))):
         return data
     if kind is None:
         raise ValueError("not an image")
     width, height = _size(data, kind)
     with _memory.hold(9 * width * height):
-        values = deep_values(data)
-        if values is not None:
-            if kind == "PPM" and value_range is not None:
-                values = values * (_white(data) / 65535)  # The file's own values.
-            return as_png(Image.fromarray(to_bytes(values, value_range)))
+        values = depth.values(data, kind)
+        if kind == "PNG" and values is not None:
+            return as_png(Image.fromarray(depth.to_bytes(values, value_range)))
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-            if value_range is not None and _is_narrowed(image):
-                raise ValueError(f"{_NARROWED}; value_range can be applied to it as a PNG")
+            if values is not None:
+                if value_range is not None:
+                    values = values * depth.unit(image, data)  # The file's own values.
+                grey = depth.to_bytes(values, value_range)
+                return as_png(Image.fromarray(255 - grey if depth.white_is_0(image) else grey))
+            if value_range is not None and (narrowed := depth.narrowed(image, data)):
+                raise ValueError(f"{narrowed}; value_range can be applied to it as a PNG")
             return as_png(image.convert("RGB"))
-
-
-def deep_values(data: bytes) -> np.ndarray | None:
-    """The values of an image of more than 8 bits: (H, W) or (H, W, 3) of integers or floats.
-
-    Args:
-      data: The encoded image, of one of `FORMATS`.
-
-    Returns:
-      The values without an alpha channel, or None for an image of 8 bits.
-    """
-    kind = format_of(data)
-    if kind == "PNG":
-        if not _is_deep_png(data):
-            return None
-        values = tf.io.decode_png(data, dtype=tf.uint16).numpy()
-        return values[..., 0] if values.shape[-1] < 3 else values[..., :3]
-    if kind is None or kind == "JPEG":
-        return None
-    with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-        return np.asarray(image) if image.mode == "F" or image.mode.startswith("I") else None
-
-
-def to_bytes(values: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
-    """Scales values to 0 … 255.
-
-    Args:
-      values: An array of integers or floating-point numbers.
-      value_range: The values that become 0 and 255; see `transcode` for None.
-
-    Returns:
-      An array of the same shape, uint8.
-
-    Raises:
-      ValueError: There are values outside the range that None stands for.
-
-    >>> to_bytes(np.array([0, 2048, 4095, 9999], np.uint16), (0, 4095)).tolist()
-    [0, 128, 255, 255]
-    """
-    whole = np.issubdtype(values.dtype, np.integer)
-    if value_range is None:
-        low, high = np.min(values), np.max(values)
-        value_range = (0, 65535) if whole else (0, 1)
-        if not value_range[0] <= low <= high <= value_range[1]:
-            raise ValueError(
-                f"{values.dtype} values from {low:g} to {high:g}, not from 0 to {value_range[1]}; "
-                "value_range can say which are black and white"
-            )
-        if whole:
-            return (values >> 8).astype(np.uint8)  # As TensorFlow does with a PNG of 16 bits.
-    black, white = value_range
-    scaled = (values.astype(np.float32) - black) / (white - black)
-    return np.round(np.nan_to_num(np.clip(scaled, 0, 1)) * 255).astype(np.uint8)
 
 
 class Oddities:
@@ -240,7 +185,7 @@ class Oddities:
       value_range: The values that are black and white, or None if they are not named.
     """
 
-    def __init__(self, value_range: ValueRange | None):
+    def __init__(self, value_range: depth.ValueRange | None):
         self._look_for_dark = value_range is None
         self._look_for_frames = self._look_for_narrowed = True
         self._deep = self._brightest = 0
@@ -254,17 +199,18 @@ class Oddities:
         kind = format_of(data)
         if kind not in (None, "JPEG", "PNG"):
             with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-                narrowed, floats = _is_narrowed(image), image.mode == "F"
+                narrowed, floats = depth.narrowed(image, data), image.mode == "F"
+                white_is_0 = depth.white_is_0(image)
                 frames = self._look_for_frames and getattr(image, "is_animated", False)
             if frames:
                 self._look_for_frames = False
                 yield "has several frames or pages; of such files the first one is used"
             if narrowed and self._look_for_narrowed:
                 self._look_for_narrowed = False
-                yield f"is {_NARROWED}: nearly black where fewer than 16 are used"
-            if floats:
+                yield f"is {narrowed}: nearly black where fewer are used"
+            if floats or white_is_0:
                 return
-        values = deep_values(data) if self._look_for_dark else None
+        values = depth.values(data, kind) if self._look_for_dark else None
         if values is None:
             return
         self._deep += 1
@@ -278,19 +224,6 @@ class Oddities:
                 f"{self._brightest}: nearly black, as 65535 is white; value_range can say "
                 "which values are black and white"
             )
-
-
-def _white(data: bytes) -> int:
-    """The value of white that the header of a grey PPM names, which Pillow scales to 65,535."""
-    with Image.open(io.BytesIO(data), formats=("PPM",)) as image:
-        how = image.tile[0][3]
-    return int(how[1]) if isinstance(how, tuple) and how[0] == "L" else 65535
-
-
-def _is_narrowed(image: Image.Image) -> bool:
-    """Whether an open image is a TIFF with more bits a channel than Pillow reads."""
-    bits = image.tag_v2.get(258, (8,)) if isinstance(image, TiffImageFile) else (8,)
-    return max(bits) > 8 and not (image.mode == "F" or image.mode.startswith("I"))
 
 
 def as_png(image: Image.Image) -> bytes:
@@ -311,11 +244,6 @@ def _size(data: bytes, kind: str) -> tuple[int, int]:
         return struct.unpack(">II", data[16:24])
     with Image.open(io.BytesIO(data), formats=(kind,)) as header:
         return header.size
-
-
-def _is_deep_png(data: bytes) -> bool:
-    """Whether a PNG has 16 bits per value, from its header."""
-    return data[24:25] == b"\x10"
 
 
 def _reason(error: Exception) -> str:

@@ -16,6 +16,7 @@ from etils import epy
 from simclr_jax import processes
 from simclr_jax.augment import host
 from simclr_jax.data import images as encoded
+from simclr_jax.data.depth import ValueRange
 from simclr_jax.errors import ArgumentError, HostError
 from simclr_jax.store import outage
 
@@ -154,7 +155,7 @@ class Readable:
         *,
         on_bad_image: str,
         labelled: bool = True,
-        value_range: encoded.ValueRange | None = None,
+        value_range: ValueRange | None = None,
     ):
         host.keep_off_accelerators()
         self.source = source

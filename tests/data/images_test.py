@@ -108,6 +108,36 @@ def test_a_range_is_of_the_values_in_a_file_that_names_its_white(white):
     assert np.asarray(found)[0, :2].tolist() == [0, 128]
 
 
+def jpeg_2000(image, bits):
+    """A JPEG 2000 whose header names another number of bits per value than it was written with."""
+    file = io.BytesIO()
+    image.save(file, "JPEG2000", no_jp2=True)
+    data = bytearray(file.getvalue())
+    for channel in range(len(image.getbands())):
+        data[42 + 3 * channel] = bits - 1
+    return bytes(data)
+
+
+def test_a_range_is_of_the_values_in_a_jpeg_2000_of_12_bits():
+    shift = 2**15 - 2**11  # A value is stored less half of white.
+    values = np.full((8, 8), 2048 + shift, np.uint16)
+    data = jpeg_2000(Image.fromarray(values), 12)
+    assert pixel(images.decodable(data, (0, 4095))) == pytest.approx([128] * 3)
+
+
+@pytest.mark.parametrize("value_range", [None, (0, 65535), (0, 4095)])
+def test_a_tiff_of_16_bits_whose_0_is_white_is_inverted(value_range):
+    white = 4095 if value_range == (0, 4095) else 65535
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, white // 4, white]], np.uint16)).save(file, "TIFF")
+    tag = struct.pack("<HHI", 262, 3, 1)  # The photometric interpretation: 1, black is 0.
+    data = file.getvalue().replace(tag + b"\1", tag + b"\0")
+    assert data != file.getvalue()
+    found = Image.open(io.BytesIO(images.decodable(data, value_range)))
+    np.testing.assert_allclose(np.asarray(found)[0], [255, 191, 0], atol=1)
+    assert not [line for _ in range(4) for line in images.Oddities(None).of(data)]
+
+
 def test_floating_point_values_need_a_range_beyond_one():
     data = deep_image("TIFF", 300, np.float32)
     with pytest.raises(ValueError, match=r"float32 values from 0 to 300.*value_range"):
@@ -158,11 +188,26 @@ def colour_tiff(values):
     return head + struct.pack("<3H", 16, 16, 16) + values.astype("<u2").tobytes()
 
 
-def test_colour_tiffs_that_lose_bits_are_worth_a_line_and_take_no_range():
-    data = colour_tiff(np.full((4, 4, 3), 4000))
+_DEEP_COLOURS = {
+    "a TIFF": (colour_tiff(np.full((4, 4, 3), 4000)), 15),
+    "a PPM": (b"P6 4 4 65535\n" + np.full(48, 4000, ">u2").tobytes(), 16),
+    "a plain PPM": (b"P3 1 1 65535\n4000 4000 4000\n", 16),
+    "a JPEG 2000": (jpeg_2000(Image.new("RGB", (8, 8)), 16), None),
+}
+
+
+@pytest.mark.parametrize(("data", "seen"), _DEEP_COLOURS.values(), ids=_DEEP_COLOURS)
+def test_colour_images_that_lose_bits_are_worth_a_line_and_take_no_range(data, seen):
     lines = images.Oddities(None)
-    assert "upper 8" in next(lines.of(data))
+    assert "of 16 bits, of which Pillow reads the upper 8: nearly black" in next(lines.of(data))
     assert list(lines.of(data)) == []
-    assert pixel(images.decodable(data)) == pytest.approx([15, 15, 15])
+    assert seen is None or pixel(images.decodable(data)) == pytest.approx([seen] * 3)
     with pytest.raises(ValueError, match="value_range can be applied to it as a PNG"):
         images.decodable(data, (0, 4095))
+
+
+def test_colour_images_of_8_bits_take_a_range():
+    for kind in ("TIFF", "PPM", "JPEG2000"):
+        data = encoded("white", kind)
+        assert not list(images.Oddities(None).of(data))
+        assert images.decodable(data, (0, 4095)) == images.decodable(data)
