@@ -13,15 +13,17 @@ Folders = Mapping[str, int]  # The number of images right in a folder, by prefix
 
 _ROLES = {
     "train": "train",
+    "trn": "train",
     "val": "val",
     "dev": "val",
     "eval": "val",
     "test": "test",
+    "tst": "test",
     "unl": "none",
 }
 _SPLIT = re.compile(
     r"(?:(?:images?|imgs?|data|set)[-_ ]?)?"
-    r"(train|val|dev|eval|test|unl)(?:ing|val|id|idate|idation|uation|abell?ed)?"
+    r"(train|trn|val|dev|eval|test|tst|unl)(?:ing|val|id|idate|idation|uation|abell?ed)?"
     r"(?:[-_ ]?(?:set|data|images?|imgs?|split))?(?:[-_ ]?(?:19|20)\d\d)?",
     re.IGNORECASE,
 )
@@ -33,6 +35,11 @@ _ABOUT = re.compile(
     r"masks?|labels?|annotations?|segmentations?|gt|ground[-_ ]?truths?|targets?|depths?|trimaps?",
     re.IGNORECASE,
 )
+# The names of two folders that hold the same images, large and small.
+_TWICE = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (r"hr|high[-_ ]?res(?:olution)?", r"lr|low[-_ ]?res(?:olution)?")
+]
 _MANY = 6  # The number of folders beyond which none is taken for anything but a class.
 
 
@@ -174,7 +181,8 @@ def _no_classes(names: Sequence[str]) -> str | None:
     single = len(about) == 1 and any(
         about[0].lower() in name.lower() for name in names if name not in about
     )
-    if pictures or (about and not single):
+    twice = all(any(map(size.fullmatch, names)) for size in _TWICE)
+    if pictures or twice or (about and not single):
         return f"{_listed(names)} may be classes, or images and what belongs to them"
     return None
 

@@ -165,12 +165,14 @@ class Root:
             _log.warning("left out beside the splits: %s", left_out)
         if self.evaluation is None or not self.classes:
             return
-        own, found = self._names(self._train), self._names(self._find(self.evaluation))
+        prefix = self._find(self.evaluation)
+        own, found = self._names(self._train), self._names(prefix)
         if not found & own:
-            text = (
-                "the split %r has no labels: none of its folders is a class of the training split"
-            )
-            _log.warning(text, self.evaluation)
+            names, loose = arrangement.tops(self._folders, prefix)
+            reason = "none of its folders is a class of the training split"
+            if loose and own & set(names):
+                reason = f"{loose} of its images lie beside the folders of its classes"
+            _log.warning("the split %r has no labels: %s", self.evaluation, reason)
         elif found - own:
             text = "the split %r has classes that the training split has not: %s"
             _log.warning(text, self.evaluation, ", ".join(map(repr, sorted(found - own)[:5])))

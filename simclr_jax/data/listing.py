@@ -29,7 +29,9 @@ ENDINGS = (
 _BACKUPS = (".bak", ".tmp", ".part", "~")  # The ends of names of files beside the true ones.
 _HIDDEN = ("@eaDir", "__MACOSX", "$RECYCLE.BIN")  # Folders that systems add, besides '.…'.
 _SAMPLE = 16  # The number of files of an unknown ending that are looked into before all others.
+_CLASS_DEPTH = 3  # The depth of folders that may be classes, as in DATA/train/cat.
 _CLOSED = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR}  # Faults of one folder.
+_Identity = tuple[int, int]  # The device and the number of a folder, whatever its path.
 _log = logging.getLogger(__name__)
 
 
@@ -116,37 +118,67 @@ def _images_among(folder: epath.Path, paths: list[str], ending: str, pool: Execu
 
 
 def _on_disk(root: str, left_out: collections.Counter[str]) -> Iterator[str]:
-    """Yields the relative paths of all files below a folder, through links."""
-    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_identity(os.stat(root)),))]
-    places: dict[tuple[int, int], str] = {}
-    twice: list[tuple[str, str]] = []
+    """Yields the relative paths of all files below a folder, through links.
+
+    In a class each folder counts once: the number of paths through folders that link to each other
+    grows with the factorial of theirs.
+    """
+    pending: list[tuple[str, tuple[_Identity, ...]]] = [("", (_identity(os.stat(root)),))]
+    entered: set[tuple[str, _Identity]] = set()
+    places: dict[_Identity, str] = {}
+    circles, again, twice = [], [], []
     while pending:
         below, above = pending.pop()
-        place = os.path.join(root, below)
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    place = entry.path
-                    path = f"{below}/{entry.name}" if below else entry.name
-                    folder, file = _is(entry)
-                    if file:
-                        yield path
-                    elif not folder:
-                        left_out["broken links or no files"] += 1
-                    elif (identity := _identity(entry.stat())) in above:
-                        _log.warning("%r links to a folder above it, and is not followed", path)
-                    elif not _is_hidden(entry.name):
-                        pending.append((path, (*above, identity)))
-                        if places.setdefault(identity, path) != path:
-                            twice.append((places[identity], path))
-        except OSError as error:
-            if error.errno in _CLOSED:
-                reason = f"cannot be read ({error.strerror})"
-                raise ArgumentError("directory", place, reason) from error
-            raise
+        folders = []
+        for path, identity in _entries(root, below, left_out):
+            if identity is None:
+                yield path
+            else:
+                folders.append((path, identity))
+        for path, identity in sorted(folders):  # Which of several paths counts is settled.
+            known = "/".join(path.split("/")[:_CLASS_DEPTH]), identity
+            if identity in above:
+                circles.append(path)
+            elif known in entered:
+                again.append(path)
+            else:
+                entered.add(known)
+                pending.append((path, (*above, identity)))
+                if places.setdefault(identity, path) != path:
+                    twice.append((places[identity], path))
+    if circles:
+        text = "%r links to a folder above it, and is not followed (%d such)"
+        _log.warning(text, circles[0], len(circles))
+    if again:
+        text = "%r is a folder that its class has in another place, and is left out (%d such)"
+        _log.warning(text, again[0], len(again))
     if twice:
         text = "%r and %r are the same folder (%d such by links): its images count each time"
         _log.warning(text, *twice[0], len(twice))
+
+
+def _entries(
+    root: str, below: str, left_out: collections.Counter[str]
+) -> Iterator[tuple[str, _Identity | None]]:
+    """Yields the paths of the files in a folder, and of its folders with what identifies each."""
+    place = os.path.join(root, below)
+    try:
+        with os.scandir(place) as entries:
+            for entry in entries:
+                place = entry.path
+                path = f"{below}/{entry.name}" if below else entry.name
+                folder, file = _is(entry)
+                if file:
+                    yield path, None
+                elif not folder:
+                    left_out["broken links or no files"] += 1
+                elif not _is_hidden(entry.name):
+                    yield path, _identity(entry.stat())
+    except OSError as error:
+        if error.errno in _CLOSED:
+            reason = f"cannot be read ({error.strerror})"
+            raise ArgumentError("directory", place, reason) from error
+        raise
 
 
 def _is(entry: os.DirEntry) -> tuple[bool, bool]:
@@ -159,7 +191,7 @@ def _is(entry: os.DirEntry) -> tuple[bool, bool]:
         raise
 
 
-def _identity(state: os.stat_result) -> tuple[int, int]:
+def _identity(state: os.stat_result) -> _Identity:
     return state.st_dev, state.st_ino
 
 
@@ -184,6 +216,10 @@ def _in_bucket(folder: epath.Path, states: dict[str, tuple[int, int]]) -> Iterat
         storage = importlib.import_module("google.cloud.storage")
         failed = importlib.import_module("google.auth.exceptions").DefaultCredentialsError
     except ImportError:
+        text = "%s: listed a folder at a time, and asked for each image's size: slow without "
+        _log.warning(
+            text + "google-cloud-storage, which pip install 'simclr_jax[gcs]' brings", folder
+        )
         yield from _walk(folder)
         return
     try:

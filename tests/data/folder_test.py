@@ -75,6 +75,14 @@ def test_a_split_without_folders_of_a_class_has_no_labels(tmp_path, caplog):
     assert split("folder", tmp_path).class_names == ("cat", "dog")
 
 
+def test_a_loose_image_is_named_as_what_takes_labels_away(tmp_path, caplog):
+    images(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog")
+    write(tmp_path / "val" / "loose.jpg", encoded("red"))
+    with caplog.at_level(logging.WARNING, "simclr_jax"):
+        assert split("folder", tmp_path, "eval").num_classes == 0
+    assert "'val' has no labels: 1 of its images lie beside the folders of its" in caplog.text
+
+
 def test_a_split_with_labels_is_evaluated_on_before_one_without(tmp_path):
     images(tmp_path, "train/cat", "train/dog", "val/cat", "test/images")
     test = split("folder", tmp_path, "eval")

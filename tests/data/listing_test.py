@@ -101,6 +101,16 @@ def test_a_bucket_is_listed_by_one_call_with_sizes(monkeypatch):
     assert "size" in calls[0][2]
 
 
+def test_a_bucket_without_its_library_is_slow_and_said_so(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "google.cloud.storage", None)  # Its import fails.
+    monkeypatch.setattr(listing, "_walk", lambda folder: iter(["a.jpg"]))
+    with caplog.at_level(logging.WARNING, "simclr_jax"):
+        assert listed("gs://bucket/data").images == ["a.jpg"]
+    (line,) = caplog.messages
+    assert line.startswith("gs://bucket/data: listed a folder at a time")
+    assert "'simclr_jax[gcs]'" in line
+
+
 def test_an_outage_hides_no_image(tmp_path, monkeypatch):
     write(tmp_path / "d", encoded("red"))
     kind, errors = type(epath.Path(tmp_path)), [OSError(errno.EIO, "input/output error")]
@@ -123,3 +133,24 @@ def test_a_folder_that_is_found_twice_is_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "simclr_jax"):
         assert listed(tmp_path).images == ["latest/a.jpg", "real/a.jpg"]
     assert "are the same folder (1 such by links)" in caplog.text
+
+
+def test_folders_that_link_to_each_other_are_left_in_the_end(tmp_path, caplog):
+    names = "abcdefgh"
+    for name in names:
+        write(tmp_path / name / "x.jpg", encoded("red"))
+        for other in names.replace(name, ""):
+            os.symlink(f"../{other}", tmp_path / name / other)
+    with caplog.at_level(logging.WARNING, "simclr_jax"):
+        found = listed(tmp_path).images
+    # A class in each of the first three depths, and below it each of the five others once.
+    assert len(found) == 8 + 8 * 7 + 8 * 7 * 6 * (1 + 5)
+    assert len(caplog.messages) == 3  # Each kind of link is named once.
+
+
+def test_a_folder_that_two_classes_or_splits_link_to_counts_in_each(tmp_path):
+    write(tmp_path / "real" / "x.jpg", encoded("red"))
+    for place in ("data/train/cat", "data/train/dog", "data/val/cat", "data/deep/val/cat"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(tmp_path / "real", tmp_path / place)
+    assert len(listed(tmp_path / "data").images) == 4

@@ -126,7 +126,9 @@ class Examples(list):
                 "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"pixels"])),
                 "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
             }
-            return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+            return tf.train.Example(
+                features=tf.train.Features(feature=features)
+            ).SerializeToString()
 
         half = [example(-1)] * (unlabelled // 2)
         super().__init__(half + [example(2)] * labelled + half)
@@ -161,7 +163,10 @@ def test_a_split_without_labels_is_known_when_it_is_opened(partly, capsys):
 def test_a_split_with_labels_is_preferred_for_evaluation(partly, capsys):
     found = split("partly", partly, "eval")
     assert (found.split, found.num_classes) == ("validation", 3)
-    assert "'validation' lacks the labels of 5 in 10 images that were looked at, of 10" in capsys.readouterr().out
+    assert (
+        "'validation' lacks the labels of 5 in 10 images that were looked at, of 10"
+        in capsys.readouterr().out
+    )
     assert split("partly", partly, "eval", labelled=False).split == "test"
 
 
