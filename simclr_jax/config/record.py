@@ -39,7 +39,7 @@ def describe(
       bits depend on.
     """
     packages = ("simclr_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    versions = {name: metadata.version(name) for name in packages}
+    versions = {name: metadata.version(name) for name in (*packages, "pillow")}
     for name in ("tensorflow", "tensorflow-cpu"):
         try:
             versions[name] = metadata.version(name)

@@ -73,15 +73,11 @@ class Recorded:
         Raises:
           DifferenceError: Another row is recorded, or none.
         """
-        recorded, step = self._row(row["step"]), row["step"]
+        recorded = self._row(row["step"])
         for key in [*row, *(recorded.keys() - row.keys())]:
-            if key in _TIMES:
-                continue
-            a, b = recorded.get(key, "missing"), row.get(key, "missing")
-            if a != b:
-                raise DifferenceError(
-                    f"step {step}: {key} is {a} in metrics.jsonl, and {b} computed again"
-                )
+            same = recorded.get(key, "missing") == row.get(key, "missing")
+            if key not in _TIMES and not same:
+                raise _other(row, key, recorded)
 
     def check_state(self, step: int, items: dict[str, Any]) -> None:
         """Compares the arrays of a checkpoint that were computed again, by their digests.
@@ -111,7 +107,7 @@ class Recorded:
 
     def check_to_rounding(
         self, again: Again, reordered: Again, saved: dict[int, dict[str, Array]]
-    ) -> None:
+    ) -> set[str]:
         """Compares all that was computed again to rounding.
 
         Args:
@@ -120,16 +116,25 @@ class Recorded:
             `again` is what rounding has made of these steps.
           saved: The arrays of the recorded checkpoints by their step and by their path.
 
+        Returns:
+          The keys that are not compared, since no recorded row has them, or no other one has:
+          another version may have other keys.
+
         Raises:
-          DifferenceError: The first row or array that differs by more than `ALLOWED` times that.
+          DifferenceError: The first row or array that differs by more than `ALLOWED` times that, or
+            the first row that lacks a number.
         """
+        rows = {row["step"]: self._row(row["step"]) for row in again.rows}
+        alone = set().union(*rows.values()) ^ set().union(*again.rows)
         floor: dict[str, float] = defaultdict(lambda: ROUNDING)
         scale = {
             key: max(abs(row[key] or 0) for row in again.rows if key in row) or 1.0
             for key in {key for row in again.rows for key in row}
         }
         for row, other in zip(again.rows, reordered.rows, strict=True):
-            recorded = self._row(row["step"])
+            recorded = rows[row["step"]]
+            for key in sorted((row.keys() ^ recorded.keys()) - alone - _TIMES):
+                raise _other(row, key, recorded)
             for key in row.keys() & recorded.keys() - _TIMES:
                 if key.endswith(_COUNTS):
                     continue
@@ -151,6 +156,7 @@ class Recorded:
                         f"checkpoint {step}: {path} differs by {far:.1e} from what its steps lead "
                         f"to; rounding would make {allowed:.1e}"
                     )
+        return alone - _TIMES
 
     def _row(self, step: int) -> Row:
         """The recorded row of a step."""
@@ -161,6 +167,14 @@ class Recorded:
                 "and one computed again"
             )
         return rows[0]
+
+
+def _other(row: Row, key: str, recorded: Row) -> DifferenceError:
+    """The error for a number of a row that was computed again and is recorded otherwise."""
+    a, b = recorded.get(key, "missing"), row.get(key, "missing")
+    return DifferenceError(
+        f"step {row['step']}: {key} is {a} in metrics.jsonl, and {b} computed again"
+    )
 
 
 def check_one_config(config: ConfigDict, saved: Mapping[int, dict[str, Any]]) -> None:

@@ -8,4 +8,4 @@ def test_a_description_gives_the_config_back():
     described = record.describe(config, device="cpu", devices=8)
     again = record.from_json(described)
     assert again.to_dict() == config.to_dict()
-    assert described["versions"]["jax"]
+    assert {"jax", "tensorflow-cpu", "pillow"} <= described["versions"].keys()

@@ -119,6 +119,21 @@ def test_to_rounding_what_is_further_off_is_named(changes, options, said):
     assert str(error.value).startswith(said)
 
 
+def test_to_rounding_a_number_that_one_row_lacks_is_a_difference_and_one_of_all_is_named():
+    rows = [row(7), row(8)]
+    without = [row(7), row(8)]
+    del without[1]["loss"]
+    for there, here in ((rows, without), (without, rows)):
+        found = again(here)
+        with pytest.raises(DifferenceError, match=r"step 8: loss is .*missing"):
+            Recorded(there, {}).check_to_rounding(found, found, found.arrays)
+    newer = again([row(7, more=1.0), row(8, more=2.0)])
+    run = Recorded([row(7, old=1.0), row(8)], {})
+    assert run.check_to_rounding(newer, newer, newer.arrays) == {"more", "old"}
+    same = again(rows)
+    assert not Recorded(rows, {}).check_to_rounding(same, same, same.arrays)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("augment.strength", 0.25), ("log.every_steps", 7), ("eval.batch_size", 16)],

@@ -174,7 +174,7 @@ def test_on_other_hardware_it_comes_out_to_rounding(copy, mesh1, monkeypatch, ca
     status, out, _ = replayed(capsys, copy)
     assert status == 0
     assert out[0].endswith("to be compared to rounding, since devices was 8 and is 1")
-    assert out[-1].endswith("lead to, to rounding")
+    assert out[-1].endswith("lead to, to what rounding makes on this hardware")
     path = copy / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[7]["contrastive_loss"] *= 1.5
