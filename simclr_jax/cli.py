@@ -2,8 +2,6 @@
 
 import contextlib
 import difflib
-import glob
-import importlib.util
 import io
 import logging
 import os
@@ -29,6 +27,7 @@ from simclr_jax.errors import (
     as_host_error,
     one_line,
 )
+from simclr_jax.run import environment
 from simclr_jax.run.signals import Interruption
 from simclr_jax.store import files
 
@@ -130,10 +129,11 @@ def run(
             else:
                 _parse(values, [*about_config, *rest], None)
             arguments = [overrides.load(about_config)] if takes_config else []
-            _leave_out_tpus()
+            environment.prepare()
             if joins:
-                _check_processes(values.coordinator, values.num_processes, values.process_id)
-                processes.join(values.coordinator, values.num_processes, values.process_id)
+                addresses = values.coordinator, values.num_processes, values.process_id
+                _check_processes(*addresses)
+                processes.join(*addresses, on_a_tpu=environment.has_tpu())
                 joined = True
             main(values, *arguments)
             processes.meet()  # Process 0 may still write when the others are done.
@@ -183,18 +183,6 @@ def version() -> str:
     return f"simclr_jax {metadata.version('simclr_jax')} ({others}, Python {python})"
 
 
-def _leave_out_tpus() -> None:
-    """Keeps JAX from looking for a TPU where there is none.
-
-    With libtpu installed, for simclr-plan, it would print six lines of errors about the environment
-    of a TPU's host. With a plug-in for a GPU installed as well, JAX is left to choose.
-    """
-    chips = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/*")
-    others = importlib.util.find_spec("jax_plugins") or metadata.entry_points(group="jax_plugins")
-    if importlib.util.find_spec("libtpu") and not chips and not others:
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-
 def _define_processes(values: flags.FlagValues) -> None:
     """Defines --coordinator, --num_processes and --process_id."""
     flags.DEFINE_string(
@@ -241,7 +229,9 @@ def named(error: ArgumentError) -> UserError:
     config.data.train_split='tain': has no such split
     """
     line = _LINES.get(error.argument, f"{error.argument}={{value!r}}: {{reason}}")
-    return UserError(line.format(value=error.value, reason=error.reason))
+    text = isinstance(error.value, str) and error.value.lower() == "none"
+    hint = " (for no value write None)" if text and line.startswith("config.") else ""
+    return UserError(line.format(value=error.value, reason=error.reason + hint))
 
 
 def _explained(error: Exception) -> Exception:

@@ -6,8 +6,6 @@ process per host; a GPU cluster has one per host or per device. All of them run 
 
 import contextlib
 import ctypes
-import glob
-import importlib.util
 import itertools
 import os
 import re
@@ -60,7 +58,13 @@ class Announced(NamedTuple):
         return f"to run this process alone, run it with `env -u {self.variable}`"
 
 
-def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+def join(
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    *,
+    on_a_tpu: bool = False,
+) -> None:
     """Connects this process with the others of the run, if there are any.
 
     It must be called before any other call that makes JAX look for its devices.
@@ -70,6 +74,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         there is only one process.
       num_processes: The number of processes, given together with `coordinator`.
       process_id: The number of this process, from 0, given together with `coordinator`.
+      on_a_tpu: Whether this host has TPU chips for JAX, so that the TPU knows of other hosts.
 
     Raises:
       HostError: The other processes do not connect within `JOIN_SECONDS`, or the scheduler does not
@@ -77,7 +82,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
       ValueError: `coordinator` is given, and the arguments do not fit together.
     """
     announced = None if coordinator else _announced()
-    if coordinator is None and announced is None and not _on_a_tpu():
+    if coordinator is None and announced is None and not on_a_tpu:
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     in_vain = f"not all processes came in {JOIN_SECONDS} s"
@@ -122,14 +127,6 @@ def _announced() -> Announced | None:
         if count.isdigit() and int(count) > 1:
             return Announced(scheduler, variable, int(count))
     return None
-
-
-def _on_a_tpu() -> bool:
-    """Whether this host has TPU chips for JAX, so that the TPU knows of other hosts."""
-    if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
-        return False
-    chips = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/*")
-    return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
 def _local_devices() -> list[int] | None:

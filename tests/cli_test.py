@@ -11,6 +11,7 @@ import tensorflow as tf
 from simclr_jax import __main__ as every
 from simclr_jax import cli, convert, eval, train
 from simclr_jax.config import default, overrides
+from simclr_jax.errors import ArgumentError
 from support.runs import status_of
 
 
@@ -22,6 +23,16 @@ def ended(error, capsys):
 
     status = cli.run(work, doc="", define=lambda _: None, argv=[], takes_config=False)
     return status, capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "hint"),
+    [("directory", "none", True), ("name", "NONE", True), ("directory", "x", False),
+     ("directory", None, False), ("workdir", "none", False)],
+)  # fmt: skip
+def test_none_as_a_text_is_answered_with_how_no_value_is_written(argument, value, hint):
+    line = str(cli.named(ArgumentError(argument, value, "no such folder")))
+    assert line.endswith("no such folder (for no value write None)") == hint
 
 
 @pytest.mark.parametrize(

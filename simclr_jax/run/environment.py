@@ -1,0 +1,30 @@
+"""What JAX and TensorFlow find in the environment, set right before they are imported."""
+
+import glob
+import importlib.util
+import os
+from importlib import metadata
+
+
+def prepare() -> None:
+    """Keeps JAX from looking for a TPU, and Keras for a home, where there is none."""
+    others = importlib.util.find_spec("jax_plugins") or metadata.entry_points(group="jax_plugins")
+    if importlib.util.find_spec("libtpu") and not _chips() and not others:
+        # With libtpu installed, for simclr-plan, JAX would print six lines of errors about the
+        # environment of a TPU's host. With a plug-in for a GPU as well, JAX is left to choose.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if os.path.expanduser("~") == "~":
+        # Keras, which TensorFlow imports, would make a folder called '~' for its settings.
+        os.environ.setdefault("KERAS_HOME", os.devnull)
+
+
+def has_tpu() -> bool:
+    """Whether this host has TPU chips, and JAX is to use them."""
+    if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
+        return False
+    return bool(_chips()) and importlib.util.find_spec("libtpu") is not None
+
+
+def _chips() -> list[str]:
+    """The device files of TPU chips."""
+    return glob.glob("/dev/accel*") + glob.glob("/dev/vfio/*")
