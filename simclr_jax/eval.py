@@ -29,7 +29,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
 
     from simclr_jax import processes
     from simclr_jax.config import parts, record, rules
-    from simclr_jax.evals import embed, knn, linear, results
+    from simclr_jax.evals import classifier, embed, knn, linear, results
     from simclr_jax.evals import task as tasks
     from simclr_jax.run import network as runs
     from simclr_jax.store import checkpoint, lock
@@ -313,7 +313,12 @@ def print_and_write(task: tasks.Task, result: results.Result, line: str) -> None
         print(f"{line}  ({where})", flush=True)
 
 
-PROTOCOLS: dict[str, tasks.Protocol] = {"linear": linear, "knn": knn, "embed": embed}
+PROTOCOLS: dict[str, tasks.Protocol] = {
+    "linear": linear,
+    "knn": knn,
+    "classifier": classifier,
+    "embed": embed,
+}
 
 
 if __name__ == "__main__":

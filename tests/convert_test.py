@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 import tensorflow as tf
 
 from simclr_jax import cli, convert
@@ -101,6 +102,19 @@ def test_evaluation_takes_an_imported_run(imported, capsys):
     assert (found["checkpoint_step"], found["num_examples"]) == (40, 360)
     assert status_of(evaluation.main, *argv) == cli.USER_ERROR
     assert "config.data.name=None: an imported run has no" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_classifier_of_an_imported_run_is_evaluated(imported, tmp_path):
+    for number in range(6):
+        path = tmp_path / "images" / "abc"[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 40 * number).save(path)
+    argv = ["--config=eval/classifier", f"--run={imported}", "--config.classifier.split=all",
+            "--config.data.name=folder", f"--config.data.dir={tmp_path}/images"]  # fmt: skip
+    assert status_of(evaluation.main, *argv) == 0
+    found = result(imported, "classifier", 40, "logits,folder,*")
+    assert (found["num_examples"], found["class_names"]) == (6, ["a", "b", "c"])
 
 
 @pytest.mark.parametrize("form", exports.FORMATS)

@@ -11,7 +11,7 @@ def get_config(protocol: str) -> ConfigDict:
       protocol: The name of the protocol, such as 'linear'.
     """
     c = ConfigDict()
-    c.protocol = protocol  # The protocol: 'linear', 'knn' or 'embed'.
+    c.protocol = protocol  # The protocol, a file of simclr_jax/evals, such as 'linear'.
     # The seed of the classifier's initialisation, its order and the draws of labels, below 2³¹.
     c.seed = 0
 
@@ -29,8 +29,8 @@ def get_config(protocol: str) -> ConfigDict:
     data.image_size = placeholder(int)  # The side of the images in pixels; None: that of the run.
 
     c.features = features = ConfigDict()
-    # The layer: 'pixels', 'h' (the representation), 'headK' (after layer K of the projection head)
-    # or 'z' (the embedding).
+    # The layer: 'pixels', 'h' (the representation), 'headK' (after layer K of the projection head),
+    # 'z' (the embedding) or 'logits' (the outputs of the run's own classifier).
     features.layer = "h"
     features.batch_size = placeholder(int)  # The images of a global batch; None: 64 a device.
     # The number of files of features that are kept with the results, at least 0: the latest used

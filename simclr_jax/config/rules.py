@@ -207,8 +207,8 @@ EVALUATION: dict[str, Rule] = {
     "data.value_range": RUN["data.value_range"],
     "data.image_size": RUN["data.image_size"],
     "features.layer": Rule(
-        lambda value: re.fullmatch(r"pixels|h|z|head[1-9]\d*", value) is not None,
-        "pixels, h, headK (after hidden layer K of the head) or z",
+        lambda value: re.fullmatch(r"pixels|h|z|logits|head[1-9]\d*", value) is not None,
+        "pixels, h, headK (after hidden layer K of the head), z or logits (of the classifier)",
     ),
     "features.batch_size": at_least(1),
     "features.keep": at_least(0),

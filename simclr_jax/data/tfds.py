@@ -98,6 +98,7 @@ class Dataset:
             image_key=self._image_key,
             label_key=self._label_key,
             num_classes=self._num_classes(),
+            class_names=self._class_names(),
             place=f"{self._name}/{self._builder.version}",
             split=split,
         )
@@ -107,6 +108,13 @@ class Dataset:
         if self._label_key is None:
             return 0
         return int(_flat(self._builder.info.features)[self._label_key].num_classes)
+
+    def _class_names(self) -> tuple[str, ...]:
+        """The names of the classes of the label, or none where it has none but their numbers."""
+        if self._label_key is None:
+            return ()
+        names = tuple(_flat(self._builder.info.features)[self._label_key].names)
+        return () if names == tuple(map(str, range(len(names)))) else names
 
 
 def _image_key(name: str, info: Any, given: str | None) -> str:
@@ -228,11 +236,10 @@ class Records:
       label_key: The name of the label feature, or None for unlabelled data.
       num_classes: The number of classes; 0 for unlabelled data. It becomes 0 where no example that
         is looked at has a label (-1), as in the test splits of some datasets.
+      class_names: The names of the classes, or none where they are not known.
       place: The name and the version of the dataset, for messages.
       split: The name of the split.
     """
-
-    class_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -242,6 +249,7 @@ class Records:
         image_key: str,
         label_key: str | None,
         num_classes: int,
+        class_names: tuple[str, ...],
         place: str,
         split: str,
     ):
@@ -249,7 +257,7 @@ class Records:
         self._paths = paths
         self._image_key = image_key
         self._label_key = label_key
-        self.num_classes = num_classes
+        self.num_classes, self.class_names = num_classes, class_names
         self.place, self.split = place, split
         self.features: tuple[str, ...] = (image_key, label_key or "")
         self._parse = {image_key: tf.io.FixedLenFeature([], tf.string)}

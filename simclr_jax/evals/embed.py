@@ -11,34 +11,28 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from etils import epath, epy
 
-from simclr_jax import processes
 from simclr_jax.config.rules import anything, one_of
-from simclr_jax.config.sources import open_all
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
-from simclr_jax.evals import stored
+from simclr_jax.evals import stored, tables
 from simclr_jax.evals.features import Extractor
 from simclr_jax.evals.scores import subject
 from simclr_jax.evals.task import Task
 from simclr_jax.run.progress import Count
-from simclr_jax.store import files
 
 with epy.lazy_imports():
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 # The rules of the config section "embed".
 RULES = {
     "embed.split": one_of("train", "eval", "all"),
     "embed.dir": anything("a folder"),
 }
-GROUP_BYTES = 2**26  # The bytes of features after which a group of rows is written.
 CHUNK = 4096  # The number of texts that are written at a time.
 FILES = ("features.npz", "features.parquet")  # The names of the files, in this order.
 
@@ -55,9 +49,7 @@ def run(task: Task) -> dict[str, Any]:
             "config.embed.dir=None: the run cannot be written to; name a folder for the files, or "
             "one for files and results with --to=FOLDER"
         )
-    if keys.split == "all":
-        task.sources.update(open_all(task.run_config))
-    sources = task.sources or {keys.split: task.train if keys.split == "train" else task.test}
+    sources = task.open(keys.split)
     folder = epath.Path(keys.dir).expanduser() if keys.dir else task.folder
     assert folder is not None
     return {"split": keys.split, **write_features(task.extractor, sources, folder)}
@@ -100,31 +92,20 @@ def write_features(
     labelled = any(source.num_classes for source in sources.values())
     count = Count("embedded", sum(map(len, sources.values())), sys.stderr)
     total = dim = not_finite = 0
-    sinks: list[Archive | Table] = []
-    with ExitStack() as stack:
-        if processes.is_primary():
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                paths = stack.enter_context(files.replacing(*(folder / name for name in FILES)))
-                archive, table = (stack.enter_context(path.open("wb")) for path in paths)
-            except OSError as error:
-                raise UserError(
-                    f"config.embed.dir={str(folder)!r}: cannot be written ({error.strerror})"
-                ) from error
-            sinks = [Archive(archive, labelled=labelled), Table(table, labelled=labelled)]
-        for split, source in sources.items():
-            start = 0
-            for batch, readable in extractor.batches(source):
-                x, labels = batch.x[readable], batch.labels[readable]
-                names = [_text(source.name(int(row))) for row in start + np.flatnonzero(readable)]
-                start, dim, total = start + len(readable), x.shape[1], total + len(x)
-                not_finite += int(np.sum(~np.isfinite(x).all(axis=1)))
-                for sink in sinks if len(x) else []:  # Without rows columns have no types.
-                    sink.write(split, names, labels, x)
-                count.add(len(readable))
+    with tables.created(folder, *FILES, key="config.embed.dir") as made:
+        archives = [Archive(file, labelled=labelled) for file in made[:1]]
+        parquet = [tables.Table(file) for file in made[1:]]
+        for rows in tables.rows(extractor, sources, count):
+            x = rows.x
+            dim, total = x.shape[1], total + len(x)
+            not_finite += int(np.sum(~np.isfinite(x).all(axis=1)))
+            for archive in archives if len(x) else []:
+                archive.write(rows)
+            for table in parquet if len(x) else []:  # Without rows columns have no types.
+                table.write(columns(rows, labelled=labelled))
+        sinks: list[Archive | tables.Table] = [*archives, *parquet]
         for sink in sinks:
             sink.close()
-    processes.meet()
     count.end()
     return {
         "num_examples": total,
@@ -136,51 +117,10 @@ def write_features(
     }
 
 
-def _text(name: str) -> str:
-    """A file name as valid Unicode, with replacement characters for other bytes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-class Table:
-    """A Parquet file with the columns split, name, label (int32) and features (F floats).
-
-    Rows are written in groups of about `GROUP_BYTES`: the end of the file describes each group, and
-    readers refuse one that is too long.
-
-    Args:
-      file: The open binary file to write to.
-      labelled: Whether there is the column label.
-    """
-
-    def __init__(self, file: Any, *, labelled: bool):
-        self._file = file
-        self._labelled = labelled
-        self._writer: pq.ParquetWriter | None = None
-        self._group: list[pa.Table] = []
-
-    def write(self, split: str, names: list[str], labels: np.ndarray, x: np.ndarray) -> None:
-        """Writes n rows: names, labels (n,) and features (n, F) of a split."""
-        # The names of all images may be longer than a column of short strings can be when joined.
-        columns = {"split": pa.array([split] * len(x)), "name": pa.array(names, pa.large_string())}
-        if self._labelled:
-            columns["label"] = pa.array(labels, pa.int32(), mask=labels < 0)
-        columns["features"] = pa.FixedSizeListArray.from_arrays(x.ravel(), x.shape[1])
-        self._group.append(pa.table(columns))
-        if sum(table.nbytes for table in self._group) >= GROUP_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._group:
-            table = pa.concat_tables(self._group)
-            self._writer = self._writer or pq.ParquetWriter(self._file, table.schema)
-            self._writer.write_table(table)
-            self._group = []
-
-    def close(self) -> None:
-        """Completes the table."""
-        self._flush()
-        if self._writer:
-            self._writer.close()
+def columns(rows: tables.Rows, *, labelled: bool) -> dict[str, pa.Array]:
+    """The columns of the table: split, name, label (int32) and features (F floats)."""
+    features = pa.FixedSizeListArray.from_arrays(rows.x.ravel(), rows.x.shape[1])
+    return {**tables.columns(rows, labelled=labelled), "features": features}
 
 
 class Archive:
@@ -203,13 +143,13 @@ class Archive:
         self._label: list[np.ndarray] = []
         self._count = self._dim = 0
 
-    def write(self, split: str, names: list[str], labels: np.ndarray, x: np.ndarray) -> None:
-        """Adds n rows: names, labels (n,) and features (n, F) of a split."""
-        self._features.write(np.ascontiguousarray(x, "<f4").data)
-        self._texts["split"].add([split] * len(x))
-        self._texts["name"].add(names)
-        self._label.append(labels.astype(np.int32))
-        self._count, self._dim = self._count + len(x), x.shape[1]
+    def write(self, rows: tables.Rows) -> None:
+        """Adds rows, at least one."""
+        self._features.write(np.ascontiguousarray(rows.x, "<f4").data)
+        self._texts["split"].add([rows.split] * len(rows.x))
+        self._texts["name"].add(rows.names)
+        self._label.append(rows.labels.astype(np.int32))
+        self._count, self._dim = self._count + len(rows.x), rows.x.shape[1]
 
     def close(self) -> None:
         """Writes the archive."""

@@ -47,14 +47,14 @@ class Extractor:
       model: The module.
       variables: The weights, {"params", "batch_stats"}.
       layer: The layer: 'pixels' (the images), 'h' (the representation), 'headK' (after layer K of
-        the projection head) or 'z' (the embedding).
+        the projection head), 'z' (the embedding) or 'logits' (the classifier's outputs).
       image_size: The side S of the images in pixels.
       batch_size: The number of images of a global batch.
       transfer_dtype: The dtype in which images go to the devices, 'uint8' or 'float32'.
       mesh: The mesh of the devices.
 
     Raises:
-      ValueError: The head has no such layer.
+      ValueError: The network has no such layer.
     """
 
     def __init__(
@@ -71,6 +71,8 @@ class Extractor:
         layers = count_layers(model.head, model.head_layers)
         if layer.startswith("head") and int(layer[4:]) > layers:
             raise ValueError(f"{layer}: the projection head has {layers} layers")
+        if layer == "logits" and not model.classes:
+            raise ValueError(f"{layer}: the run has no classifier; it was trained without labels")
         self.batch_size = batch_size
         self.image_size = image_size
         self._transfer_dtype = transfer_dtype
@@ -157,6 +159,8 @@ def extract(variables: Any, images: jax.Array, *, model: SimCLR, layer: str) -> 
     if layer == "pixels":
         return images.reshape(len(images), -1)
     outputs: Any = model.apply(variables, images, train=False)
+    if layer == "logits":
+        return outputs.logits.astype(jnp.float32)
     index = {"h": 0, "z": -1}[layer] if layer in ("h", "z") else int(layer.removeprefix("head"))
     return outputs.z[index].astype(jnp.float32)
 

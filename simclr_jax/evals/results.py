@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from etils import epath, epy
@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 Result = dict[str, Any]  # The content of a result.json.
 
 SCORES = ("top1", "top1_std", "top5", "top5_std")  # The entries that TensorBoard draws.
+# The entries that results.jsonl and TensorBoard leave out: they grow with the number of classes.
+LONG = ("of", "class_names", "per_class", "confusion")
 LIST = "results.jsonl"  # The name of the list of all results of a folder.
 # Keys that a result does not depend on: how the features are computed and kept.
 _NO_PART = ("protocol", "features.layer", "features.batch_size", "features.keep", "data.name")
@@ -154,14 +156,14 @@ def show(folder: epath.Path, path: epath.Path, result: Result) -> None:
     try:
         board = tensorboard.Board(place, last_step=None, suffix=f".{step}.{os.getpid()}")
         board.write({"step": step, **scores}, scores.keys())
-        board.write_table(f"eval/{name}", result, step=step)
+        board.write_table(f"eval/{name}", _without(result, LONG), step=step)
         board.close()
     except Exception as error:  # The result itself is on disk.
         _log.warning("%s: cannot be written for TensorBoard (%s)", place, one_line(error, 200))
 
 
 def rows(folder: epath.Path, listed: Mapping[str, Result] | None = None) -> list[Result]:
-    """The results below a folder, without what they were computed from.
+    """The results below a folder, without their `LONG` entries.
 
     Args:
       folder: The folder of all results.
@@ -177,9 +179,13 @@ def rows(folder: epath.Path, listed: Mapping[str, Result] | None = None) -> list
             result = _read(folder / name / "result.json")
             if result is None:
                 continue
-            row = {"folder": name, **{key: result[key] for key in result if key != "of"}}
+            row = {"folder": name, **_without(result, LONG)}
         found.append(row)
     return sorted(found, key=_order)
+
+
+def _without(result: Result, entries: Collection[str]) -> Result:
+    return {key: value for key, value in result.items() if key not in entries}
 
 
 def _order(row: Result) -> tuple[str, int, str]:

@@ -154,6 +154,19 @@ class Task:
         source = sources.open_split(self.run_config, "eval", self.dataset)
         return self.sources.setdefault("eval", source)
 
+    def open(self, which: str) -> dict[str, Readable]:
+        """The split to train on ('train') or to evaluate on ('eval'), or both ('all'), by name.
+
+        Of both, 'train' has all of its images, with none held out.
+        """
+        if which == "all":
+            self.sources.update(sources.open_all(self.run_config))
+        elif which == "train":
+            self.sources["train"] = self.train
+        else:
+            self.sources["eval"] = self.test
+        return self.sources
+
     def check_labels(self) -> None:
         """Checks that both splits have labels of the same classes.
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import chex
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -14,7 +13,8 @@ from PIL import Image
 from simclr_jax import eval as evaluation
 from simclr_jax.evals import embed as embedding
 from simclr_jax.evals import features
-from simclr_jax.evals.embed import Table, write_features
+from simclr_jax.evals.embed import write_features
+from simclr_jax.evals.tables import Rows
 from support.runs import status_of
 
 
@@ -96,25 +96,19 @@ def test_names_of_any_length_fit(tmp_path, monkeypatch):
     """A .npz entry of 2 GiB and more, as all names together may have; here of more than 100 B."""
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
     monkeypatch.setattr(embedding, "CHUNK", 2)
-    monkeypatch.setattr(embedding, "GROUP_BYTES", 64)
     names = ["a", "é" * 90, "b/c.png", "d\n", "\ufffd"]
     x = np.arange(15, dtype=np.float32).reshape(5, 3)
-    with (tmp_path / "a.npz").open("wb") as archive, (tmp_path / "a.parquet").open("wb") as table:
-        for sink in (embedding.Archive(archive, labelled=True),
-                     embedding.Table(table, labelled=True)):  # fmt: skip
-            for rows in (slice(0, 3), slice(3, 5)):
-                sink.write("train", names[rows], np.arange(5)[rows], x[rows])
-            sink.close()
+    with (tmp_path / "a.npz").open("wb") as file:
+        archive = embedding.Archive(file, labelled=True)
+        for rows in (slice(0, 3), slice(3, 5)):
+            archive.write(Rows("train", names[rows], np.arange(5)[rows], x[rows]))
+        archive.close()
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         assert arrays["name"].tolist() == names
         assert arrays["name"].dtype == "<U90"
         assert arrays["split"].tolist() == ["train"] * 5
         assert (arrays["label"].tolist(), arrays["label"].dtype) == ([0, 1, 2, 3, 4], np.int32)
         np.testing.assert_array_equal(arrays["features"], x)
-    found = pq.read_table(tmp_path / "a.parquet")
-    assert found.column("name").to_pylist() == names
-    assert found.schema.field("name").type == pa.large_string()
-    assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 2
 
 
 def test_files_go_where_they_are_asked_to(finished, tmp_path):
@@ -125,11 +119,3 @@ def test_files_go_where_they_are_asked_to(finished, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "features.npz", "features.parquet",
     ]  # fmt: skip
-
-
-def test_an_image_without_a_label_has_null_in_the_table(tmp_path):
-    table = Table(tmp_path / "t.parquet", labelled=True)
-    table.write("test", ["a", "b"], np.int32([2, -1]), np.zeros((2, 3), np.float32))
-    table.close()
-    read = pq.read_table(tmp_path / "t.parquet")
-    assert read.column("label").to_pylist() == [2, None]
