@@ -57,6 +57,9 @@ _LINES = {
     "image_key": "config.data.image_key={value!r}: {reason}",
     "label_key": "config.data.label_key={value!r}: {reason}, or data.num_classes=0 for images "
     "without labels",
+    "label_fraction": "config.data.label_fraction={value!r}: {reason}",
+    "labels_per_class": "config.data.labels_per_class={value!r}: {reason}",
+    "label_list": "config.data.label_list={value!r}: {reason}",
     "held_out": "config.data.held_out={value!r}: {reason}, or name data.eval_split",
     "on_bad_image": "config.data.on_bad_image={value!r}: {reason}",
     "labelled": "config.data.name: {reason}; to use the images without labels set "

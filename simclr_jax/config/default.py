@@ -36,6 +36,14 @@ def _data() -> ConfigDict:
     # The fraction of the training images to hold out where there is no evaluation split, above 0
     # and below 1.
     c.held_out = 0.1
+    # The fraction of each class's labels that are seen, above 0 to 1, drawn at random; None: all. Of
+    # this key and the next two, one at most is given.
+    c.label_fraction = placeholder(float)
+    # The number of labels of each class that are seen, at least 1, drawn at random; None: all.
+    c.labels_per_class = placeholder(int)
+    # The file with the names of the images whose labels are seen, one a line; None: all.
+    c.label_list = placeholder(str)
+    c.label_seed = 0  # The seed of the draw of labels, below 2³¹, whatever the seed of the run.
     c.image_size = 224  # The side of the square views in pixels, 8 to 4096.
     # The number of training images, for simclr-plan, which opens no data; None: a run counts them.
     c.num_examples = placeholder(int)

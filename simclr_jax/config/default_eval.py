@@ -25,6 +25,14 @@ def get_config(protocol: str) -> ConfigDict:
     data.label_key = placeholder(str)  # The TFDS feature that is the label; None: as in the run.
     # The number of classes; 0: the images are used without labels; None: the number in the data.
     data.num_classes = placeholder(int)
+    # The fraction of each class's training images that are used, above 0 to 1, drawn at random;
+    # None: all, whatever the run has seen. Of this key and the next two, one at most is given.
+    data.label_fraction = placeholder(float)
+    # The number of training images of each class that are used, at least 1; None: all.
+    data.labels_per_class = placeholder(int)
+    # The file with the names of the training images that are used, one a line; None: all.
+    data.label_list = placeholder(str)
+    data.label_seed = 0  # The seed of the draw of labels, below 2³¹.
     data.value_range = placeholder(tuple)  # The values of black and white; None: as in the run.
     data.image_size = placeholder(int)  # The side of the images in pixels; None: that of the run.
 

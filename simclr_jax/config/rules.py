@@ -18,6 +18,8 @@ from simclr_jax.models.heads import HEADS, count_layers, layer_index
 from simclr_jax.models.resnet import BLOCKS, REMAT, STEMS, stem_for
 from simclr_jax.optim import OPTIMIZERS
 
+# The keys of the section "data" that choose labels, of which one at most is given.
+LABELS = ("label_fraction", "labels_per_class", "label_list")
 FREE, FIXED, ASK = "free", "fixed", "ask"  # The values of Rule.on_resume.
 
 
@@ -129,6 +131,10 @@ RUN: dict[str, Rule] = {
     "data.image_key": anything("a feature of the TFDS dataset", FIXED),
     "data.label_key": anything("a feature of the TFDS dataset", ASK),
     "data.held_out": Rule(lambda value: 0 < value < 1, "a fraction between 0 and 1", FIXED),
+    "data.label_fraction": Rule(lambda value: 0 < value <= 1, "above 0 and at most 1", FIXED),
+    "data.labels_per_class": at_least(1, FIXED),
+    "data.label_list": anything("a file of the names of images", FIXED),
+    "data.label_seed": number(0, 2**31 - 1, on_resume=FIXED),
     "data.image_size": number(8, 4096, on_resume=FIXED),
     "data.num_examples": at_least(1, FIXED),
     "data.num_classes": at_least(0, FIXED),
@@ -204,6 +210,10 @@ EVALUATION: dict[str, Rule] = {
     "data.image_key": RUN["data.image_key"],
     "data.label_key": RUN["data.label_key"],
     "data.num_classes": RUN["data.num_classes"],
+    "data.label_fraction": RUN["data.label_fraction"],
+    "data.labels_per_class": RUN["data.labels_per_class"],
+    "data.label_list": RUN["data.label_list"],
+    "data.label_seed": RUN["data.label_seed"],
     "data.value_range": RUN["data.value_range"],
     "data.image_size": RUN["data.image_size"],
     "features.layer": Rule(
@@ -244,6 +254,7 @@ def check(config: ConfigDict, rules: Mapping[str, Rule], *, devices: int) -> Non
         value = get(config, key)
         if value is not None and key in rules and not _holds(rules[key], value):
             raise wrong(key, value, rules[key].allowed)
+    _check_labels(config)
     split = ["train.batch_size", "eval.batch_size", "features.batch_size"]
     if get(config, "linear.augment"):
         split.append("linear.batch_size")
@@ -251,6 +262,17 @@ def check(config: ConfigDict, rules: Mapping[str, Rule], *, devices: int) -> Non
         value = get(config, key)
         if value is not None and value % devices:
             raise wrong(key, value, f"a multiple of the {devices} devices")
+
+
+def _check_labels(config: ConfigDict) -> None:
+    """Raises UserError where labels are chosen in two ways, or among labels that are not used."""
+    given = [f"data.{key}" for key in LABELS if config.data[key] is not None]
+    if given and config.data.num_classes == 0:
+        raise wrong(
+            "data.num_classes", 0, f"another number, or None, for {given[0]} chooses labels"
+        )
+    if given[1:]:
+        raise wrong(given[1], get(config, given[1]), f"None where {given[0]} chooses the labels")
 
 
 def _holds(rule: Rule, value: Any) -> bool:

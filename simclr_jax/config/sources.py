@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from simclr_jax.config import rules
-from simclr_jax.data import splits
+from simclr_jax.data import labels, splits
 from simclr_jax.data.source import Readable, Source
 
 
@@ -14,11 +14,13 @@ def open_split(config: ConfigDict, which: str, dataset: splits.Splits | None = N
       config: The config.
       which: The use of the split, 'train' or 'eval'.
       dataset: The splits of the config, from `open_dataset`, to list the images once for both.
+
+    Raises:
+      ArgumentError: There is no such split, or its labels cannot be chosen as the config says.
     """
-    source = splits.open_split(
-        which, dataset or open_dataset(config), seed=config.seed, held_out=config.data.held_out
-    )
-    return _readable(config, source)
+    source = _open(config, which, dataset or open_dataset(config))
+    chosen = _chosen(config, source) if which == "train" else None
+    return _readable(config, labels.alone(source, chosen) if chosen else source)
 
 
 def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
@@ -30,12 +32,12 @@ def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
       UserError: There are fewer images than in a batch, or the splits differ in their classes.
     """
     dataset = open_dataset(config)
-    train = open_split(config, "train", dataset)
+    train = _to_train_on(config, dataset)
     if len(train) < config.train.batch_size:
         raise rules.wrong(
             "train.batch_size",
             config.train.batch_size,
-            f"at most the {len(train)} images of {config.data.train_split!r}",
+            f"at most the {len(train)} images of {train.split!r}",
         )
     evaluation = open_split(config, "eval", dataset)
     if not train.num_classes:  # There is no classifier that the labels could judge.
@@ -71,6 +73,29 @@ def open_dataset(config: ConfigDict) -> splits.Splits:
         label_key=data.label_key,
         labelled=_labelled(config),
     )
+
+
+def _to_train_on(config: ConfigDict, dataset: splits.Splits) -> Readable:
+    """The images that a run trains on, with the labels that it sees."""
+    source = _open(config, "train", dataset)
+    chosen = _chosen(config, source)
+    return _readable(config, labels.Seen(source, chosen) if chosen else source)
+
+
+def _open(config: ConfigDict, which: str, dataset: splits.Splits) -> Source:
+    return splits.open_split(which, dataset, seed=config.seed, held_out=config.data.held_out)
+
+
+def _chosen(config: ConfigDict, source: Source) -> labels.Chosen | None:
+    """The training images whose labels are seen; None: all of them."""
+    data = config.data
+    if data.label_fraction is not None:
+        return labels.by_fraction(source, data.label_fraction, seed=data.label_seed)
+    if data.labels_per_class is not None:
+        return labels.by_class(source, data.labels_per_class, seed=data.label_seed)
+    if data.label_list is not None:
+        return labels.by_list(source, data.label_list)
+    return None
 
 
 def _labelled(config: ConfigDict) -> bool:

@@ -58,3 +58,6 @@ class Digits:
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
         return [self._images[i] for i in indices], self._labels[np.asarray(indices)]
+
+    def labels(self) -> np.ndarray:
+        return self._labels

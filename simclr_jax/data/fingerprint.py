@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from simclr_jax.data.labels import Seen
 from simclr_jax.data.source import Source, evenly_spaced
 from simclr_jax.store.files import as_bytes
 
@@ -16,6 +17,7 @@ PARTS = {
     "sizes": "the sizes of the files",
     "bytes": f"the content (of {SAMPLE} that are compared)",
     "labels": f"the labels (of {SAMPLE} that are compared)",
+    "seen": "the choice of the labels that are seen",
 }
 ORDER = ("images", "names")  # The parts that tell which image an index stands for.
 
@@ -33,7 +35,8 @@ def fingerprint(source: Source, *, labelled: bool = True) -> dict[str, Any]:
 
     Returns:
       "split" (its name) and the entries of `PARTS`: the number of images, and a digest of each
-      other part. Without labels there is no "labels", and without files no "sizes" and "bytes".
+      other part. Without labels there is no "labels", without a choice among them no "seen", and
+      without files no "sizes" and "bytes".
     """
     images, labels = source.load(evenly_spaced(source, SAMPLE))
     parts: dict[str, Any] = {
@@ -47,19 +50,22 @@ def fingerprint(source: Source, *, labelled: bool = True) -> dict[str, Any]:
         parts["bytes"] = _digest(hashlib.sha256(_bytes(image)).hexdigest() for image in images)
     if labelled and source.num_classes:
         parts["labels"] = _digest(map(str, labels.tolist()))
+    if isinstance(source, Seen):
+        parts["seen"] = _digest(map(str, source.rows.tolist()))
     return parts
 
 
 def cache_key(source: Source) -> str:
     """A text that differs wherever the files differ, lie elsewhere, or are written again.
 
-    It differs with what their labels stand for as well: a class that is added to one split of a
-    folder numbers those of the other ones anew. What is computed from the images, and their labels,
-    can be kept under it.
+    It differs with which of their images are chosen, and with what their labels stand for: a class
+    that is added to one split of a folder numbers those of the other ones anew. What is computed
+    from the images, and their labels, can be kept under it.
     """
     files = (f"{file.path} {file.size} {file.modified}" for file in source.files())
     labels = _digest([*map(repr, source.class_names), repr(source.features)])
-    return f"{source.place} {source.split} {len(source)} {_digest(files)} {labels}"
+    names = _digest(source.name(index) for index in range(len(source)))
+    return f"{source.place} {source.split} {len(source)} {names} {_digest(files)} {labels}"
 
 
 def differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:

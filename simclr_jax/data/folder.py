@@ -248,6 +248,9 @@ class Folder:
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
         return list(self._pool.map(self._read, indices)), self._labels[np.asarray(indices)]
 
+    def labels(self) -> np.ndarray:
+        return self._labels
+
     def _read(self, index: int) -> bytes | str:
         path = self._folder / self._files[index]
         try:

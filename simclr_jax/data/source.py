@@ -99,6 +99,14 @@ class Source(Protocol):
         """
         ...
 
+    def labels(self) -> np.ndarray:
+        """The labels of all images (n,) int32, which are read once; -1: an image without one.
+
+        Raises:
+          HostError: The storage of the labels is out of reach.
+        """
+        ...
+
 
 def evenly_spaced(source: Source, count: int) -> list[int]:
     """The indices of at most `count` images, from the first one to the last.

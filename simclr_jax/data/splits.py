@@ -176,3 +176,6 @@ class Subset:
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
         return self._source.load(self._indices[np.asarray(indices)])
+
+    def labels(self) -> np.ndarray:
+        return self._source.labels()[self._indices]

@@ -23,6 +23,8 @@ with epy.lazy_imports():
 
 # The number of labels that are looked at when a split is opened, and where none of them is there.
 _LABELS, _MORE_LABELS = 128, 1024
+_PART = 1024  # The number of records that are read at a time for all labels.
+_MANY = 100_000  # The number of records from which on a line says that all labels are read.
 
 
 class Dataset:
@@ -260,6 +262,7 @@ class Records:
         self.num_classes, self.class_names = num_classes, class_names
         self.place, self.split = place, split
         self.features: tuple[str, ...] = (image_key, label_key or "")
+        self._all_labels: np.ndarray | None = None
         self._parse = {image_key: tf.io.FixedLenFeature([], tf.string)}
         if label_key:
             self._parse[label_key] = tf.io.FixedLenFeature([], tf.int64)
@@ -304,20 +307,47 @@ class Records:
         records = self._reader.__getitems__([int(index) for index in indices])
         images, labels = list(records), np.full(len(records), -1, np.int32)
         rows = [row for row, record in enumerate(records) if isinstance(record, bytes)]
-        parsed = self._parsed([records[row] for row in rows])
+        parsed = self._parsed([records[row] for row in rows], self._parse)
         for row, (image, label) in zip(rows, parsed, strict=True):
             images[row], labels[row] = image, label
         return images, labels
 
-    def _parsed(self, records: list[bytes]) -> list[tuple[bytes | str, int]]:
-        """The image and the label of each record; the reason for one that is no such example."""
+    def labels(self) -> np.ndarray:
+        if self._all_labels is None:
+            if len(self) >= _MANY:
+                processes.say(f"{self.place}: reading the labels of {len(self)} images")
+            starts = range(0, len(self), _PART)
+            self._all_labels = np.concatenate([self._labels_from(start) for start in starts])
+        return self._all_labels
+
+    def _labels_from(self, start: int) -> np.ndarray:
+        """The labels of `_PART` records at most; -1 for one that is damaged or has none."""
+        records = self._reader.__getitems__(range(start, min(start + _PART, len(self))))
+        labels = np.full(len(records), -1, np.int32)
+        rows = [row for row, record in enumerate(records) if isinstance(record, bytes)]
+        if self._label_key is not None:
+            label = {self._label_key: self._parse[self._label_key]}
+            labels[rows] = [found for _, found in self._parsed([records[i] for i in rows], label)]
+        return labels
+
+    def _parsed(
+        self, records: list[bytes], features: dict[str, Any]
+    ) -> list[tuple[bytes | str, int]]:
+        """The image and the label of each record; the reason for one that is no such example.
+
+        Args:
+          records: The records.
+          features: Those of the two that are wanted; others are b"" and -1.
+        """
         try:
-            parsed = tf.io.parse_example(tf.constant(records, tf.string), self._parse)
+            parsed = tf.io.parse_example(tf.constant(records, tf.string), features)
         except tf.errors.InvalidArgumentError as error:
             if len(records) == 1:
                 return [(f"not an example with the dataset's features: {one_line(error, 200)}", -1)]
-            return [found for record in records for found in self._parsed([record])]
-        labels = [-1] * len(records)
-        if self._label_key is not None:
+            return [found for record in records for found in self._parsed([record], features)]
+        images, labels = [b""] * len(records), [-1] * len(records)
+        if self._image_key in features:
+            images = list(parsed[self._image_key].numpy())
+        if self._label_key in features:
             labels = parsed[self._label_key].numpy().tolist()
-        return list(zip(parsed[self._image_key].numpy(), labels, strict=True))
+        return list(zip(images, labels, strict=True))

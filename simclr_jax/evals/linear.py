@@ -16,6 +16,7 @@ from etils import epy
 from simclr_jax import optim
 from simclr_jax.config import rules
 from simclr_jax.config.rules import above, anything, at_least
+from simclr_jax.data.labels import available, few
 from simclr_jax.data.order import Order, permutation
 from simclr_jax.errors import ArgumentError, DivergedError
 from simclr_jax.evals.features import Features
@@ -236,6 +237,10 @@ def few_labels(
     Raises:
       ArgumentError: A class has fewer than `per_class` examples.
     """
+    there = available(train.labels, classes)
+    if there.min() < per_class:
+        reason = f"at most {there.min()}, the examples of class {there.argmin()}"
+        raise ArgumentError("per_class", per_class, reason)
     scaler = preprocessing.StandardScaler()
     size = max(1, FIT_BYTES // train.x[0].nbytes)  # It makes copies of what it is given.
     for start in range(0, len(train.x), size):
@@ -244,14 +249,7 @@ def few_labels(
     results = []
     for draw in range(draws):
         order = permutation(len(train.labels), seed=seed, stream=draw)
-        chosen = []
-        for label in range(classes):
-            rows = order[train.labels[order] == label][:per_class]
-            if len(rows) < per_class:
-                reason = f"at most {len(rows)}, the examples of class {label}"
-                raise ArgumentError("per_class", per_class, reason)
-            chosen.append(rows)
-        rows = np.concatenate(chosen)
+        rows = few(train.labels, np.full(classes, per_class), order)
         model = linear_model.LogisticRegression(C=c, max_iter=1000).fit(
             scaler.transform(train.x[rows]), train.labels[rows]
         )

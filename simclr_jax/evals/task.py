@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from simclr_jax import mesh as meshes
-from simclr_jax.config import overrides, shipped, sources
+from simclr_jax.config import overrides, rules, shipped, sources
 from simclr_jax.config.overrides import get, keys
 from simclr_jax.config.rules import Rule
 from simclr_jax.data.fingerprint import fingerprint
@@ -47,9 +47,10 @@ def with_data(run_config: FrozenConfigDict, data: ConfigDict) -> FrozenConfigDic
       run_config: The config of the run.
       data: The section "data" of the evaluation's config. None leaves a key as in the run, or with
         another data.name as that dataset has it by default. The number of classes is always that
-        of these images: a run without labels can be evaluated on images with labels.
+        of these images, and the choice of labels that of the evaluation: a run that has seen few
+        labels, or none, can be evaluated with all of them.
     """
-    values: dict[str, Any] = {"num_classes": None}
+    values: dict[str, Any] = {"num_classes": None, **dict.fromkeys(rules.LABELS)}
     if data.name is not None:
         values |= {key: None for key in _OF_A_DATASET}
         values["train_split"] = "train"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import registered
 
 from simclr_jax.data.fingerprint import cache_key, fingerprint
 from simclr_jax.data.tfds import Records, _image_key, _label_key
@@ -176,3 +177,46 @@ def test_a_relabelled_copy_has_another_key_of_features(array_records, tmp_path):
     assert fingerprint(ours) == fingerprint(copy)
     assert cache_key(ours) != cache_key(copy)
     assert cache_key(ours) != cache_key(split("tiny", array_records, labelled=False))
+
+
+with registered.skip_registration():  # TFDS has its own, which needs ImageNet's archive.
+
+    class Imagenet2012Subset(tfds.core.GeneratorBasedBuilder):
+        """The names, splits and features of the published 1 % and 10 % of ImageNet."""
+
+        VERSION = tfds.core.Version("5.0.0")
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ("1pct", "10pct")]  # noqa: RUF012
+
+        def _info(self):
+            features = {
+                "image": F.Image(encoding_format="jpeg"),
+                "label": F.ClassLabel(num_classes=1000),
+                "file_name": F.Text(),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=F.FeaturesDict(features), supervised_keys=("image", "label")
+            )
+
+        def _split_generators(self, dl_manager):
+            count = {"1pct": 3, "10pct": 6}[self.builder_config.name]
+            ranges = {"train": (0, count), "validation": (90, 94)}
+            return {name: self._generate_examples(*each) for name, each in ranges.items()}
+
+        def _generate_examples(self, low, high):
+            for k in range(low, high):
+                image = np.full((8, 8, 3), k, np.uint8)
+                yield k, {"image": image, "label": k, "file_name": f"{k}.JPEG"}
+
+
+def test_the_published_lists_of_imagenet_are_datasets_by_name(tmp_path):
+    for name in ("1pct", "10pct"):
+        Imagenet2012Subset(config=name, data_dir=tmp_path).download_and_prepare()
+    for name, count in (("1pct", 3), ("10pct", 6), ("10pct:5.0.0", 6)):
+        train = split(f"imagenet2012_subset/{name}", tmp_path)
+        assert (sorted(train.labels()), train.num_classes) == (list(range(count)), 1000)
+        test = split(f"imagenet2012_subset/{name}", tmp_path, "eval")
+        assert (test.split, sorted(test.labels())) == ("validation", list(range(90, 94)))
+    with pytest.raises(
+        UserError, match=r"where there is imagenet2012_subset/10pct:5\.0\.0, .*name"
+    ):
+        split("imagenet2012_subset/2pct", tmp_path)
