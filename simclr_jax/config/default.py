@@ -36,8 +36,8 @@ def _data() -> ConfigDict:
     # The fraction of the training images to hold out where there is no evaluation split, above 0
     # and below 1.
     c.held_out = 0.1
-    # The fraction of each class's labels that are seen, above 0 to 1, drawn at random; None: all. Of
-    # this key and the next two, one at most is given.
+    # The fraction of each class's labels that are seen, above 0 to 1, drawn at random; None: all.
+    # Of this key and the next two, one at most is given.
     c.label_fraction = placeholder(float)
     # The number of labels of each class that are seen, at least 1, drawn at random; None: all.
     c.labels_per_class = placeholder(int)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from simclr_jax.config import record, rules
+from simclr_jax.config import record, same_run
 from simclr_jax.config.overrides import get
 from simclr_jax.errors import DifferenceError, UserError
 from simclr_jax.store import digests
@@ -189,7 +189,7 @@ def check_one_config(config: ConfigDict, saved: Mapping[int, dict[str, Any]]) ->
     """
     for step in sorted(saved, reverse=True):
         before = record.from_json(saved[step])
-        changed = rules.check_same_run(config, before, "", allow_change=True)
+        changed = same_run.check(config, before, "", allow_change=True)
         changed += [key for key in _OF_ROWS if get(config, key) != get(before, key)]
         if changed:
             raise UserError(

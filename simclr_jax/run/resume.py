@@ -10,7 +10,7 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
 from simclr_jax import state as states
-from simclr_jax.config import parts, record, rules
+from simclr_jax.config import parts, record, same_run
 from simclr_jax.config.parts import Parts
 from simclr_jax.errors import UserError
 from simclr_jax.state import TrainState
@@ -54,7 +54,7 @@ def resume(
       rows: The rows of its metrics.jsonl.
       fingerprints: The fingerprints of the images to continue with.
       allow_change: Whether keys with the rule ASK may differ, and images in what does not
-        change their order; see `rules.check_same_run` and `record.check_same_images`.
+        change their order; see `same_run.check` and `record.check_same_images`.
 
     Returns:
       The step, the state and the rows to continue from.
@@ -97,9 +97,7 @@ def _compare(
     allow_change: bool,
 ) -> None:
     """Compares the config and the images with the description of the run so far."""
-    keys = rules.check_same_run(
-        config, record.from_json(stored), workdir, allow_change=allow_change
-    )
+    keys = same_run.check(config, record.from_json(stored), workdir, allow_change=allow_change)
     parts = record.check_same_images(fingerprints, stored, workdir, allow_change=allow_change)
     if changed := [*(f"config.{key}" for key in keys), *parts]:
         processes.say(f"changed since the run was last started: {', '.join(changed)}")

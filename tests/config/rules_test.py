@@ -2,7 +2,7 @@
 
 import pytest
 
-from simclr_jax.config import default, overrides, rules
+from simclr_jax.config import default, overrides, rules, same_run
 from simclr_jax.errors import UserError
 from simclr_jax.eval import PROTOCOLS
 
@@ -73,10 +73,10 @@ def test_an_evaluations_config_does_not_train():
 def test_another_config_does_not_continue_a_run():
     config = overrides.load([DIGITS])
     same = overrides.load([DIGITS, "--config.log.every_steps=3", "--config.checkpoint.keep=9"])
-    rules.check_same_run(same, config, "RUN")
+    same_run.check(same, config, "RUN")
     other = overrides.load([DIGITS, "--config.model.head_dim=7", "--config.seed=1"])
     with pytest.raises(UserError) as error:
-        rules.check_same_run(other, config, "RUN")
+        same_run.check(other, config, "RUN")
     assert "config.model.head_dim=7 (the run has 64)" in str(error.value)
     assert "config.seed=1 (the run has 0)" in str(error.value)
 
@@ -109,5 +109,5 @@ def test_a_key_that_the_user_added_may_change_if_they_say_so():
     config = overrides.changed(overrides.load([DIGITS]), {"train.note": "a"})
     other = overrides.changed(config, {"train.note": "b"})
     with pytest.raises(UserError, match="--allow_config_change"):
-        rules.check_same_run(other, config, "RUN")
-    assert rules.check_same_run(other, config, "RUN", allow_change=True) == ["train.note"]
+        same_run.check(other, config, "RUN")
+    assert same_run.check(other, config, "RUN", allow_change=True) == ["train.note"]
