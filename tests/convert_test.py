@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 import tensorflow as tf
+from PIL import Image
 
 from simclr_jax import cli, convert
 from simclr_jax import eval as evaluation
