@@ -4,6 +4,7 @@ The first signal asks for an end after the step under way. A second SIGTERM or S
 process at once.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -17,6 +18,7 @@ from simclr_jax import processes
 from simclr_jax.errors import PREEMPTED
 from simclr_jax.run import signals
 from simclr_jax.run.signals import SAME_SECONDS, write
+from simclr_jax.store import lock
 
 # The signals of one who may not want to wait: a second one ends the process at once.
 _ORDERS = (signal.SIGTERM, signal.SIGINT)
@@ -80,9 +82,17 @@ class Preemption(signals.Listener):
             self._tell_jax(int(signal.SIGTERM))
         elif not self.unsaved and not processes.several():
             write(f"{name}: nothing was trained yet; run the same command again")
-            os._exit(PREEMPTED)
+            threading.Thread(target=_leave, daemon=True).start()
+            return
         again = "once more" if number in _ORDERS else "SIGTERM twice"
         write(f"{name}: finishing the step and saving; {again} stops at once")
+
+
+def _leave() -> None:
+    """Ends a process that has nothing to save, as soon as its lock is no file any more."""
+    with contextlib.suppress(Exception):
+        lock.release_files()
+    os._exit(PREEMPTED)
 
 
 def _handler_of_jax() -> Any:

@@ -48,7 +48,7 @@ def hold(workdir: epath.Path) -> Iterator[None]:
             raise as_host_error(error) from error
         raise _unwritable(path, error) from error
     if file is None:
-        with _renewed(path):
+        with _File(path):
             yield
         return
     try:
@@ -56,6 +56,12 @@ def hold(workdir: epath.Path) -> Iterator[None]:
     finally:
         os.ftruncate(file, 0)
         os.close(file)
+
+
+def release_files() -> None:
+    """Removes the locks that are files of a process that ends at once; a kernel's end with it."""
+    for file in [*_held]:
+        file.release()
 
 
 def sign_of_life(workdir: epath.Path) -> str | None:
@@ -117,9 +123,75 @@ def _lock(file: int, path: epath.Path) -> None:
             time.sleep(0.05)  # The owner has not written its name yet, or is about to leave.
 
 
-@contextlib.contextmanager
-def _renewed(path: epath.Path) -> Iterator[None]:
-    """A context that has a lock which is a file, renewed by a thread."""
+class _File:
+    """A lock that is a file, renewed by a thread.
+
+    Args:
+      path: The path of the file.
+    """
+
+    def __init__(self, path: epath.Path):
+        self._path = path
+        self._me = {**_owner(), "token": uuid.uuid4().hex}
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._renew, daemon=True)
+
+    def __enter__(self) -> None:
+        path = self._path
+        _wait_for(path)
+        try:
+            self._write(0)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        time.sleep(RENEW_SECONDS / 10)  # If two write at the same time, the later file remains.
+        current = _read(path)
+        if not self._is_mine(current):
+            raise _in_use(path, current or b"")
+        self._thread.start()
+        _held.append(self)
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+        _held.remove(self)
+
+    def release(self) -> None:
+        """Removes the file, and renews it no more."""
+        self._released.set()
+        self._thread.join()
+        with contextlib.suppress(Exception):
+            if self._is_mine(_read(self._path)):
+                self._path.unlink()
+
+    def _is_mine(self, text: bytes | None) -> bool:
+        return _parsed(text).get("token") == self._me["token"]
+
+    def _write(self, count: int) -> None:
+        self._path.write_bytes(json.dumps({**self._me, "renewed": count}).encode())
+
+    def _renew(self) -> None:
+        """Renews the file, until it is released or another process has taken it over."""
+        count = 0
+        while not self._released.wait(RENEW_SECONDS):
+            count += 1
+            current: dict[str, Any] = {}
+            with contextlib.suppress(Exception):  # Buckets raise many kinds; it is tried again.
+                text = _read(self._path)
+                current = _parsed(text)
+                if "token" not in current or self._is_mine(text):
+                    self._write(count)
+                    continue
+            if current:
+                message = f"{self._path.parent}: taken over by {_in_words(current)}; this trainer"
+                with contextlib.suppress(OSError):
+                    os.write(2, f"{message} ends\n".encode())
+                os._exit(3)
+
+
+_held: list[_File] = []  # The locks of this process that are files.
+
+
+def _wait_for(path: epath.Path) -> None:
+    """Waits until a lock that is a file is gone or stale; raises ArgumentError if it is renewed."""
     found = _read(path)
     until = time.monotonic() + STALE_SECONDS
     if found is not None:
@@ -136,46 +208,6 @@ def _renewed(path: epath.Path) -> Iterator[None]:
         if now is not None and now != found:
             raise _in_use(path, now)
         found = now
-    me = {**_owner(), "token": uuid.uuid4().hex}
-    released = threading.Event()
-
-    def write(count: int) -> None:
-        path.write_bytes(json.dumps({**me, "renewed": count}).encode())
-
-    def renew() -> None:
-        count = 0
-        while not released.wait(RENEW_SECONDS):
-            count += 1
-            current: dict[str, Any] = {}
-            with contextlib.suppress(Exception):  # Buckets raise many kinds; it is tried again.
-                current = _parsed(_read(path))
-                if current.get("token", me["token"]) == me["token"]:
-                    write(count)
-                    continue
-            if current:
-                message = f"{path.parent}: taken over by {_in_words(current)}; this trainer ends"
-                with contextlib.suppress(OSError):
-                    os.write(2, f"{message}\n".encode())
-                os._exit(3)
-
-    try:
-        write(0)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    time.sleep(RENEW_SECONDS / 10)  # If two write at the same time, the later file remains.
-    current = _read(path)
-    if _parsed(current).get("token") != me["token"]:
-        raise _in_use(path, current or b"")
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        released.set()
-        thread.join()
-        with contextlib.suppress(Exception):
-            if _parsed(_read(path)).get("token") == me["token"]:
-                path.unlink()
 
 
 def _owner() -> dict[str, Any]:

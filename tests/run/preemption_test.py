@@ -25,14 +25,25 @@ with Preemption() as preemption:
 """
 
 
+# The lock is a file, as in a bucket.
+HOLD = LISTEN.replace(
+    "with Preemption() as preemption:",
+    """
+from etils import epath
+from simclr_jax.store import lock
+lock._kernel_lock, lock.RENEW_SECONDS = lambda path: None, 0.1
+with Preemption() as preemption, lock.hold(epath.Path({workdir!r})):""",
+)
+
+
 @pytest.fixture
 def listener():
     """Starts a process that listens; ends it."""
     running = []
 
-    def start(*, unsaved):
+    def start(text=LISTEN, **values):
         process = subprocess.Popen(
-            [sys.executable, "-c", LISTEN.format(unsaved=unsaved)],
+            [sys.executable, "-c", text.format(**values)],
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -102,8 +113,10 @@ def test_a_signal_that_nohup_ignores_stays_ignored():
         signal.signal(signal.SIGHUP, found)
 
 
-def test_where_there_is_nothing_to_save_the_first_one_is_the_end(listener):
-    process = listener(unsaved=False)
+def test_where_there_is_nothing_to_save_the_first_one_is_the_end(listener, tmp_path):
+    process = listener(HOLD, unsaved=False, workdir=str(tmp_path))
+    assert (tmp_path / "lock").exists()
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == 75
+    assert not (tmp_path / "lock").exists()  # Nobody has to wait until it is stale.
     assert "nothing was trained yet" in process.stderr.read()

@@ -98,6 +98,14 @@ def test_a_file_that_is_renewed_keeps_others_out(tmp_path, renewed):
     assert not (tmp_path / "lock").exists()
 
 
+def test_a_process_that_ends_at_once_leaves_no_file(tmp_path, renewed):
+    with lock.hold(epath.Path(tmp_path)):
+        lock.release_files()
+        assert not (tmp_path / "lock").exists()
+        with lock.hold(epath.Path(tmp_path)):  # It is not renewed any more.
+            pass
+
+
 def test_a_read_that_fails_once_does_not_end_the_renewing(tmp_path, renewed, monkeypatch):
     real, failed = lock._read, threading.Event()
 
