@@ -249,7 +249,8 @@ def export_weights(values: flags.FlagValues) -> None:
     step = runs.find_step(reader, values.run, values.step)
     target = Path(values.to or root / "export" / f"{values.format}-{step}").expanduser()
     if files.is_remote(values.to or root):
-        raise UserError(f"--to={values.to}: exports are written to a local folder; name one")
+        given = f"--to={values.to}" if values.to else f"--run={values.run}"
+        raise UserError(f"{given}: exports are written to a local folder; name one by --to")
     if target.exists():
         raise UserError(f"--to={target}: exists already; remove it or name another")
     network = runs.Network.trained(reader, step)

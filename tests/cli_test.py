@@ -114,25 +114,29 @@ def test_a_platform_that_is_not_there_is_named(monkeypatch, capsys, platform, re
 HEAVY = "tensorflow", "tensorflow_datasets", "orbax.checkpoint", "sklearn", "pyarrow"
 STARTS = """
 import sys
-from simclr_jax import train
-sys.argv = ["simclr-train", *{argv}]
+from simclr_jax import {command}
+sys.argv = ["simclr-{command}", *{argv}]
 try:
-    train.main()
+    {command}.main()
 except SystemExit as end:
     print(end.code, *(name for name in {names} if name in sys.modules))
 """
 
 
 @pytest.mark.parametrize(
-    ("argv", "status", "names"),
+    ("command", "argv", "status", "names"),
     [
-        (["--help"], 0, ("jax", *HEAVY)),
-        (["--config=digits", "--config.train.lr=3"], 2, ("jax", *HEAVY)),
-        (["--config=folder", "--config.data.dir=nowhere", "--workdir=runs/x"], 2, HEAVY),
+        ("train", ["--help"], 0, ("jax", *HEAVY)),
+        ("verify", ["--help"], 0, ("jax", *HEAVY)),
+        ("convert", ["--help"], 0, ("jax", *HEAVY)),
+        ("train", ["--config=digits", "--config.train.lr=3"], 2, ("jax", *HEAVY)),
+        ("train", ["--config=folder", "--config.data.dir=none", "--workdir=runs/x"], 2, HEAVY),
     ],
 )
-def test_an_answer_does_not_wait_for_imports_that_it_does_not_need(argv, status, names, tmp_path):
-    code = STARTS.format(argv=argv, names=names)
+def test_an_answer_does_not_wait_for_imports_that_it_does_not_need(
+    command, argv, status, names, tmp_path
+):
+    code = STARTS.format(command=command, argv=argv, names=names)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path)
     assert done.stdout.decode().splitlines()[-1].split() == [str(status)]
 

@@ -186,6 +186,10 @@ def test_an_export_that_differs_leaves_nothing(imported, tmp_path, monkeypatch, 
         (("export", "--run={run}", "--format=stablehlo", "--step=3"), "--step=3: "),
         (("export", "--run={tmp}", "--format=stablehlo"), "--run={tmp}: no run there"),
         (("export", "--run={run}", "--format=savedmodel", "--to={tmp}"), "--to={tmp}: exists"),
+        (
+            ("export", "--run={run}", "--format=savedmodel", "--to=gs://b/x"),
+            "--to=gs://b/x: exports are written to a local folder; name one by --to",
+        ),
     ],
 )
 def test_bad_input_ends_with_status_2_and_a_line(
@@ -195,6 +199,14 @@ def test_bad_input_ends_with_status_2_and_a_line(
     assert run(*(arg.format(**where) for arg in argv)) == cli.USER_ERROR
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith(line.format(**where))
+
+
+def test_an_export_of_a_run_in_a_bucket_asks_for_a_folder(imported, monkeypatch, capsys):
+    monkeypatch.setattr("simclr_jax.store.files.is_remote", lambda path: path == imported)
+    assert run("export", f"--run={imported}", "--format=stablehlo") == cli.USER_ERROR
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"--run={imported}: exports are written to a local folder; name one by --to"
+    )
 
 
 def test_foreign_weights_are_named_and_make_no_run(tmp_path, capsys):

@@ -267,20 +267,18 @@ def data_line(train: Readable, evaluation: Readable) -> str:
 
 
 def announce(config: FrozenConfigDict, state: TrainState, total_steps: int) -> None:
-    """Prints what is trained, on which images and devices.
+    """Prints what is trained, for how long, and on which devices; `data_line` has the images.
 
     Args:
-      config: The config of the run, with the counts of its data.
+      config: The config of the run.
       state: The state, whose parameters are counted.
       total_steps: The number of steps of the run.
     """
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
     devices = jax.devices()
     processes.say(
-        f"{config.data.name}: {config.data.num_examples} images, "
-        f"{config.data.num_classes or 'no'} classes; ResNet-{config.model.depth} x"
-        f"{config.model.width:g}, "
-        f"{count:,} parameters; {total_steps} steps of {config.train.batch_size} images on "
+        f"ResNet-{config.model.depth} x{config.model.width:g}, {count:,} parameters; "
+        f"{total_steps} steps of {config.train.batch_size} images on "
         f"{len(devices)} {devices[0].device_kind}"
     )
 

@@ -1,21 +1,27 @@
 """Bugs of distributed training that can be planted into a step, to see that they are found."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
+from etils import epy
 
-from simclr_jax import losses
-from simclr_jax.objectives.contrastive import Contrastive
+with epy.lazy_imports():  # --help names the bugs, and needs none of these.
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
 
-Sabotage = Callable[[Contrastive, int], Contrastive]  # (objective, devices) to one with a bug.
+    from simclr_jax import losses
+    from simclr_jax.objectives import contrastive
+
+# A function from an objective and the number of devices to the objective with a bug.
+Sabotage = Callable[["contrastive.Contrastive", int], "contrastive.Contrastive"]
 
 
-def local_negatives(objective: Contrastive, devices: int) -> Contrastive:
+def local_negatives(objective: contrastive.Contrastive, devices: int) -> contrastive.Contrastive:
     """Plants a forgotten gather: each device contrasts its rows with each other alone."""
     right: Any = objective.loss
     one = partial(right.func, **{**right.keywords, "block_rows": None, "gather": losses.identity})
@@ -46,13 +52,13 @@ class LocalNorm:
         return outputs, jax.tree.map(lambda x: x.mean(axis=0), updated)
 
 
-def local_bn(objective: Contrastive, devices: int) -> Contrastive:
+def local_bn(objective: contrastive.Contrastive, devices: int) -> contrastive.Contrastive:
     """Plants a forgotten synchronisation of batch norm: statistics are each device's alone."""
     model: Any = LocalNorm(objective.model, devices)
     return dataclasses.replace(objective, model=model)
 
 
-def mean_loss(objective: Contrastive, devices: int) -> Contrastive:
+def mean_loss(objective: contrastive.Contrastive, devices: int) -> contrastive.Contrastive:
     """Plants a mean over devices where their shares of the loss have to be summed."""
 
     def loss(z_a: jax.Array, z_b: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:

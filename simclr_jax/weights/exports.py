@@ -4,6 +4,8 @@ Each export writes files, loads them as their user would, and returns the output
 network for some images. The caller compares those with the outputs of our network.
 """
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Callable
@@ -11,14 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from etils import epy
 
 from simclr_jax.errors import ArgumentError
-from simclr_jax.models.heads import count_layers, layer_index
-from simclr_jax.models.simclr import SimCLR
-from simclr_jax.weights.state_dict import state_dict
+
+with epy.lazy_imports():  # --help names the formats, and needs none of these.
+    import jax
+    import jax.numpy as jnp
+
+    from simclr_jax.models import heads, simclr
+    from simclr_jax.weights import state_dict
 
 TOLERANCE = 1e-4  # The largest relative difference of an exported network's outputs from ours.
 PLATFORMS = ("cpu", "tpu", "cuda")  # The platforms that StableHLO and SavedModel exports run on.
@@ -36,12 +41,12 @@ class Exported(NamedTuple):
       image_size: The height and the width of the images, in pixels.
     """
 
-    model: SimCLR
+    model: simclr.SimCLR
     variables: Any
     image_size: int
 
 
-def outputs(variables: Any, images: jax.Array, *, model: SimCLR) -> dict[str, jax.Array]:
+def outputs(variables: Any, images: jax.Array, *, model: simclr.SimCLR) -> dict[str, jax.Array]:
     """The outputs of a network for images.
 
     Args:
@@ -59,7 +64,7 @@ def outputs(variables: Any, images: jax.Array, *, model: SimCLR) -> dict[str, ja
     return result
 
 
-def reference(model: SimCLR, variables: Any, images: np.ndarray) -> tuple[Outputs, float]:
+def reference(model: simclr.SimCLR, variables: Any, images: np.ndarray) -> tuple[Outputs, float]:
     """The outputs of our network in float64, and the difference that float32 makes.
 
     The relative difference is about 1e-6 for a trained network. For one with selective kernels and
@@ -118,13 +123,13 @@ def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: boo
     }
     config |= {"classes": model.classes, "image_size": network.image_size}
     if model.classes:
-        config["classifier_layer"] = layer_index(model.classifier_layer)
+        config["classifier_layer"] = heads.layer_index(model.classifier_layer)
     plain = simclr_torch.is_torchvision(config)
     if not plain:
-        layers = count_layers(model.head, model.head_layers)
+        layers = heads.count_layers(model.head, model.head_layers)
         config |= {"head_layers": layers, "head_dim": model.head_dim}
         print("torchvision has no such network: load it with the simclr_torch.py beside it")
-    arrays = state_dict(network.variables, head=not plain)
+    arrays = state_dict.state_dict(network.variables, head=not plain)
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     path = folder / "model.safetensors"
     save_file(tensors, path, metadata={"simclr": json.dumps(config), "format": "pt"})
