@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 Images = list[bytes | str]  # Encoded images; the reason, in words, for one that cannot be read.
 
 MAX_TRIES = 1000  # The largest number of unreadable images in a row.
+_LABELS = 128  # The number of labels that are looked at before all are.
 NAMED = 20  # The largest number of unreadable images that the log names.
 
 
@@ -115,6 +116,18 @@ def evenly_spaced(source: Source, count: int) -> list[int]:
     ([0, 3, 6, 9], [0, 1])
     """
     return np.unique(np.linspace(0, len(source) - 1, count).round().astype(np.int64)).tolist()
+
+
+def has_labels(source: Source) -> bool:
+    """Whether any image has a label; all are looked at only where some, evenly spaced, have none.
+
+    Raises:
+      HostError: The storage of the labels is out of reach.
+    """
+    if not source.num_classes:
+        return False
+    _, some = source.load(evenly_spaced(source, _LABELS))
+    return bool((some >= 0).any() or (source.labels() >= 0).any())
 
 
 def check_labels(labels: np.ndarray, classes: int, name: Callable[[int], str]) -> None:

@@ -15,7 +15,7 @@ from simclr_jax.config import overrides, rules, shipped, sources
 from simclr_jax.config.overrides import get, keys
 from simclr_jax.config.rules import Rule
 from simclr_jax.data.fingerprint import fingerprint
-from simclr_jax.data.source import Readable
+from simclr_jax.data.source import Readable, has_labels
 from simclr_jax.data.splits import Splits
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features, results
@@ -176,7 +176,7 @@ class Task:
         """
         name, protocol = self.run_config.data.name, self.config.protocol
         for key, source in ("train_split", self.train), ("eval_split", self.test):
-            if not source.num_classes:
+            if not source.num_classes or not has_labels(source.source):
                 raise UserError(
                     f"config.data.{key}={self.run_config.data[key]!r}: {protocol} needs labels, "
                     f"and {source.split!r} of {name!r} has none; name images with labels"

@@ -2,10 +2,12 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from simclr_jax.config import default, default_eval, overrides
+from simclr_jax.errors import UserError
 from simclr_jax.evals import results
 from simclr_jax.evals.task import Task, with_data
 
@@ -52,3 +54,33 @@ def test_equal_weights_that_see_images_in_another_way_have_results_of_their_own(
     values = {"data.image_size": 64, "data.value_range": (0, 4095), "model.dtype": "bfloat16"}
     assert results.same(of(RUN), of(RUN))
     assert not results.same(of(RUN), of(overrides.changed(RUN, {key: values[key]})))
+
+
+class Part(list):
+    """A source of images with these labels."""
+
+    num_classes, split = 2, "100 held out of train by seed 0"
+
+    @property
+    def source(self):
+        return self
+
+    def load(self, indices):
+        return [b""] * len(indices), np.array(self)[indices]
+
+    def labels(self):
+        return np.array(self)
+
+
+@pytest.mark.parametrize("labelled", [0, 1])
+def test_a_split_with_classes_and_no_label_is_refused_before_anything_is_computed(labelled):
+    labels = Part([-1] * 500 + [1] * labelled + [-1] * 500)
+    task = SimpleNamespace(
+        run_config=RUN, config=ConfigDict({"protocol": "knn"}), train=Part([0, 1]), test=labels
+    )
+    if labelled:
+        Task.check_labels(task)
+        return
+    with pytest.raises(UserError) as error:
+        Task.check_labels(task)
+    assert str(error.value).startswith("config.data.eval_split='validation': knn needs labels, and")
