@@ -11,6 +11,7 @@ import numpy as np
 from etils import epy
 
 from simclr_jax import processes
+from simclr_jax.data import tfds_keys
 from simclr_jax.data.array_record import ArrayRecordReader
 from simclr_jax.data.prepared import open_builder
 from simclr_jax.data.source import File, Images, check_labels, evenly_spaced, file_at
@@ -62,8 +63,10 @@ class Dataset:
         self._cache_bytes = cache_bytes
         self._builder = open_builder(name, directory)
         self.splits = tuple(self._builder.info.splits)
-        self._image_key = _image_key(name, self._builder.info, image_key)
-        self._label_key = _label_key(name, self._builder.info, label_key) if labelled else None
+        self._image_key = tfds_keys.image_key(name, self._builder.info, image_key)
+        self._label_key = (
+            tfds_keys.label_key(name, self._builder.info, label_key) if labelled else None
+        )
 
     def open(self, split: str) -> Records:
         """Opens a split or a slice of one, such as 'train[:90%]'.
@@ -109,121 +112,14 @@ class Dataset:
         """The number of classes of the label, or 0 without one."""
         if self._label_key is None:
             return 0
-        return int(_flat(self._builder.info.features)[self._label_key].num_classes)
+        return int(tfds_keys.flat(self._builder.info.features)[self._label_key].num_classes)
 
     def _class_names(self) -> tuple[str, ...]:
         """The names of the classes of the label, or none where it has none but their numbers."""
         if self._label_key is None:
             return ()
-        names = tuple(_flat(self._builder.info.features)[self._label_key].names)
+        names = tuple(tfds_keys.flat(self._builder.info.features)[self._label_key].names)
         return () if names == tuple(map(str, range(len(names)))) else names
-
-
-def _image_key(name: str, info: Any, given: str | None) -> str:
-    """The name of the image among a dataset's features."""
-    features = _flat(info.features)
-    images = [
-        key
-        for key, feature in features.items()
-        if isinstance(feature, tfds.features.Image)
-        and not isinstance(feature, tfds.features.LabeledImage)  # A mask of classes.
-    ]
-    named = _supervised(info, 0)
-    key = _choose("image_key", given, images, features, named, "image")
-    if key is None:
-        raise ArgumentError(
-            "name", name, f"no feature of it is an image: {_in_words(features) or 'it has none'}"
-        )
-    if given is None and named not in (None, key):
-        processes.say(f"{name}: its {_named(info, named)}, no image; {key!r} is taken (image_key)")
-    if (dtype := np.dtype(features[key].np_dtype)) not in (np.uint8, np.uint16):
-        reason = f"{key!r} is an image of {dtype}; uint8 and uint16 are read"
-        raise ArgumentError("image_key", given, reason)
-    return key
-
-
-def _label_key(name: str, info: Any, given: str | None) -> str | None:
-    """The name of the label among a dataset's features; None: there is none."""
-    features = _flat(info.features)
-    labels = [
-        key
-        for key, feature in features.items()
-        if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes
-    ]
-    named = _supervised(info, 1)
-    key = _choose("label_key", given, labels, features, named, "label")
-    if given is None and named not in (None, key):
-        instead = f"{key!r} is taken (label_key)" if key else "it is used without labels"
-        processes.say(f"{name}: its {_named(info, named)}, no ClassLabel; {instead}")
-    return key
-
-
-def _choose(
-    argument: str,
-    given: str | None,
-    candidates: list[str],
-    features: dict[str, Any],
-    supervised: Any,
-    usual: str,
-) -> str | None:
-    """The name of the feature to use; None: there is no candidate.
-
-    Which features come first in a dataset that is read without its code differs between processes,
-    so their order decides nothing.
-
-    Args:
-      argument: The name of the argument that chooses among the candidates.
-      given: The value of this argument.
-      candidates: The names of the features that are of the right kind.
-      features: All features by name.
-      supervised: What the dataset's supervised_keys name, of any type.
-      usual: The usual name of such a feature.
-
-    Raises:
-      ArgumentError: The given feature is none of the candidates, or none is given and there are
-        several.
-    """
-    listed = ", ".join(sorted(candidates)) or f"none in {_in_words(features)}"
-    if given is not None:
-        if given not in candidates:
-            is_what = f"a {type(features[given]).__name__}" if given in features else "no feature"
-            raise ArgumentError(argument, given, f"is {is_what} here; it can be {listed}")
-        return given
-    for key in (supervised, usual):
-        if key in candidates:
-            return str(key)
-    if len(candidates) > 1:
-        raise ArgumentError(argument, None, f"must be one of {listed}; which is meant is unclear")
-    return candidates[0] if candidates else None
-
-
-def _supervised(info: Any, position: int) -> Any:
-    """The input (0) or the target (1) of the dataset's supervised_keys; None: it has no such."""
-    keys = info.supervised_keys
-    return keys[position] if keys and isinstance(keys[position], str) else None
-
-
-def _named(info: Any, key: str) -> str:
-    """The feature that the dataset's supervised_keys name, and its kind, for messages."""
-    return f"supervised {key!r} is a {type(dict(info.features.items()).get(key)).__name__}"
-
-
-def _flat(features: Any, above: str = "") -> dict[str, Any]:
-    """The features by name; one of a group of features is named 'group/feature', as in files."""
-    found: dict[str, Any] = {}
-    if not isinstance(features, tfds.features.FeaturesDict):  # A dataset of one nameless feature.
-        return found
-    for key, feature in features.items():
-        if isinstance(feature, tfds.features.FeaturesDict):
-            found |= _flat(feature, f"{above}{key}/")
-        else:
-            found[above + key] = feature
-    return found
-
-
-def _in_words(features: dict[str, Any]) -> str:
-    """The names of features and their kinds, such as 'frames (Video)'."""
-    return ", ".join(f"{key} ({type(features[key]).__name__})" for key in sorted(features))
 
 
 class Records:
