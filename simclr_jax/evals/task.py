@@ -168,24 +168,30 @@ class Task:
             self.sources["eval"] = self.test
         return self.sources
 
-    def check_labels(self) -> None:
-        """Checks that both splits have labels of the same classes.
+    def check_labels(self, splits: str = "both") -> None:
+        """Checks that both splits have labels of the same classes, or that one has labels.
+
+        Args:
+          splits: The splits that need labels, 'both' or 'eval'.
 
         Raises:
           UserError: They do not.
         """
         name, protocol = self.run_config.data.name, self.config.protocol
-        for key, source in ("train_split", self.train), ("eval_split", self.test):
+        opened = {"train_split": self.train} if splits == "both" else {}
+        opened["eval_split"] = self.test
+        for key, source in opened.items():
             if not source.num_classes or not has_labels(source.source):
                 raise UserError(
                     f"config.data.{key}={self.run_config.data[key]!r}: {protocol} needs labels, "
                     f"and {source.split!r} of {name!r} has none; name images with labels"
                 )
-        classes = self.train.num_classes, self.test.num_classes
-        if classes[0] < 2 or classes[0] != classes[1]:
+        classes = [source.num_classes for source in opened.values()]
+        if min(classes) < 2 or len(set(classes)) > 1:
+            where = "in both splits; they have" if splits == "both" else "in the split; it has"
             raise UserError(
                 f"config.data.name={name!r}: {protocol} needs labels of the same classes, two at "
-                f"least, in both splits; they have {classes[0]} and {classes[1]}"
+                f"least, {where} {' and '.join(map(str, classes))}"
             )
 
     def check_examples(self, train: np.ndarray, test: np.ndarray) -> None:

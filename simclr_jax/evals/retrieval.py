@@ -1,0 +1,214 @@
+"""Retrieval by frozen features: whether the images nearest to an image are of its class.
+
+Each labelled image of the evaluation split is a query. The database, the labelled training images
+or the other images of the query's own split, is ranked by cosine similarity to it; an image is
+relevant if it has the query's class. With A(r) the number of images that are at least as similar to
+the query as the relevant image r, H(r) the number of relevant ones among them, and R the number of
+all relevant ones:
+
+    average precision   1/R · Σ_r H(r) / A(r), as scikit-learn's average_precision_score has it
+    recall@k            1 if the nearest relevant image r is among the k nearest images, that is if
+                        A(r) - H(r) < k, else 0
+
+Both are averaged over the queries. Images that are equally similar are not told apart: the order of
+the dataset decides nothing.
+
+Shapes: n queries of a block, m images of a block of the database, R relevant images at most, F.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from simclr_jax import mesh as meshes
+from simclr_jax.config.rules import Rule, counts, one_of, some_counts
+from simclr_jax.errors import UserError
+from simclr_jax.evals.features import Features
+from simclr_jax.evals.scores import subject
+from simclr_jax.evals.task import Task
+from simclr_jax.losses import l2_normalize
+
+# The rules of the config section "retrieval".
+RULES: dict[str, Rule] = {
+    "retrieval.k": some_counts(),
+    "retrieval.against": one_of("train", "rest"),
+}
+QUERIES = 512  # The largest number of queries of a block, on all devices together.
+ROWS = 2**15  # The number of images of a block of the database.
+BLOCK_BYTES = 2**27  # The largest number of bytes of the similarities of a block's relevant images.
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Ranks images by their similarity to each query; returns the part of result.json.
+
+    Raises:
+      UserError: The images have no labels, or no query has a relevant image.
+    """
+    keys, rest = task.config.retrieval, task.config.retrieval.against == "rest"
+    task.check_labels("eval" if rest else "both")
+    test = task.features(task.test)
+    database = test if rest else task.features(task.train)
+    if not rest:
+        task.check_examples(database.labels, test.labels)
+    ks = counts(keys.k)
+    precision, wrong = evaluate(test, database, rest=rest)
+    if not len(precision):
+        raise UserError(
+            "config.retrieval.against='rest': no image of the evaluation split has another one of "
+            "its class; compare with 'train'"
+        )
+    found = task.tested(test)
+    return {
+        **found,
+        "mean_average_precision": float(precision.mean()),
+        **{f"recall_at_{k}": float((wrong < k).mean()) for k in ks},
+        "against": keys.against,
+        "num_database": int((database.labels >= 0).sum()),
+        "without_relevant": found["num_examples"] - len(precision),
+    }
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """The scores of a result and what they are of, as text.
+
+    >>> found = {"mean_average_precision": 0.5, "recall_at_1": 0.75, "recall_at_10": 1.0}
+    >>> found |= {"num_examples": 8, "dataset": "digits", "against": "train", "num_database": 20}
+    >>> in_words(found)
+    'mAP 50.0%, recall@1 75.0%, recall@10 100.0% on 8 images of digits against 20 of train'
+    """
+    recall = "".join(
+        f", recall@{key.removeprefix('recall_at_')} {value:.1%}"
+        for key, value in result.items()
+        if key.startswith("recall_at_")
+    )
+    left_out = f", {result['unreadable']} unreadable left out" if result.get("unreadable") else ""
+    if result.get("unlabelled"):
+        left_out += f", {result['unlabelled']} without labels left out"
+    if result.get("without_relevant"):
+        left_out += f", {result['without_relevant']} alone in their class left out"
+    of = {"train": f"{result['num_database']} of train", "rest": "the others"}
+    return (
+        f"mAP {result['mean_average_precision']:.1%}{recall} on {subject(result, left_out)} "
+        f"against {of[result['against']]}"
+    )
+
+
+def evaluate(
+    queries: Features, database: Features, *, rest: bool, rows: int = ROWS, block: int = QUERIES
+) -> tuple[np.ndarray, np.ndarray]:
+    """The average precision of each query, and the number of wrong images before a right one.
+
+    The database is read twice for each block of queries, a block at a time; the queries of a block
+    are split over the devices. The memory does not grow with the number of images.
+
+    Args:
+      queries: The features (N, F) of the queries and their labels; those with -1 are left out.
+      database: The same of the images that are ranked.
+      rest: Whether the database has the queries themselves, in the same order: each is compared
+        with the others.
+      rows: The number of images of a block of the database.
+      block: The largest number of queries of a block.
+
+    Returns:
+      The average precision (n,) float64, and the number (n,) of images of other classes that are
+      at least as similar as the nearest relevant one, of the queries with relevant images.
+    """
+    known, asked = (np.flatnonzero(each.labels >= 0) for each in (database, queries))
+    most = int(np.bincount(database.labels[known]).max(initial=1))
+    mesh = meshes.make()
+    share = max(1, min(block // mesh.size, BLOCK_BYTES // (4 * most)))
+    precisions, wrongs = [], []
+    for first in range(0, len(asked), share * mesh.size):
+        chosen = asked[first : first + share * mesh.size]
+        ranked = _ranked(queries, chosen, database, known, mesh, share, most, rest, rows)
+        precision, wrong, relevant = (gathered[: len(chosen)] for gathered in ranked)
+        precisions.append(precision[relevant > 0].astype(np.float64))
+        wrongs.append(wrong[relevant > 0])
+    return np.concatenate(precisions), np.concatenate(wrongs)
+
+
+def _ranked(
+    queries: Features, chosen: np.ndarray, database: Features, known: np.ndarray, mesh: Mesh,
+    share: int, most: int, rest: bool, rows: int,
+) -> Sequence[np.ndarray]:  # fmt: skip
+    """What `_score` says of the queries `chosen`, padded to `share` for each device."""
+    padded = np.resize(chosen, share * mesh.size)[meshes.local_rows(mesh, share * mesh.size)]
+    query = meshes.put(
+        {
+            "x": queries.x[padded].astype(np.float32),
+            "label": queries.labels[padded],
+            "place": padded.astype(np.int32) if rest else np.full(len(padded), -1, np.int32),
+        },
+        mesh,
+    )
+    empty = np.full((len(padded), most), -np.inf, np.float32)
+    nearest = meshes.put({"x": empty}, mesh)["x"]
+    above = meshes.put({"x": np.zeros(empty.shape, np.int32)}, mesh)["x"]
+    for step in (_collect, _count):
+        for start in range(0, len(known), rows):
+            place = known[start : start + rows]
+            x, labels = database.x[place].astype(np.float32), database.labels[place]
+            similarity = _similarity(query["x"], query["place"], x, place.astype(np.int32))
+            if step is _collect:
+                nearest = _collect(nearest, similarity, query["label"], labels)
+            else:
+                above = _count(above, similarity, nearest)
+    return [on_host(each, mesh) for each in _score(nearest, above)]
+
+
+def on_host(x: jax.Array, mesh: Mesh) -> np.ndarray:
+    """An array whose rows are split over the devices, on every process."""
+    if jax.process_count() == 1:
+        return np.asarray(x)
+    return np.asarray(jax.jit(lambda x: x, out_shardings=meshes.replicated(mesh))(x))
+
+
+@jax.jit
+def _similarity(query: jax.Array, place: jax.Array, x: jax.Array, places: jax.Array) -> jax.Array:
+    """The cosine similarities (n, m) of queries and images; -inf for an image and itself.
+
+    Both passes over the database use this one program, so an image has the same similarity in both.
+    """
+    found = jnp.matmul(l2_normalize(query), l2_normalize(x).T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.where(place[:, None] == places[None, :], -jnp.inf, found)
+
+
+@jax.jit
+def _collect(
+    nearest: jax.Array, similarity: jax.Array, label: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """The similarities (n, R) of the relevant images so far, falling, with those of more images."""
+    relevant = jnp.where(label[:, None] == labels[None, :], similarity, -jnp.inf)
+    joined = jnp.concatenate([nearest, relevant], axis=1)
+    return jax.lax.top_k(joined, nearest.shape[1])[0]
+
+
+@jax.jit
+def _count(above: jax.Array, similarity: jax.Array, nearest: jax.Array) -> jax.Array:
+    """The numbers (n, R) of images at least as similar as each relevant one, with more images."""
+    return above + _at_least(jnp.sort(similarity, axis=1), nearest)
+
+
+@jax.vmap
+def _at_least(rising: jax.Array, thresholds: jax.Array) -> jax.Array:
+    """The number of values (m,) in rising order that are at least each threshold (R,)."""
+    return len(rising) - jnp.searchsorted(rising, thresholds, side="left").astype(jnp.int32)
+
+
+@jax.jit
+def _score(nearest: jax.Array, above: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The average precision, the wrong images before a right one and the relevant ones, (n,) each.
+
+    Args:
+      nearest: The similarities (n, R) of the relevant images, falling; -inf where there are fewer.
+      above: The numbers (n, R) of images at least as similar as each of them.
+    """
+    valid = nearest > -jnp.inf
+    right = _at_least(nearest[:, ::-1], nearest)
+    relevant = valid.sum(axis=1)
+    precision = jnp.where(valid, right / jnp.maximum(above, 1), 0.0).sum(axis=1)
+    return precision / jnp.maximum(relevant, 1), above[:, 0] - right[:, 0], relevant
