@@ -133,17 +133,44 @@ class Extractor:
             size=self.image_size, count=1, ops=("crop", "flip"), strength=0.0, brightness="v2",
             crop_area=CROP_AREA, blur_on="host",
         )  # fmt: skip
-        for batch in pipeline.train_batches(
+        order = Order(len(source), batch_size, seed)
+        for batch in self._views(source, order, views, steps):
+            labels = gather(batch["label"], self._mesh)
+            yield finite(Features(self(batch["image"][:, 0]), labels), self._layer)
+
+    def views(self, source: Readable, views: Views, *, seed: int) -> Iterator[np.ndarray]:
+        """Yields the features (n, V, F) of V random views of every readable image, once.
+
+        Args:
+          source: The images.
+          views: The settings of the augmentation, with a blur on the host.
+          seed: The seed of the order and of the augmentations.
+
+        Raises:
+          DivergedError: Features are not finite.
+        """
+        order = Order(len(source), self.batch_size, seed)
+        steps = -(-len(source) // self.batch_size)
+        for step, batch in enumerate(self._views(source, order, views, steps)):
+            index, epoch = order.batch(step, self._rows)
+            kept = gather((epoch == 0) & source.readable(index), self._mesh)
+            labels = gather(batch["label"], self._mesh)[kept]
+            found = [self(batch["image"][:, view])[kept] for view in range(views.count)]
+            yield np.stack([finite(Features(x, labels), self._layer).x for x in found], axis=1)
+
+    def _views(
+        self, source: Readable, order: Order, views: Views, steps: int
+    ) -> Iterator[pipeline.Batch]:
+        """Yields this process's rows of batches of random views; see `pipeline.train_batches`."""
+        return pipeline.train_batches(
             source,
-            Order(len(source), batch_size, seed),
+            order,
             views,
-            rows=meshes.local_rows(self._mesh, batch_size),
+            rows=meshes.local_rows(self._mesh, order.batch_size),
             start_step=0,
             stop_step=steps,
             transfer_dtype=self._transfer_dtype,
-        ):
-            labels = gather(batch["label"], self._mesh)
-            yield finite(Features(self(batch["image"][:, 0]), labels), self._layer)
+        )
 
 
 def extract(variables: Any, images: jax.Array, *, model: SimCLR, layer: str) -> jax.Array:

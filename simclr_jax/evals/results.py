@@ -29,7 +29,10 @@ _log = logging.getLogger(__name__)
 Result = dict[str, Any]  # The content of a result.json.
 
 # The entries that TensorBoard draws.
-SCORES = ("top1", "top1_std", "top5", "top5_std", "mean_average_precision", "recall_at_1")
+SCORES = (
+    *("top1", "top1_std", "top5", "top5_std", "mean_average_precision", "recall_at_1"),
+    *("alignment", "uniformity", "effective_rank", "rankme"),
+)
 # The entries that results.jsonl and TensorBoard leave out: they grow with the number of classes.
 LONG = ("of", "class_names", "per_class", "confusion")
 LIST = "results.jsonl"  # The name of the list of all results of a folder.
