@@ -226,7 +226,9 @@ def plan(config: FrozenConfigDict, topology: str, measured: dict[str, Any]) -> d
         "bound_by": bound_by,
         "images_per_second": images_per_second,
         "hours": parts.schedule(config).total_steps * seconds[bound_by] / 3600,
-        "host_views_per_second_needed": 2 * images_per_second / measured["hosts"],
+        "host_views_per_second_needed": parts.views(config).count
+        * images_per_second
+        / measured["hosts"],
     }
 
 
@@ -272,7 +274,7 @@ def arithmetic_in_words(config: FrozenConfigDict, planned: dict[str, Any]) -> st
     if ratio <= UNEXPLAINED:
         return text
     reasons = []
-    if config.train.microbatches > 1:
+    if config.train.microbatches > 1 and config.objective.name == "contrastive":
         reasons.append("microbatches take a forward pass more (+1/3)")
     if config.model.remat != "none":
         reasons.append(f"model.remat={config.model.remat} computes the forward pass again (+1/3)")
@@ -311,7 +313,7 @@ def measure_views(config: FrozenConfigDict) -> float:
         next(batches)
     begin, made = time.monotonic(), 0
     while time.monotonic() - begin < MEASURED_SECONDS:
-        made += 2 * len(next(batches)["label"])
+        made += parts.views(config).count * len(next(batches)["label"])
     return made / (time.monotonic() - begin)
 
 

@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from simclr_jax import mesh as meshes
+from simclr_jax.models.simclr import SimCLR
 
 T = TypeVar("T")
+Frozen = Callable[[tuple[str, ...]], bool]  # Whether the array at a path is not trained.
 
 
 @flax.struct.dataclass
@@ -23,7 +25,7 @@ class TrainState:
       step: The number of updates so far, an int32 scalar.
       params: The parameters of the model, a tree of float32 arrays.
       batch_stats: The moving averages of the model's batch norms, a tree of float32 arrays.
-      opt_state: The state of the Optax transformation.
+      opt_state: The state of the Optax transformation, which has none of what is frozen.
     """
 
     step: jax.Array
@@ -32,8 +34,30 @@ class TrainState:
     opt_state: Any
 
 
+def trained(tree: Any, frozen: Frozen) -> Any:
+    """The part of a tree of parameters or moving averages that is not frozen.
+
+    >>> trained({"a": {"kernel": 1}, "b": {"kernel": 2}}, lambda path: path[0] == "a")
+    {'b': {'kernel': 2}}
+
+    Args:
+      tree: Nested dicts of arrays.
+      frozen: Whether the array at a path is frozen.
+    """
+    return unflatten_dict({path: x for path, x in flatten_dict(tree).items() if not frozen(path)})
+
+
+def merged(tree: Any, part: Any) -> Any:
+    """A tree with other arrays where a part of it has them, as `trained` returns it.
+
+    >>> merged({"a": {"kernel": 1}, "b": {"kernel": 2}}, {"b": {"kernel": 3}})
+    {'a': {'kernel': 1}, 'b': {'kernel': 3}}
+    """
+    return unflatten_dict({**flatten_dict(tree), **flatten_dict(part)})
+
+
 def initialize(
-    model: nn.Module,
+    model: SimCLR,
     tx: optax.GradientTransformation,
     *,
     seed: int,
@@ -44,7 +68,7 @@ def initialize(
     The function is pure, so `jax.eval_shape` gives the shapes.
 
     Args:
-      model: The network, such as `models.simclr.SimCLR`.
+      model: The network.
       tx: The transformation of gradients into updates.
       seed: The seed of the parameters.
       image_size: The height and the width of the images, in pixels.
@@ -53,15 +77,15 @@ def initialize(
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         **variables,
-        opt_state=tx.init(variables["params"]),
+        opt_state=tx.init(trained(variables["params"], model.is_frozen)),
     )
 
 
-def initialize_model(model: nn.Module, *, seed: int, image_size: int) -> dict[str, Any]:
+def initialize_model(model: SimCLR, *, seed: int, image_size: int) -> dict[str, Any]:
     """The variables of a network before its first update.
 
     Args:
-      model: The network, such as `models.simclr.SimCLR`.
+      model: The network.
       seed: The seed of the parameters.
       image_size: The height and the width of the images, in pixels.
 

@@ -11,7 +11,7 @@ import optax
 
 from simclr_jax.objectives import Batch, Metrics, Objective
 from simclr_jax.optim import Optimizer
-from simclr_jax.state import TrainState
+from simclr_jax.state import Frozen, TrainState, merged, trained
 
 
 def train_step(
@@ -20,6 +20,7 @@ def train_step(
     *,
     objective: Objective,
     optimizer: Optimizer,
+    frozen: Frozen = lambda path: False,
     skip_nonfinite: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Computes one update of the parameters from one global batch.
@@ -29,26 +30,28 @@ def train_step(
       batch: The arrays of the global batch, as the objective takes them.
       objective: The objective to minimise, such as `objectives.contrastive.Contrastive`.
       optimizer: The optimizer, from `optim.optimizer`.
+      frozen: Whether the array at a path stays as it is, unseen by optimizer and weight decay.
       skip_nonfinite: Whether to discard an update that is not finite. The step and the counts in
         the optimizer's state advance all the same.
 
     Returns:
       The state after the update, and scalar metrics by name: those of the objective, with the
       weight-decay penalty added to "loss"; "weight_decay_loss", that penalty; "learning_rate";
-      "grad_norm", the L2 norm of all gradients; and "finite", whether the loss, the norm
-      of the gradients, and that of the new parameters and batch-norm statistics are finite.
+      "grad_norm", the L2 norm of all gradients that are used; and "finite", whether the loss, that
+      norm, and that of the new parameters and batch-norm statistics are finite.
 
     Raises:
-      AssertionError: The arrays of the batch have different numbers of rows, or the objective
-        returns trees of another structure than the state's.
+      AssertionError: The batch's arrays differ in their rows, or the objective's trees and ours.
     """
     chex.assert_equal_shape_prefix([*batch.values()], 1)
     gradients, batch_stats, metrics = objective(state.params, state.batch_stats, batch)
     chex.assert_trees_all_equal_structs(gradients, state.params)
     chex.assert_trees_all_equal_structs(batch_stats, state.batch_stats)
-    penalty, penalty_gradients = jax.value_and_grad(optimizer.penalty)(state.params)
+    params, gradients = trained(state.params, frozen), trained(gradients, frozen)
+    batch_stats = merged(state.batch_stats, trained(batch_stats, frozen))
+    penalty, penalty_gradients = jax.value_and_grad(optimizer.penalty)(params)
     gradients = jax.tree.map(jnp.add, gradients, penalty_gradients)
-    updates, opt_state = optimizer.tx.update(gradients, state.opt_state, state.params)
+    updates, opt_state = optimizer.tx.update(gradients, state.opt_state, params)
     metrics = {
         **metrics,
         "loss": metrics["loss"] + penalty,
@@ -58,7 +61,7 @@ def train_step(
     }
     new_state = TrainState(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=merged(state.params, optax.apply_updates(params, updates)),
         batch_stats=batch_stats,
         opt_state=opt_state,
     )

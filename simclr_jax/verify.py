@@ -120,8 +120,12 @@ def verify(
       UserError: There is one device, or a flag or a key is at fault.
       DifferenceError: The steps differ by more than rounding.
     """
-    if sabotage is not None and sabotage not in planted.SABOTAGE:
-        raise UserError(f"--sabotage={sabotage}: must be one of {', '.join(planted.SABOTAGE)}")
+    known = planted.of_objective(config.objective.name)
+    if sabotage is not None and sabotage not in known:
+        raise UserError(
+            f"--sabotage={sabotage}: must be one of {', '.join(known)} for "
+            f"objective.name={config.objective.name}"
+        )
     if images_per_device < 2:
         raise UserError(f"--images_per_device={images_per_device}: must be at least 2")
     whole, one = open_meshes(devices)
@@ -175,16 +179,17 @@ def open_meshes(devices: int | None) -> tuple[jax.sharding.Mesh, jax.sharding.Me
 def synthetic_batch(config: ConfigDict) -> dict[str, Array]:
     """A batch of noise images, which all differ in mean and contrast so that none are alike."""
     rng = np.random.default_rng(config.seed)
-    n, size = config.train.batch_size, config.data.image_size
-    mean = rng.uniform(0.2, 0.8, (n, 2, 1, 1, 3))
-    noise = rng.uniform(-1, 1, (n, 2, size, size, 3)) * rng.uniform(0.05, 0.2, (n, 2, 1, 1, 1))
+    n, size, views = config.train.batch_size, config.data.image_size, parts.views(config).count
+    mean = rng.uniform(0.2, 0.8, (n, views, 1, 1, 3))
+    noise = rng.uniform(-1, 1, (n, views, size, size, 3))
+    noise *= rng.uniform(0.05, 0.2, (n, views, 1, 1, 1))
     image = np.clip(mean + noise, 0, 1)
     if config.data.transfer_dtype == "uint8":
         image = np.round(image * 255)
     return {
         "image": image.astype(config.data.transfer_dtype),
         "label": rng.integers(0, max(1, config.data.num_classes), n).astype(np.int32),
-        "blur_sigma": rng.uniform(0.1, 2.0, (n, 2)).astype(np.float32),
+        "blur_sigma": rng.uniform(0.1, 2.0, (n, views)).astype(np.float32),
     }
 
 
@@ -221,10 +226,9 @@ class Update:
         optimizer = parts.optimizer(config, rate)
         optimizer = optimizer._replace(tx=optax.chain(recorder(), optimizer.tx))
         objective = parts.objective(config, mesh)
-        if sabotage is not None:
-            objective = sabotage(objective, mesh.size)
+        self._objective = sabotage(objective, mesh.size) if sabotage else objective
         self._mesh, self._rows = mesh, meshes.local_rows(mesh, config.train.batch_size)
-        self._step = parts.jitted(parts.step(config, objective, optimizer), mesh)
+        self._step = parts.jitted(parts.step(config, optimizer), mesh)
         state = states.on_mesh(partial(initial, config, optimizer.tx), mesh)
         self._state = jax.tree.map(np.asarray, state)  # The step donates its state.
 
@@ -232,7 +236,7 @@ class Update:
         """Runs the update on a global batch, always from the same state."""
         own = {key: value[self._rows] for key, value in batch.items()}
         state = jax.device_put(self._state, meshes.replicated(self._mesh))
-        after, metrics = self._step(state, meshes.put(own, self._mesh))
+        after, metrics = self._step(state, meshes.put(own, self._mesh), self._objective)
         after, before = jax.tree.map(np.asarray, after), self._state
         return {
             "loss": {"loss": np.asarray(metrics["loss"])},

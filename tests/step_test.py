@@ -38,7 +38,9 @@ def test_the_largest_batch_that_a_config_may_have_is_traced(microbatches, mesh8)
     })  # fmt: skip
     built = parts.build(config, mesh8)
     state = states.abstract(built.initial, mesh8)
-    after, metrics = jax.eval_shape(built.step, state, compiled.batch(config, mesh8))
+    after, metrics = jax.eval_shape(
+        built.jitted, state, compiled.batch(config, mesh8), built.objective
+    )
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
     assert all(metric.shape == () for metric in metrics.values())
     row = jax.ShapeDtypeStruct((2**20, 8), jnp.float32)

@@ -12,7 +12,7 @@ import chex
 import numpy as np
 import pytest
 
-from simclr_jax import cli, train
+from simclr_jax import cli, train, verify
 from simclr_jax.config import parts
 from simclr_jax.run import progress
 from simclr_jax.run.online import OnlineEvaluation
@@ -170,6 +170,41 @@ def test_unlabelled_training_has_no_classifier(finished, tmp_path):
         assert "online_accuracy" not in row
         assert "eval_top1" not in row
     assert rows(tmp_path)[0]["contrastive_loss"] == rows(finished)[0]["contrastive_loss"]
+
+
+SUPERVISED = ["--config.objective.name=supervised", "--config.augment.ops=('crop','flip')"]
+
+
+@pytest.mark.slow
+def test_a_supervised_run_goes_on_exactly_and_is_replayed(tmp_path, monkeypatch, capsys):
+    """Stopped after step 5; the last checkpoint is at 3. Two microbatches, of images once each."""
+    flags = [*SUPERVISED, "--config.train.microbatches=2", "--config.train.batch_size=32"]
+    assert run(tmp_path / "whole", *flags) == 0
+    whole = rows(tmp_path / "whole")
+    said = capsys.readouterr().out
+    assert "parameters; supervised, 8 steps" in said
+    assert "contrastive" not in said
+    for row in whole:
+        assert {"loss", "classifier_loss", "train_accuracy", "weight_decay_loss"} <= row.keys()
+        assert not any("contrastive" in key or "online" in key for key in row)
+        assert ("eval_loss" in row and "eval_top1" in row) == (row["step"] in (4, 8))
+    real = progress.MetricsLog.write
+
+    def stop(self, row):
+        real(self, row)
+        if row["step"] == 5:
+            raise KilledError
+
+    monkeypatch.setattr(progress.MetricsLog, "write", stop)
+    with pytest.raises(KilledError):
+        train.main([*FLAGS, *flags, "--config.train.steps=8", f"--workdir={tmp_path}/cut"])
+    monkeypatch.undo()
+    assert run(tmp_path / "cut", *flags) == 0
+    assert rows(tmp_path / "cut") == whole
+    chex.assert_trees_all_equal(*(saved_arrays(tmp_path / name) for name in ("cut", "whole")))
+    capsys.readouterr()
+    assert status_of(verify.main, f"--run={tmp_path}/whole") == 0
+    assert "what config and seed lead to, bit for bit" in capsys.readouterr().out
 
 
 @pytest.mark.slow

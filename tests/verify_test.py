@@ -6,6 +6,9 @@ from simclr_jax import verify
 from support.runs import TINY, status_of
 
 
+SUPERVISED = "--config.objective.name=supervised"
+
+
 def run(capsys, *flags):
     status = status_of(verify.main, *TINY, "--images_per_device=2", "--devices=8", *flags)
     printed = capsys.readouterr()
@@ -46,6 +49,7 @@ def test_a_planted_bug_fails(capsys, bug, seen_in):
     ("flags", "said"),
     [
         (["--sabotage=nothing"], "must be one of local_negatives, local_bn, mean_loss"),
+        (["--sabotage=local_negatives", SUPERVISED], "must be one of local_bn, mean_loss for"),
         (["--devices=1"], "--devices=1: must be at least 2"),
         (["--devices=900"], "--devices=900: JAX has 8"),
         (["--images_per_device=1"], "--images_per_device=1"),
@@ -55,6 +59,15 @@ def test_bad_flags_are_refused(mesh8, capsys, flags, said):
     status, _, (line,) = run(capsys, *flags)
     assert status == 2
     assert said in line
+
+
+@pytest.mark.slow
+def test_a_supervised_step_is_verified_and_its_bugs_are_found(capsys):
+    assert run(capsys, SUPERVISED)[0] == 0
+    for bug, found in (("local_bn", 4), ("mean_loss", 3)):
+        status, out, _ = run(capsys, SUPERVISED, f"--sabotage={bug}")
+        assert status == 1
+        assert sum("FAILED" in row for row in out) == found
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
     c.seed = 0  # The seed of the initialisation, the order and the augmentations, below 2³¹.
     c.data = _data()
     c.augment = _augment()
+    c.objective = _objective()
     c.model = _model()
     c.loss = _loss()
     c.optim = _optim()
@@ -64,6 +65,9 @@ def _data() -> ConfigDict:
     # The values that are black and white in images of more than 8 bits, such as (0, 4095) for 12
     # bits in a PNG of 16; None: (0, 65535), or (0, 1) for floating-point numbers.
     c.value_range = placeholder(tuple)
+    # The number of augmented views of an image in its batch, at least 1: 2 for the contrastive
+    # objective; None: 2 for the contrastive objective, 1 for the others.
+    c.views = placeholder(int)
     # What an unreadable image does: 'replace' (the next readable one takes its place) or 'error'.
     c.on_bad_image = "replace"
     return c
@@ -78,6 +82,13 @@ def _augment() -> ConfigDict:
     # The smallest and the largest area of a crop as fractions of the image's area, above 0 to 1.
     c.crop_area = (0.08, 1.0)
     c.blur_on = "device"  # Where views are blurred: 'device' (the train step) or 'host' (tf.data).
+    return c
+
+
+def _objective() -> ConfigDict:
+    c = ConfigDict()
+    # What is minimised: 'contrastive' (SimCLR) or 'supervised' (the cross-entropy of the labels).
+    c.name = "contrastive"
     return c
 
 
@@ -99,7 +110,7 @@ def _model() -> ConfigDict:
     c.head = "nonlinear"  # The projection head: 'none', 'linear' or 'nonlinear'.
     c.head_layers = 2  # The number of layers of a nonlinear projection head, 2 to 16; SimCLRv2: 3.
     c.head_dim = 128  # The number of dimensions of the embedding, at least 1.
-    # The layer that the online classifier sits on: 'h', or 'headK' for layer K of the head.
+    # The layer that the classifier sits on: 'h', or 'headK' for layer K of the head.
     c.classifier_layer = "h"
     return c
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +22,14 @@ from simclr_jax.data.order import Order
 from simclr_jax.data.source import Readable
 from simclr_jax.models.resnet import stem_for
 from simclr_jax.models.simclr import SimCLR
-from simclr_jax.objectives import Metrics
+from simclr_jax.objectives import Metrics, microbatches
 from simclr_jax.objectives.contrastive import Contrastive, Loss
-from simclr_jax.objectives.microbatches import TwoPasses
+from simclr_jax.objectives.supervised import Supervised
 from simclr_jax.state import TrainState
 from simclr_jax.step import train_step
 
 Step = Callable[..., tuple[TrainState, Metrics]]
+Objective = Contrastive | Supervised
 
 BLOCK_BYTES = 2**27  # The bytes of a device's block of logits where loss.block_rows is None.
 
@@ -36,10 +38,11 @@ def with_counts(config: FrozenConfigDict, train: Readable) -> FrozenConfigDict:
     """The config with the numbers of training images and of classes, counted in the data.
 
     Raises:
-      UserError: The run would have too many steps.
+      UserError: The run would have too many steps, or its objective needs classes.
     """
     counts = {"data.num_examples": len(train), "data.num_classes": train.num_classes}
     config = overrides.changed(config, counts)
+    rules.check_objective(config)
     if schedule(config).total_steps >= 2**31:
         raise rules.wrong("train.epochs", config.train.epochs, "fewer than 2**31 steps")
     return config
@@ -59,6 +62,7 @@ def model(config: ConfigDict) -> SimCLR:
         head_dim=m.head_dim,
         classes=config.data.num_classes,
         classifier_layer=m.classifier_layer,
+        end_to_end=config.objective.name != "contrastive",
         dtype=jnp.dtype(m.dtype),
         running_norm=config.train.microbatch_norm == "running",
         remat=m.remat,
@@ -121,25 +125,37 @@ def blur_radius(config: ConfigDict) -> int:
     return blur_taps(config.data.image_size) // 2 if here else 0
 
 
-def objective(config: ConfigDict, mesh: Mesh) -> Contrastive:
+def objective(config: ConfigDict, mesh: Mesh) -> Objective:
     """The objective that a run minimises, over a global batch on the mesh."""
+    if config.objective.name == "supervised":
+        return Supervised(model(config), blur_radius(config))
     images = config.train.batch_size
     return Contrastive(model(config), loss(config, images, mesh), blur_radius(config))
 
 
-def step(config: ConfigDict, objective: Contrastive, optimizer: optim.Optimizer) -> Step:
-    """The train step (see `train_step`) in the config's number of microbatches."""
-    count = config.train.microbatches
-    return partial(
-        train_step,
-        objective=objective if count == 1 else TwoPasses(objective, count),
-        optimizer=optimizer,
-        skip_nonfinite=config.train.on_nonfinite == "skip",
-    )
+def step(config: ConfigDict, optimizer: optim.Optimizer) -> Step:
+    """The train step in the config's number of microbatches.
+
+    Returns:
+      A function (state, batch, objective) → (state, metrics); see `train_step`.
+    """
+    count, frozen = config.train.microbatches, model(config).is_frozen
+
+    def update(state: TrainState, batch: Any, objective: Any) -> tuple[TrainState, Metrics]:
+        return train_step(
+            state,
+            batch,
+            objective=microbatches.divided(objective, count),
+            optimizer=optimizer,
+            frozen=frozen,
+            skip_nonfinite=config.train.on_nonfinite == "skip",
+        )
+
+    return update
 
 
 def jitted(step: Step, mesh: Mesh) -> jax.stages.Wrapped:
-    """The train step, compiled for the mesh on its first call; it donates the state."""
+    """The train step of `step`, compiled for the mesh on its first call; it donates the state."""
     return jax.jit(
         step,
         donate_argnums=0,
@@ -211,16 +227,21 @@ class Parts:
       schedule: The numbers of steps, and the learning rate by step.
       intervals: The steps at which the run evaluates, saves, logs and ends.
       objective: The objective that a step minimises, with the network.
-      step: The train step, compiled on its first call; it donates its state.
+      jitted: The train step (state, batch, objective) → (state, metrics), compiled on its first
+        call; it donates its state.
       initial: A function without arguments that makes the state before the first update.
     """
 
     mesh: Mesh
     schedule: Schedule
     intervals: Intervals
-    objective: Contrastive
-    step: jax.stages.Wrapped
+    objective: Objective
+    jitted: jax.stages.Wrapped
     initial: Callable[[], TrainState]
+
+    def step(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        """One update of the run, with its objective."""
+        return self.jitted(state, batch, self.objective)
 
 
 def build(config: ConfigDict, mesh: Mesh) -> Parts:
@@ -239,7 +260,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Parts:
         seed=config.seed,
         image_size=config.data.image_size,
     )
-    compiled = jitted(step(config, minimised, tuned), mesh)
+    compiled = jitted(step(config, tuned), mesh)
     return Parts(mesh, durations, intervals(config), minimised, compiled, initial)
 
 
@@ -255,10 +276,10 @@ def order(config: ConfigDict, examples: int, batch_size: int | None = None) -> O
 
 
 def views(config: ConfigDict) -> Views:
-    """The settings of the two augmented views of an image."""
+    """The settings of the augmented views of an image."""
     return Views(
         size=config.data.image_size,
-        count=2,
+        count=config.data.views or (2 if config.objective.name == "contrastive" else 1),
         ops=tuple(config.augment.ops),
         strength=config.augment.strength,
         brightness=config.augment.brightness,
@@ -276,7 +297,7 @@ def train_batches(
     stop_step: int,
     batch_size: int | None = None,
 ) -> pipeline.Batches:
-    """The batches of two views of each image; see `pipeline.train_batches` for the arguments."""
+    """The batches of augmented views; see `pipeline.train_batches` for the arguments."""
     return pipeline.train_batches(
         source,
         order(config, len(source), batch_size),

@@ -123,9 +123,9 @@ def read(workdir: epath.Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
         described = json.loads(path.read_text())
-        config = from_json(described)
+        from_json(described)
         for section in ("data", "model", "train"):
-            config[section]  # Raises KeyError where it is missing.
+            described["config"][section]  # Raises KeyError where it is missing.
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged, not the description of a run ({error})") from error
     return described
@@ -143,8 +143,8 @@ def from_json(described: dict[str, Any]) -> FrozenConfigDict:
     """
     newest, stored = default.get_config().to_dict(), _with_tuples(described["config"])
     for section, values in newest.items():
-        if isinstance(values, dict) and section in stored:
-            stored[section] = values | stored[section]
+        if isinstance(values, dict):
+            stored[section] = values | stored.get(section, {})
     return FrozenConfigDict(ConfigDict(stored))
 
 

@@ -20,6 +20,7 @@ from simclr_jax.optim import OPTIMIZERS
 
 # The keys of the section "data" that choose labels, of which one at most is given.
 LABELS = ("label_fraction", "labels_per_class", "label_list")
+OBJECTIVES = ("contrastive", "supervised")
 FREE, FIXED, ASK = "free", "fixed", "ask"  # The values of Rule.on_resume.
 
 
@@ -143,6 +144,7 @@ RUN: dict[str, Rule] = {
     "data.shuffle_window": number(1, 2**20, on_resume=FIXED),
     "data.transfer_dtype": one_of("uint8", "float32", on_resume=ASK),
     "data.value_range": Rule(_is_range, "two numbers, those of black and of white", ASK),
+    "data.views": number(1, 255, on_resume=ASK),
     "data.on_bad_image": one_of("replace", "error"),
     "augment.ops": Rule(
         lambda value: set(value) <= set(OPS) and len(set(value)) == len(value),
@@ -155,6 +157,7 @@ RUN: dict[str, Rule] = {
         _is_area, "two fractions of the image, 0 < smallest <= largest <= 1", ASK
     ),
     "augment.blur_on": one_of(*BLUR_ON, on_resume=ASK),
+    "objective.name": one_of(*OBJECTIVES, on_resume=FIXED),
     "model.depth": one_of(*BLOCKS, on_resume=FIXED),
     "model.width": number(1 / 16, 16, on_resume=FIXED),
     "model.sk_ratio": number(0, 1, on_resume=FIXED),
@@ -318,3 +321,21 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
         )
     if stem_for(model.stem, size) == "imagenet" and size < 32:
         raise wrong("data.image_size", size, "at least 32 for the imagenet stem")
+    check_objective(config)
+
+
+def check_objective(config: ConfigDict) -> None:
+    """Checks that the objective of a config can be computed of its images.
+
+    Args:
+      config: The config; a data.num_classes of None is not checked.
+
+    Raises:
+      UserError: The contrastive objective has other than two views, or another has no classes.
+    """
+    name, views, classes = config.objective.name, config.data.views, config.data.num_classes
+    if name == "contrastive" and views not in (None, 2):
+        raise wrong("data.views", views, "2 for objective.name=contrastive, which compares two")
+    if name != "contrastive" and classes is not None and classes < 2:
+        these = "of one class" if classes else "without labels"
+        raise wrong("objective.name", name, f"contrastive, for the images are {these}")

@@ -26,7 +26,8 @@ def open_split(config: ConfigDict, which: str, dataset: splits.Splits | None = N
 def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
     """Opens the split that the config trains on, and the one that it evaluates on.
 
-    An evaluation split without labels is evaluated by the contrastive loss alone.
+    An evaluation split without labels is evaluated by the contrastive loss alone, and refused for
+    another objective.
 
     Raises:
       UserError: There are fewer images than in a batch, or the splits differ in their classes.
@@ -40,6 +41,13 @@ def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
             f"at most the {len(train)} images of {train.split!r}",
         )
     evaluation = open_split(config, "eval", dataset)
+    labelled = config.objective.name != "contrastive" and train.num_classes > 0
+    if labelled and not evaluation.num_classes:
+        raise rules.wrong(
+            "data.eval_split",
+            config.data.eval_split,
+            f"a split with labels for objective.name={config.objective.name}",
+        )
     if not train.num_classes:  # There is no classifier that the labels could judge.
         evaluation.num_classes = 0
     if evaluation.num_classes not in (0, train.num_classes):

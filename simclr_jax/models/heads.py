@@ -43,6 +43,15 @@ def layer_index(layer: str) -> int:
     return 0 if layer == "h" else int(layer.removeprefix("head"))
 
 
+def layer_number(module: str) -> int:
+    """The number of the head's layer that a module belongs to.
+
+    >>> layer_number("dense1"), layer_number("bn12")
+    (1, 12)
+    """
+    return int(module.removeprefix("dense").removeprefix("bn"))
+
+
 class ProjectionHead(nn.Module):
     """The projection head, from representations h to the embeddings z that the loss compares.
 
@@ -64,19 +73,22 @@ class ProjectionHead(nn.Module):
     running_norm: bool = False
 
     @nn.compact
-    def __call__(self, h: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
+    def __call__(
+        self, h: jax.Array, *, train: bool, until: int | None = None
+    ) -> tuple[jax.Array, ...]:
         """Projects representations.
 
         Args:
           h: The representations (N, F), float.
           train: Whether to normalise by this batch's statistics and update the moving averages.
+          until: The last layer to apply; None: all of them.
 
         Returns:
-          h and the output of each layer in order. The last one is z (N, dim).
+          h and the output of each layer in order. The last one of all is z (N, dim).
         """
         layers = count_layers(self.kind, self.layers)
         outputs = [h]
-        for layer in range(1, layers + 1):
+        for layer in range(1, (layers if until is None else until) + 1):
             last = layer == layers
             x = nn.Dense(
                 self.dim if last else h.shape[-1],

@@ -1,4 +1,4 @@
-"""SimCLR's network: the encoder, the projection head and the online linear classifier."""
+"""SimCLR's network: the encoder, the projection head and the linear classifier."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from simclr_jax.models.heads import Classifier, ProjectionHead, layer_index
+from simclr_jax.models.heads import Classifier, ProjectionHead, layer_index, layer_number
 from simclr_jax.models.resnet import ResNet
 
 
@@ -15,8 +15,9 @@ class Outputs(NamedTuple):
 
     Attributes:
       h: The representations (N, F).
-      z: h and the output of each layer of the projection head. The last one is z (N, D).
-      logits: The logits (N, C) of the online classifier, or None without one.
+      z: h and the output of each layer of the projection head. The last one is z (N, D); when a
+        network is trained end to end, the last one is the layer that the classifier sits on.
+      logits: The logits (N, C) of the classifier, or None without one.
     """
 
     h: jax.Array
@@ -25,7 +26,7 @@ class Outputs(NamedTuple):
 
 
 class SimCLR(nn.Module):
-    """The encoder, the projection head and the online linear classifier.
+    """The encoder, the projection head and the linear classifier.
 
     Attributes:
       depth: The number of layers of the encoder; see `ResNet`.
@@ -36,10 +37,12 @@ class SimCLR(nn.Module):
       head: The kind of the projection head; see `ProjectionHead`.
       head_layers: The number of layers of a nonlinear projection head.
       head_dim: The width of z.
-      classes: The number of classes of the online classifier. With 0, for unlabelled data, there
-        is no classifier.
+      classes: The number of classes of the classifier. With 0, for unlabelled data, there is no
+        classifier.
       classifier_layer: The layer that the classifier sits on, 'h' or 'headK' for layer K of the
         projection head.
+      end_to_end: Whether the classifier's gradient reaches the encoder, as in a supervised
+        objective. The layers of the head after the classifier's then take no part in training.
       dtype: The dtype of the encoder's convolutions. The heads compute in at least float32.
       running_norm: Whether training normalises by the moving averages; see `resnet.batch_norm`.
       remat: The activations that are computed again in the backward pass; see `ResNet`.
@@ -58,6 +61,7 @@ class SimCLR(nn.Module):
     head_dim: int = 128
     classes: int = 0
     classifier_layer: str = "h"
+    end_to_end: bool = False
     dtype: Any = jnp.float32
     running_norm: bool = False
     remat: str = "none"
@@ -66,7 +70,8 @@ class SimCLR(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
         """Applies the network to images.
 
-        A stop-gradient before the classifier keeps its loss from training the encoder.
+        A stop-gradient before the classifier keeps its loss from training the encoder, unless the
+        network is trained end to end.
 
         Args:
           images: The images (N, H, W, 3), float in [0, 1].
@@ -84,6 +89,7 @@ class SimCLR(nn.Module):
             remat=self.remat,
             name="encoder",
         )(images, train=train)
+        layer = layer_index(self.classifier_layer)
         z = ProjectionHead(
             kind=self.head,
             layers=self.head_layers,
@@ -91,10 +97,23 @@ class SimCLR(nn.Module):
             dtype=head_dtype,
             running_norm=self.running_norm,
             name="head",
-        )(h, train=train)
+        )(h, train=train, until=layer if train and self.end_to_end else None)
         logits = None
         if self.classes:
-            logits = Classifier(self.classes, dtype=head_dtype, name="classifier")(
-                jax.lax.stop_gradient(z[layer_index(self.classifier_layer)])
-            )
+            features = z[layer] if self.end_to_end else jax.lax.stop_gradient(z[layer])
+            logits = Classifier(self.classes, dtype=head_dtype, name="classifier")(features)
         return Outputs(h, z, logits)
+
+    def is_frozen(self, path: tuple[str, ...]) -> bool:
+        """Whether a parameter or a moving average stays as it is in training.
+
+        Args:
+          path: Its path in the tree of parameters or of moving averages.
+
+        >>> model = SimCLR(end_to_end=True, classifier_layer="head1")
+        >>> [model.is_frozen(("head", name, "kernel")) for name in ("dense1", "dense2")]
+        [False, True]
+        """
+        if path[0] == "head" and self.end_to_end:
+            return layer_number(path[1]) > layer_index(self.classifier_layer)
+        return False

@@ -1,4 +1,8 @@
-"""The objectives of training: (params, batch_stats, batch) → (gradients, batch_stats, metrics)."""
+"""The objectives of training: (params, batch_stats, batch) → (gradients, batch_stats, metrics).
+
+An objective is a pytree. Its leaves are the arrays that it needs and does not train, such as those
+of a teacher; all else is static. So `jit` takes it as an argument, and no program contains weights.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

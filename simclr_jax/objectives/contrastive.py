@@ -4,9 +4,9 @@ Shapes: N images, V = 2 views, D projection, C classes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -34,7 +34,7 @@ class Encoded(NamedTuple):
     batch_stats: Any
 
 
-@dataclass(frozen=True)
+@flax.struct.dataclass
 class Contrastive:
     """The contrastive loss of two views, plus the loss of the online classifier.
 
@@ -47,9 +47,9 @@ class Contrastive:
     Reference: Chen et al. 2020, Algorithm 1 (arXiv 2002.05709).
     """
 
-    model: SimCLR
-    loss: Loss
-    blur_radius: int = 0
+    model: SimCLR = flax.struct.field(pytree_node=False)
+    loss: Loss = flax.struct.field(pytree_node=False)
+    blur_radius: int = flax.struct.field(pytree_node=False, default=0)
 
     def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
         """Computes the gradients of a batch.

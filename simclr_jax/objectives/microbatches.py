@@ -1,28 +1,30 @@
-"""Gradients of the contrastive loss over a global batch, with the memory of a microbatch.
+"""Gradients of an objective over a global batch, with the memory of a microbatch.
 
-The contrastive loss compares every image with all others, so it is not a sum over microbatches.
-But it depends on the parameters only through the embeddings. A first pass computes the embeddings
-of all microbatches without storing activations. The loss then gives its gradient with respect to
-the embeddings. A second pass runs each microbatch again and propagates that gradient to the
-parameters. The cost is one more forward pass. The gradient is exact only where the embedding of
-an image does not depend on the other images of its microbatch, so not where batch norm uses the
-statistics of the microbatch.
+A loss that is a mean over the images is the mean of those of the microbatches, and so is its
+gradient. The contrastive loss compares every image with all others, so it is not. But it depends on
+the parameters only through the embeddings. A first pass computes the embeddings of all microbatches
+without storing activations. The loss then gives its gradient with respect to the embeddings. A
+second pass runs each microbatch again and propagates that gradient to the parameters. The cost is
+one more forward pass.
+
+The gradient is exact only where the outputs for an image do not depend on the other images of its
+microbatch, so not where batch norm uses the statistics of the microbatch.
 
 Shapes: N images of the global batch, V = 2 views, D projection; R microbatches of M images.
 
 Reference: Gao et al. 2021 (arXiv 2101.06983).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from simclr_jax import losses
 from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM
-from simclr_jax.objectives import Batch, Gradients, Metrics
+from simclr_jax.objectives import Batch, Gradients, Metrics, Objective
 from simclr_jax.objectives.contrastive import Contrastive
 
 
@@ -43,7 +45,67 @@ def shuffled_within(images: int, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permuted(order, axis=0).ravel()
 
 
-@dataclass(frozen=True)
+def divided(objective: Objective, count: int) -> Objective:
+    """An objective that takes its batch in `count` microbatches; with 1 the objective itself."""
+    if count == 1:
+        return objective
+    whole: Any = objective
+    return (TwoPasses if isinstance(objective, Contrastive) else Accumulated)(whole, count)
+
+
+@flax.struct.dataclass
+class Accumulated:
+    """An objective that is a mean over images, computed one microbatch after the other.
+
+    Microbatches, batch norm and the moving averages are those of `TwoPasses`.
+
+    Attributes:
+      objective: The objective of the global batch.
+      count: The number of microbatches, a divisor of the number of images.
+    """
+
+    objective: Objective
+    count: int = flax.struct.field(pytree_node=False)
+
+    def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
+        """Computes the gradients of a batch, with the arguments of the objective."""
+        rows = Rows(batch, self.count)
+
+        def add(sums: Any, r: jax.Array) -> tuple[Any, tuple[Any, Metrics]]:
+            found = self.objective(params, batch_stats, rows(r))
+            sums = jax.tree.map(jnp.add, sums, found.gradients)
+            return sums, (found.batch_stats, found.metrics)
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        sums, (updated, metrics) = jax.lax.scan(add, zeros, jnp.arange(self.count))
+        return Gradients(
+            jax.tree.map(lambda gradient: gradient / self.count, sums),
+            _whole_statistics(updated),
+            {key: shares.mean() for key, shares in metrics.items()},
+        )
+
+
+class Rows:
+    """The microbatches of a batch, with the weights of their labelled images in the whole batch.
+
+    Args:
+      batch: The batch.
+      count: The number of microbatches.
+    """
+
+    def __init__(self, batch: Batch, count: int):
+        batch = {**batch, "label_weight": losses.label_weights(batch["label"])}
+        self._divided = {key: x.reshape(-1, count, *x.shape[1:]) for key, x in batch.items()}
+
+    def __call__(self, r: jax.Array) -> Batch:
+        """Microbatch r."""
+        return {
+            key: jax.lax.dynamic_index_in_dim(x, r, axis=1, keepdims=False)
+            for key, x in self._divided.items()
+        }
+
+
+@flax.struct.dataclass
 class TwoPasses:
     """A contrastive objective that runs the network on one microbatch at a time.
 
@@ -60,19 +122,12 @@ class TwoPasses:
     """
 
     objective: Contrastive
-    count: int
+    count: int = flax.struct.field(pytree_node=False)
 
     def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
         """Computes the gradients of a batch, with the arguments of `Contrastive`."""
         count, encode = self.count, self.objective.encode
-        batch = {**batch, "label_weight": losses.label_weights(batch["label"])}
-        divided = {key: x.reshape(-1, count, *x.shape[1:]) for key, x in batch.items()}
-
-        def rows(r: jax.Array) -> Batch:
-            return {
-                key: jax.lax.dynamic_index_in_dim(x, r, axis=1, keepdims=False)
-                for key, x in divided.items()
-            }
+        rows = Rows(batch, count)
 
         def embed(r: jax.Array) -> tuple[jax.Array, Any]:
             encoded = encode(params, batch_stats, rows(r))

@@ -5,6 +5,7 @@ embeddings that collapse.
 import logging
 import math
 from collections import deque
+from typing import NamedTuple
 
 from ml_collections import FrozenConfigDict
 
@@ -20,20 +21,48 @@ COLLAPSED_RANK = 1.5  # The effective rank below which embeddings have collapsed
 _log = logging.getLogger(__name__)
 
 
+class Start(NamedTuple):
+    """The loss of a network that knows nothing, which a run is expected to leave.
+
+    Attributes:
+      key: The key of the loss in a row.
+      loss: The loss.
+      formula: The loss as a formula.
+      what: The outputs that have this loss.
+    """
+
+    key: str
+    loss: float
+    formula: str
+    what: str
+
+    @classmethod
+    def of_pairs(cls, batch_size: int) -> "Start":
+        """The contrastive loss of B images that look all alike."""
+        loss = 2 * math.log(2 * batch_size - 1)
+        what = "embeddings which are all equally similar"
+        return cls("contrastive_loss", loss, "2·log(2B - 1)", what)
+
+    @classmethod
+    def of_classes(cls, count: int) -> "Start":
+        """The cross-entropy of C classes of which none is preferred."""
+        what = "a classifier which knows nothing"
+        return cls("classifier_loss", math.log(count), "log C", what)
+
+
 class Health:
     """Judges the row of every step, and counts the updates that are skipped.
 
     Args:
-      start_loss: The contrastive loss of embeddings that are all equally similar, 2·log(2B - 1)
-        for batch size B.
+      start: The loss of a network that knows nothing.
       patience: The number of steps before a stuck loss or collapsed embeddings are reported.
       allowed: The number of updates that may be skipped because they are not finite; 0: the first
         one ends the run.
       skipped: The number of updates that the run has skipped so far.
     """
 
-    def __init__(self, *, start_loss: float, patience: int, allowed: int, skipped: int):
-        self._start_loss, self._patience = start_loss, patience
+    def __init__(self, *, start: Start, patience: int, allowed: int, skipped: int):
+        self._start, self._patience = start, patience
         self._allowed, self.skipped = allowed, skipped
         self._recent: deque[Row] = deque(maxlen=WINDOW)
         self._warned: set[str] = set()
@@ -48,8 +77,11 @@ class Health:
           rows: The rows of the run so far.
         """
         skips = config.train.on_nonfinite == "skip"
+        contrastive = config.objective.name == "contrastive"
         return cls(
-            start_loss=2 * math.log(2 * config.train.batch_size - 1),
+            start=Start.of_pairs(config.train.batch_size)
+            if contrastive
+            else Start.of_classes(config.data.num_classes),
             patience=max(MIN_PATIENCE, warmup_steps),
             allowed=config.train.max_skipped_updates if skips else 0,
             skipped=max((row.get("skipped_updates", 0) for row in rows), default=0),
@@ -107,7 +139,20 @@ class Health:
     def _look(self) -> None:
         """Warns where the recent rows show a stuck loss or collapsed embeddings."""
         step = self._recent[-1]["step"]
-        loss = self._mean("contrastive_loss")
+        self._look_for_collapse(step)
+        loss, start = self._mean(self._start.key), self._start
+        if loss > STUCK * start.loss:
+            self._warn(
+                "stuck",
+                f"step {step}: the {start.key.replace('_', ' ')} is {loss:.2f}, still near "
+                f"{start.formula} = {start.loss:.2f}, that of {start.what}; likely optim.lr is too "
+                "low or too high, or the augmentations too strong",
+            )
+
+    def _look_for_collapse(self, step: int) -> None:
+        """Warns where the embeddings of the recent rows have collapsed, if they have any."""
+        if "mean_similarity" not in self._recent[-1]:
+            return
         if self._mean("mean_similarity") > COLLAPSED_SIMILARITY:
             self._warn(
                 "collapse",
@@ -121,13 +166,6 @@ class Health:
                 f"step {step}: the embeddings have collapsed to a line (effective rank "
                 f"{self._mean('effective_rank'):.2f}); likely optim.lr is too high, or the images "
                 "are all alike",
-            )
-        if loss > STUCK * self._start_loss:
-            self._warn(
-                "stuck",
-                f"step {step}: the contrastive loss is {loss:.2f}, still near "
-                f"2·log(2B - 1) = {self._start_loss:.2f}, that of embeddings which are all equally "
-                "similar; likely optim.lr is too low or too high, or the augmentations too strong",
             )
 
     def _mean(self, key: str) -> float:

@@ -116,7 +116,7 @@ def calibrate(
       mesh: The mesh of the devices.
     """
     zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
-    model = model.clone(running_norm=False)  # There are no moving averages to normalise by yet.
+    model = model.clone(running_norm=False, end_to_end=False)  # Every layer needs averages first.
 
     @partial(
         jax.jit,

@@ -1,11 +1,10 @@
-"""The evaluation during training: contrastive loss and online classifier on held-out images."""
+"""The evaluation during training: the loss and the classifier on held-out images."""
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
+from simclr_jax import losses
 from simclr_jax import mesh as meshes
 from simclr_jax.augment.device import to_float, views_of
 from simclr_jax.config import parts
@@ -20,47 +20,61 @@ from simclr_jax.config.parts import Parts
 from simclr_jax.data import pipeline
 from simclr_jax.data.source import Readable
 from simclr_jax.models.simclr import SimCLR
-from simclr_jax.objectives.contrastive import Contrastive
+from simclr_jax.objectives.contrastive import Loss
 from simclr_jax.state import TrainState
 
 HostBatches = Callable[[], Iterator[dict[str, np.ndarray]]]  # Opens batches on the host.
+
+
+class Compared(NamedTuple):
+    """What is compared in the evaluation of a contrastive objective.
+
+    Attributes:
+      loss: The contrastive loss of an evaluation batch.
+      batch_size: The number of images that the loss compares.
+      views: A function that opens the batches of two augmented views, the same ones each time, with
+        a mask that is False where an image stands for another one. Their size is that which the
+        network takes at a time.
+      blur_radius: The radius in pixels of the blur that the device applies; 0 if it applies none.
+    """
+
+    loss: Loss
+    batch_size: int
+    views: HostBatches
+    blur_radius: int = 0
 
 
 class OnlineEvaluation:
     """Evaluates a train state with batch norm in inference mode.
 
     Args:
-      objective: The objective of the run, with the loss of an evaluation batch.
+      model: The network.
       mesh: The mesh of the devices.
-      batch_size: The number of images that the loss compares.
-      views: A function that opens the batches of two augmented views, the same ones each time, with
-        a mask that is False where an image stands for another one. Their size is that which the
-        network takes at a time.
-      images: A function that opens the batches of evaluation views, masked likewise; None for
-        images without labels.
+      compared: What a contrastive objective compares; None: the classifier gives the loss.
+      images: A function that opens the batches of evaluation views, with a mask that is False where
+        an image stands for another one; None for images without labels.
     """
 
     def __init__(
         self,
         *,
-        objective: Contrastive,
+        model: SimCLR,
         mesh: Mesh,
-        batch_size: int,
-        views: HostBatches,
+        compared: Compared | None,
         images: HostBatches | None,
     ):
-        self._mesh = mesh
-        self._batch_size = batch_size
-        self._views, self._images = views, images
-        self._loss = jax.jit(lambda z_a, z_b: objective.loss(z_a, z_b)[0])
+        self._mesh, self._compared, self._images = mesh, compared, images
         on_all = partial(
             jax.jit,
             out_shardings=meshes.replicated(mesh),
             compiler_options=meshes.compiler_options(mesh),
         )
-        model, blur_radius = objective.model, objective.blur_radius
-        self._embed = on_all(partial(embed, model=model, blur_radius=blur_radius))
-        self._correct = on_all(partial(count_correct, model=model))
+        if compared is not None:
+            loss = compared.loss
+            self._loss = jax.jit(lambda z_a, z_b: loss(z_a, z_b)[0])
+            self._embed = on_all(partial(embed, model=model, blur_radius=compared.blur_radius))
+        # Only where there is no contrastive loss is the classifier's computed.
+        self._classify = on_all(partial(classify, model=model, with_loss=compared is None))
 
     def __call__(
         self, state: TrainState, give_up: Callable[[], bool] = lambda: False
@@ -76,34 +90,40 @@ class OnlineEvaluation:
           read; None where it gave up.
         """
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        embedded, kept = [], []
-        for batch in self._views():
-            if give_up():
-                return None
-            z, mask = self._embed(variables, self._put(batch))
-            embedded.append(np.asarray(z))
-            kept.append(np.asarray(mask))
-        z_N2D = np.concatenate(embedded)[np.concatenate(kept)]
-        # The loss grows with the number of negatives, so images are compared in batches here too.
-        total = 0.0
-        for start in range(0, len(z_N2D), self._batch_size):
-            z = z_N2D[start : start + self._batch_size]
-            total += float(self._loss(z[:, 0], z[:, 1])) * len(z)
-        metrics = {"eval_loss": total / len(z_N2D)}
+        scores: dict[str, float] = {}
+        if self._compared is not None:
+            embedded, kept = [], []
+            for batch in self._compared.views():
+                if give_up():
+                    return None
+                z, mask = self._embed(variables, meshes.put(batch, self._mesh))
+                embedded.append(np.asarray(z))
+                kept.append(np.asarray(mask))
+            z_N2D = np.concatenate(embedded)[np.concatenate(kept)]
+            scores["eval_loss"] = self._mean_loss(z_N2D, self._compared.batch_size)
         if "classifier" in state.params and self._images is not None:
-            correct = count = 0
+            sums = np.zeros(3)
             for batch in self._images():
                 if give_up():
                     return None
-                # The wait for each count keeps later batches from filling the device's memory.
-                right, seen = self._correct(variables, self._put(batch))
-                correct, count = correct + int(right), count + int(seen)
+                # The wait for each sum keeps later batches from filling the device's memory.
+                sums += np.asarray(self._classify(variables, meshes.put(batch, self._mesh)), float)
+            correct, count, loss = sums.tolist()
             if count:
-                metrics["eval_top1"] = correct / count
-        return metrics
+                scores = {"eval_loss": loss / count, **scores, "eval_top1": correct / count}
+        return scores
 
-    def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        return meshes.put(batch, self._mesh)
+    def _mean_loss(self, z_N2D: np.ndarray, batch_size: int) -> float:
+        """The mean over N images of the contrastive loss.
+
+        The loss grows with the number of negatives, so images are compared in batches as in
+        training.
+        """
+        total = 0.0
+        for start in range(0, len(z_N2D), batch_size):
+            z = z_N2D[start : start + batch_size]
+            total += float(self._loss(z[:, 0], z[:, 1])) * len(z)
+        return total / len(z_N2D)
 
 
 def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) -> OnlineEvaluation:
@@ -138,11 +158,11 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
         image_size=config.data.image_size,
         transfer_dtype=config.data.transfer_dtype,
     )
+    pairs = Compared(parts.loss(config, compared), compared, views, parts.blur_radius(config))
     return OnlineEvaluation(
-        objective=replace(built.objective, loss=parts.loss(config, compared)),
+        model=built.objective.model,
         mesh=built.mesh,
-        batch_size=compared,
-        views=views,
+        compared=pairs if config.objective.name == "contrastive" else None,
         images=images if source.num_classes else None,
     )
 
@@ -162,17 +182,27 @@ def embed(
     return outputs.z[-1].reshape(-1, 2, outputs.z[-1].shape[-1]), batch["mask"]
 
 
-def count_correct(
-    variables: Any, batch: dict[str, jax.Array], *, model: SimCLR
-) -> tuple[jax.Array, jax.Array]:
-    """The number of labelled examples that the online classifier gets right, and their number.
+def classify(
+    variables: Any, batch: dict[str, jax.Array], *, model: SimCLR, with_loss: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What the classifier makes of a batch, summed over its labelled images.
 
     Args:
       variables: The weights, {"params", "batch_stats"}.
       batch: The images, their labels, and "mask", which is False for those not to count.
       model: The module.
+      with_loss: Whether to compute the cross-entropy.
+
+    Returns:
+      The number of images that are classified correctly, the number of all that count, and the sum
+      of their cross-entropies in nats, or 0.
     """
     outputs: Any = model.apply(variables, to_float(batch["image"]), train=False)
     right = outputs.logits.argmax(axis=-1) == batch["label"]
     counted = batch["mask"] & (batch["label"] >= 0)
-    return jnp.sum(right & counted), jnp.sum(counted)
+    loss = jnp.zeros([])
+    if with_loss:
+        loss, _ = losses.cross_entropy(
+            outputs.logits, batch["label"], len(counted) * counted.astype(jnp.float32)
+        )
+    return jnp.sum(right & counted), jnp.sum(counted), loss

@@ -183,6 +183,8 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
     >>> row = {"step": 20, "epoch": 0.5, "contrastive_loss": 9.0, "contrastive_accuracy": 0.25}
     >>> progress_line(row, 400, 75.0)
     'step 20/400  epoch 0.5  contrastive loss 9.000  accuracy 25.0%  1m15s left'
+    >>> progress_line({"step": 20, "epoch": 0.5, "loss": 2.0, "train_accuracy": 0.25}, 400, 75.0)
+    'step 20/400  epoch 0.5  loss 2.000  accuracy 25.0%  1m15s left'
 
     Args:
       row: The row.
@@ -190,8 +192,10 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
       seconds_left: The seconds to the end of the run; None: not known.
     """
     parts = [f"step {row['step']}/{total_steps}", f"epoch {row['epoch']:.1f}"]
-    parts.append(f"contrastive loss {row['contrastive_loss']:.3f}")
-    parts.append(f"accuracy {row['contrastive_accuracy']:.1%}")
+    parts.append(_loss_in_words(row))
+    accuracy = row.get("contrastive_accuracy", row.get("train_accuracy"))
+    if accuracy is not None:
+        parts.append(f"accuracy {accuracy:.1%}")
     if "online_accuracy" in row:
         parts.append(f"online {row['online_accuracy']:.1%}")
     if (row.get("images_per_second") or 0) > 0:
@@ -203,6 +207,13 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
     if "eval_top1" in row:
         parts.append(f"eval top-1 {row['eval_top1']:.1%}")
     return "  ".join(parts)
+
+
+def _loss_in_words(row: Row) -> str:
+    """The loss of a row: the contrastive one, or all of it for another objective."""
+    if "contrastive_loss" in row:
+        return f"contrastive loss {row['contrastive_loss']:.3f}"
+    return f"loss {row['loss']:.3f}"
 
 
 def _duration(seconds: float) -> str:
@@ -276,9 +287,10 @@ def announce(config: FrozenConfigDict, state: TrainState, total_steps: int) -> N
     """
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
     devices = jax.devices()
+    what = "" if config.objective.name == "contrastive" else f"{config.objective.name}, "
     processes.say(
         f"ResNet-{config.model.depth} x{config.model.width:g}, {count:,} parameters; "
-        f"{total_steps} steps of {config.train.batch_size} images on "
+        f"{what}{total_steps} steps of {config.train.batch_size} images on "
         f"{len(devices)} {devices[0].device_kind}"
     )
 
@@ -300,9 +312,10 @@ def summary(row: Row, total_steps: int, workdir: str, *, labelled: bool) -> str:
     command = f"simclr-eval --config=configs/eval/{protocol}.py --run={shlex.quote(workdir)}"
     if not row:
         return f"done: {workdir} had reached step {total_steps} already\nnext: {command}"
-    reached = [f"contrastive loss {row['contrastive_loss']:.3f}"]
+    reached = [_loss_in_words(row)]
     if "eval_loss" in row:
         reached.append(f"eval loss {row['eval_loss']:.3f}")
     if "eval_top1" in row:
-        reached.append(f"eval top-1 {row['eval_top1']:.1%} (online linear classifier)")
+        online = " (online linear classifier)" if "contrastive_loss" in row else ""
+        reached.append(f"eval top-1 {row['eval_top1']:.1%}{online}")
     return f"done: step {total_steps}, {', '.join(reached)}\nnext: {command}"

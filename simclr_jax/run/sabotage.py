@@ -15,13 +15,11 @@ with epy.lazy_imports():  # --help names the bugs, and needs none of these.
     import jax.numpy as jnp
 
     from simclr_jax import losses
-    from simclr_jax.objectives import contrastive
 
-# A function from an objective and the number of devices to the objective with a bug.
-Sabotage = Callable[["contrastive.Contrastive", int], "contrastive.Contrastive"]
+Sabotage = Callable[[Any, int], Any]  # (objective, devices) to one with a bug.
 
 
-def local_negatives(objective: contrastive.Contrastive, devices: int) -> contrastive.Contrastive:
+def local_negatives(objective: Any, devices: int) -> Any:
     """Plants a forgotten gather: each device contrasts its rows with each other alone."""
     right: Any = objective.loss
     one = partial(right.func, **{**right.keywords, "block_rows": None, "gather": losses.identity})
@@ -52,17 +50,17 @@ class LocalNorm:
         return outputs, jax.tree.map(lambda x: x.mean(axis=0), updated)
 
 
-def local_bn(objective: contrastive.Contrastive, devices: int) -> contrastive.Contrastive:
+def local_bn(objective: Any, devices: int) -> Any:
     """Plants a forgotten synchronisation of batch norm: statistics are each device's alone."""
     model: Any = LocalNorm(objective.model, devices)
     return dataclasses.replace(objective, model=model)
 
 
-def mean_loss(objective: contrastive.Contrastive, devices: int) -> contrastive.Contrastive:
+def mean_loss(objective: Any, devices: int) -> Any:
     """Plants a mean over devices where their shares of the loss have to be summed."""
 
-    def loss(z_a: jax.Array, z_b: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        value, metrics = objective.loss(z_a, z_b)
+    def loss(*arrays: jax.Array) -> tuple[jax.Array, Any]:
+        value, metrics = objective.loss(*arrays)
         return value / devices, metrics
 
     return dataclasses.replace(objective, loss=loss)
@@ -74,3 +72,8 @@ SABOTAGE: dict[str, Sabotage] = {
     "local_bn": local_bn,
     "mean_loss": mean_loss,
 }
+
+
+def of_objective(name: str) -> list[str]:
+    """The names of the bugs that an objective can have; only the contrastive one has negatives."""
+    return [bug for bug in SABOTAGE if name == "contrastive" or bug != "local_negatives"]

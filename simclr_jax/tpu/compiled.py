@@ -54,7 +54,10 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
     built = parts.build(config, mesh)
     state = states.abstract(built.initial, mesh)
     shapes = batch(config, mesh)
-    lowered, next_batch = built.step.lower(state, shapes), nbytes(shapes) // mesh.size
+    lowered, next_batch = (
+        built.jitted.lower(state, shapes, built.objective),
+        nbytes(shapes) // mesh.size,
+    )
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -90,12 +93,12 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
 
 def batch(config: ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes, dtypes and shardings of a global batch."""
-    n, size = config.train.batch_size, config.data.image_size
+    n, size, views = config.train.batch_size, config.data.image_size, parts.views(config).count
     on = partial(jax.ShapeDtypeStruct, sharding=meshes.sharded(mesh))
     return {
-        "image": on((n, 2, size, size, 3), jnp.dtype(config.data.transfer_dtype)),
+        "image": on((n, views, size, size, 3), jnp.dtype(config.data.transfer_dtype)),
         "label": on((n,), jnp.int32),
-        "blur_sigma": on((n, 2), jnp.float32),
+        "blur_sigma": on((n, views), jnp.float32),
     }
 
 

@@ -6,6 +6,7 @@ weights. The first convolution needs no gradient with respect to its input.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,23 +24,26 @@ def of_step(config: ConfigDict) -> float:
       config: The config of the run; data.num_classes must be known.
     """
     forward = of_network(config)
-    views = 2 * config.train.batch_size
+    views = parts.views(config).count * config.train.batch_size
     return views * (3 * sum(forward) - forward[0]) + of_loss(config)
 
 
 def of_loss(config: ConfigDict) -> float:
-    """The operations of the 2B x 2B logits and their gradients.
+    """The operations of the 2B x 2B logits and their gradients; 0 for another objective.
 
-    >>> of_loss(ConfigDict({"train": {"batch_size": 2}, "model": {"head_dim": 8}}))
+    >>> contrastive = {"objective": {"name": "contrastive"}, "model": {"head_dim": 8}}
+    >>> of_loss(ConfigDict({**contrastive, "train": {"batch_size": 2}}))
     768.0
     """
+    if config.objective.name != "contrastive":
+        return 0.0
     views = 2 * config.train.batch_size
     dim = config.model.head_dim
     return 3 * 2.0 * views**2 * dim
 
 
 def of_network(config: ConfigDict) -> list[float]:
-    """The operations of each layer of the network in order, for one view, forward.
+    """The operations of each layer that is trained with, in order, for one view, forward.
 
     Args:
       config: The config of the run; data.num_classes must be known.
@@ -49,7 +53,8 @@ def of_network(config: ConfigDict) -> list[float]:
         lambda: state.initialize_model(model, seed=config.seed, image_size=size)
     )
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, image)
+    forward = partial(model.apply, train=True, mutable=["batch_stats"])
+    traced = jax.make_jaxpr(forward)(variables, image)
     return list(_products(traced.jaxpr))
 
 

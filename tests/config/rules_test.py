@@ -45,6 +45,8 @@ CHECKING = [
     ("model.stem", "imagenet", "config.data.image_size=8: must be at least 32 for the imagenet"),
     ("model.dtype", "float16", "config.model.dtype='float16': must be one of float32, bfloat16"),
     ("model.head", "mlp", "config.model.head='mlp': must be one of none, linear, nonlinear"),
+    ("data.views", 1, "config.data.views=1: must be 2 for objective.name=contrastive"),
+    ("objective.name", "byol", "config.objective.name='byol': must be one of contrastive, superv"),
     ("loss.name", "hinge", "config.loss.name='hinge': must be one of nt_xent"),
     ("loss.temperature", 0.0, "config.loss.temperature=0.0: must be above 0"),
     ("loss.temperature", float("nan"), "config.loss.temperature=nan: must be above 0"),
@@ -63,6 +65,16 @@ def test_bad_values_are_named_with_what_is_allowed(key, value, line):
     with pytest.raises(UserError) as error:
         rules.check_run(config, devices=8)
     assert line in str(error.value)
+
+
+@pytest.mark.parametrize(("classes", "these"), [(0, "without labels"), (1, "of one class")])
+def test_an_objective_of_classes_needs_two(classes, these):
+    config = overrides.load([DIGITS, "--config.objective.name=supervised"])
+    rules.check_run(overrides.changed(config, {"data.num_classes": None}), devices=8)
+    with pytest.raises(UserError) as error:
+        rules.check_run(overrides.changed(config, {"data.num_classes": classes}), devices=8)
+    line = f"config.objective.name='supervised': must be contrastive, for the images are {these}"
+    assert str(error.value) == line
 
 
 def test_an_evaluations_config_does_not_train():
@@ -97,7 +109,7 @@ def test_every_default_key_has_a_row_and_every_row_a_key():
         ("optim.name", "fixed"), ("train.batch_size", "fixed"), ("data.name", "fixed"),
         ("data.train_split", "fixed"), ("data.num_classes", "fixed"), ("data.held_out", "fixed"),
         ("data.shuffle_block", "fixed"), ("data.image_size", "fixed"),
-        ("model.dtype", "ask"), ("optim.lr", "ask"), ("augment.ops", "ask"), ("loss.name", "ask"),
+        ("objective.name", "fixed"), ("data.views", "ask"), ("model.dtype", "ask"), ("optim.lr", "ask"), ("augment.ops", "ask"), ("loss.name", "ask"),
         ("train.epochs", "ask"), ("data.eval_split", "ask"), ("train.microbatches", "ask"),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from simclr_jax.errors import DivergedError
-from simclr_jax.run.health import WINDOW, Health
+from simclr_jax.run.health import WINDOW, Health, Start
 from simclr_jax.store.rows import as_json
 
 
@@ -17,7 +17,10 @@ def row(step, loss=5.0, similarity=0.1, rank=20.0, **more):
 
 
 def health(**changes):
-    options = {"start_loss": 10.0, "patience": 50, "allowed": 0, "skipped": 0}
+    start = Start(
+        "contrastive_loss", 10.0, "2·log(2B - 1)", "embeddings which are all equally similar"
+    )
+    options = {"start": start, "patience": 50, "allowed": 0, "skipped": 0}
     return Health(**{**options, **changes})
 
 

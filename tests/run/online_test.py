@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
 from simclr_jax import losses
 from simclr_jax.config import overrides, parts
 from simclr_jax.data.source import Readable
 from simclr_jax.data.synthetic import Photos
 from simclr_jax.models.simclr import SimCLR
-from simclr_jax.objectives.contrastive import Contrastive
 from simclr_jax.run import online
-from simclr_jax.run.online import OnlineEvaluation
+from simclr_jax.run.online import Compared, OnlineEvaluation
 from simclr_jax.state import TrainState
 
 COUNT, BATCH = 41, 16  # two full batches and one of nine
@@ -47,8 +47,8 @@ def test_evaluation_counts_every_example_once(rng, mesh8):
     labels = rng.integers(0, 5, COUNT).astype(np.int32)
     loss = partial(losses.nt_xent, temperature=0.5)
     evaluate = OnlineEvaluation(
-        objective=Contrastive(model, loss), mesh=mesh8, batch_size=BATCH,
-        views=lambda: pairs(views), images=lambda: padded(images, labels),
+        model=model, mesh=mesh8, compared=Compared(loss, BATCH, lambda: pairs(views)),
+        images=lambda: padded(images, labels),
     )  # fmt: skip
     state = TrainState(jnp.zeros([]), variables["params"], variables["batch_stats"], ())
     found = evaluate(state)
@@ -60,6 +60,15 @@ def test_evaluation_counts_every_example_once(rng, mesh8):
     expected = sum(float(loss(c[:, 0], c[:, 1])[0]) * len(c) for c in chunks) / COUNT
     np.testing.assert_allclose(found["eval_loss"], expected, rtol=1e-4)
 
+    labels[[3, 40]] = -1
+    evaluate = OnlineEvaluation(
+        model=model, mesh=mesh8, compared=None, images=lambda: padded(images, labels)
+    )
+    found, known = evaluate(state), labels >= 0
+    assert found["eval_top1"] == np.mean((logits.argmax(axis=1) == labels)[known])
+    expected = log_loss(labels[known], jax.nn.softmax(logits[known]), labels=range(5))
+    np.testing.assert_allclose(found["eval_loss"], expected, rtol=1e-4)
+
 
 @pytest.mark.parametrize("asked", [32])
 def test_the_network_takes_a_microbatch_at_a_time_and_the_loss_compares_as_before(
@@ -68,11 +77,11 @@ def test_the_network_takes_a_microbatch_at_a_time_and_the_loss_compares_as_befor
     """The views are the same ones, bit for bit, in the same order."""
     monkeypatch.setattr(online, "OnlineEvaluation", lambda **arguments: arguments)
     whole, parted = (opened(mesh8, microbatches, asked) for microbatches in (1, 4))
-    assert whole["batch_size"] == parted["batch_size"] == (asked or 64)
-    sizes = {len(batch["image"]) for kind in ("views", "images") for batch in parted[kind]()}
-    assert sizes == {16}
+    assert whole["compared"].batch_size == parted["compared"].batch_size == (asked or 64)
+    opened_both = (parted["compared"].views, parted["images"])
+    assert {len(batch["image"]) for batches in opened_both for batch in batches()} == {16}
     joined = [
-        np.concatenate([batch["image"] for batch in evaluation["views"]()])[:COUNT]
+        np.concatenate([batch["image"] for batch in evaluation["compared"].views()])[:COUNT]
         for evaluation in (whole, parted)
     ]
     np.testing.assert_array_equal(*joined)
@@ -82,8 +91,8 @@ def test_an_unreadable_image_is_masked_in_both_views_and_images(mesh8, monkeypat
     """Image 7 is replaced by image 8, which still counts once."""
     monkeypatch.setattr(online, "OnlineEvaluation", lambda **arguments: arguments)
     found = opened(mesh8, 1, None, source=Readable(Torn(7), on_bad_image="replace"))
-    for kind in ("views", "images"):
-        masks = np.concatenate([batch["mask"] for batch in found[kind]()])
+    for batches in (found["compared"].views, found["images"]):
+        masks = np.concatenate([batch["mask"] for batch in batches()])
         assert masks.sum() == COUNT - 1
         assert len(masks) == 64
 

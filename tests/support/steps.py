@@ -14,7 +14,8 @@ from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives.contrastive import Contrastive
-from simclr_jax.objectives.microbatches import TwoPasses
+from simclr_jax.objectives.microbatches import divided
+from simclr_jax.objectives.supervised import Supervised
 from simclr_jax.step import train_step
 from simclr_jax.verify import recorder
 
@@ -53,25 +54,27 @@ def build(dtype, *, mesh=None, loss=None, tx=None, classes=CLASSES, microbatches
 
     params = jax.tree_util.tree_map_with_path(draw, shapes.params)
     batch_stats = jax.tree_util.tree_map_with_path(draw, shapes.batch_stats)
-    state = states.TrainState(jnp.zeros([], jnp.int32), params, batch_stats, tx.init(params))
-    objective = Contrastive(model, loss)
-    if microbatches > 1:
-        objective = TwoPasses(objective, microbatches)
-    step = partial(train_step, objective=objective, optimizer=optimizer._replace(tx=tx))
+    slots = tx.init(states.trained(params, model.is_frozen))
+    state = states.TrainState(jnp.zeros([], jnp.int32), params, batch_stats, slots)
+    objective = Supervised(model) if model.end_to_end else Contrastive(model, loss)
+    step = partial(
+        train_step, objective=divided(objective, microbatches),
+        optimizer=optimizer._replace(tx=tx), frozen=model.is_frozen,
+    )  # fmt: skip
     return state, step
 
 
-def batches(dtype=np.float64):
+def batches(dtype=np.float64, views=2):
     rng = np.random.default_rng(3)
     for _ in range(STEPS):
         yield {
-            "image": rng.uniform(size=(BATCH, 2, SIZE, SIZE, 3)).astype(dtype),
+            "image": rng.uniform(size=(BATCH, views, SIZE, SIZE, 3)).astype(dtype),
             "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
-            "blur_sigma": np.zeros((BATCH, 2), np.float32),
+            "blur_sigma": np.zeros((BATCH, views), np.float32),
         }
 
 
-def run(mesh, dtype=jnp.float64, order=None, **kwargs):
+def run(mesh, dtype=jnp.float64, order=None, views=2, **kwargs):
     """States and metrics after each of three steps on a mesh; the step is compiled once."""
     state, step = build(dtype, mesh=mesh, **kwargs)
     state = jax.device_put(state, meshes.replicated(mesh))
@@ -83,7 +86,7 @@ def run(mesh, dtype=jnp.float64, order=None, **kwargs):
 
     jitted = jax.jit(traced, out_shardings=meshes.replicated(mesh))
     history = []
-    for batch in batches(np.dtype(dtype)):
+    for batch in batches(np.dtype(dtype), views):
         if order is not None:
             batch = {key: value[order] for key, value in batch.items()}
         state, metrics = jitted(state, meshes.put(batch, mesh))

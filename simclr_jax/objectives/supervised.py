@@ -1,0 +1,64 @@
+"""The supervised objective: the cross-entropy of the labels, through the encoder.
+
+Shapes: N images, V views of each, C classes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from simclr_jax import losses
+from simclr_jax.augment.device import views_of
+from simclr_jax.models.simclr import SimCLR
+from simclr_jax.objectives import Batch, Gradients, Metrics
+
+# A loss of the logits (N, C), the labels (N,) and the images' weights (N,): a scalar and the
+# accuracy.
+LabelLoss = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+@flax.struct.dataclass
+class Supervised:
+    """The mean cross-entropy of the classifier, over the labelled images of a batch.
+
+    Attributes:
+      model: The network, with a classifier whose gradient reaches the encoder.
+      blur_radius: The radius in pixels of the blur that the device applies; 0 if it applies none.
+      loss: The loss of the logits, with their accuracy.
+
+    Reference: Chen et al. 2020, the supervised baseline and fine-tuning (arXiv 2002.05709).
+    """
+
+    model: SimCLR = flax.struct.field(pytree_node=False)
+    blur_radius: int = flax.struct.field(pytree_node=False, default=0)
+    loss: LabelLoss = flax.struct.field(pytree_node=False, default=losses.cross_entropy)
+
+    def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
+        """Computes the gradients of a batch.
+
+        Args:
+          params: The parameters of the model.
+          batch_stats: The moving averages of the batch norms before this batch.
+          batch: "image" (N, V, S, S, 3), uint8 or float in [0, 1], "label" (N,) int32 and
+            "blur_sigma" (N, V) float in pixels. Where it is a part of a larger batch, also
+            "label_weight", its images' `losses.label_weights` in the larger one.
+        """
+        images = views_of(batch, blur_radius=self.blur_radius)
+        views = batch["image"].shape[1]
+        weights = batch.get("label_weight", losses.label_weights(batch["label"]))
+        labels, weights = jnp.repeat(batch["label"], views), jnp.repeat(weights, views)
+
+        def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+            variables = {"params": params, "batch_stats": batch_stats}
+            outputs, updated = self.model.apply(
+                variables, images, train=True, mutable=["batch_stats"]
+            )
+            loss, accuracy = self.loss(outputs.logits, labels, weights)
+            metrics = {"loss": loss, "classifier_loss": loss, "train_accuracy": accuracy}
+            return loss, (updated["batch_stats"], metrics)
+
+        gradients, (batch_stats, metrics) = jax.grad(mean_loss, has_aux=True)(params)
+        return Gradients(gradients, batch_stats, metrics)
