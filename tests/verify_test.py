@@ -5,7 +5,6 @@ import pytest
 from simclr_jax import verify
 from support.runs import TINY, status_of
 
-
 SUPERVISED = "--config.objective.name=supervised"
 
 

@@ -70,7 +70,7 @@ def trace(config, built):
         "label": jax.ShapeDtypeStruct((n,), np.int32),
         "blur_sigma": jax.ShapeDtypeStruct((n, 2), np.float32),
     }
-    after, _ = jax.eval_shape(built.step, state, batch)
+    after, _ = jax.eval_shape(built.jitted, state, batch, built.objective)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
 
 

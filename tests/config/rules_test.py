@@ -109,7 +109,8 @@ def test_every_default_key_has_a_row_and_every_row_a_key():
         ("optim.name", "fixed"), ("train.batch_size", "fixed"), ("data.name", "fixed"),
         ("data.train_split", "fixed"), ("data.num_classes", "fixed"), ("data.held_out", "fixed"),
         ("data.shuffle_block", "fixed"), ("data.image_size", "fixed"),
-        ("objective.name", "fixed"), ("data.views", "ask"), ("model.dtype", "ask"), ("optim.lr", "ask"), ("augment.ops", "ask"), ("loss.name", "ask"),
+        ("objective.name", "fixed"), ("data.views", "ask"),
+        ("model.dtype", "ask"), ("optim.lr", "ask"), ("augment.ops", "ask"), ("loss.name", "ask"),
         ("train.epochs", "ask"), ("data.eval_split", "ask"), ("train.microbatches", "ask"),
     ],
 )  # fmt: skip

@@ -96,4 +96,4 @@ def test_with_their_own_statistics_microbatches_are_the_mean_of_theirs():
             lambda *xs: sum(n * x for n, x in zip(labelled, xs, strict=True)) / 20,
             *[(part.gradients, part.metrics) for part in parts],
         )
-    assert worst(expected, (found.gradients, found.metrics)) < 1e-9
+        assert worst(expected, (found.gradients, found.metrics)) < 1e-9
