@@ -29,7 +29,16 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
 
     from simclr_jax import processes
     from simclr_jax.config import parts, record, rules
-    from simclr_jax.evals import classifier, embed, geometry, knn, linear, results, retrieval
+    from simclr_jax.evals import (
+        classifier,
+        embed,
+        geometry,
+        knn,
+        linear,
+        results,
+        retrieval,
+        transform,
+    )
     from simclr_jax.evals import task as tasks
     from simclr_jax.run import network as runs
     from simclr_jax.store import checkpoint, lock
@@ -319,6 +328,7 @@ PROTOCOLS: dict[str, tasks.Protocol] = {
     "classifier": classifier,
     "retrieval": retrieval,
     "geometry": geometry,
+    "transform": transform,
     "embed": embed,
 }
 

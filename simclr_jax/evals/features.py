@@ -3,9 +3,9 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,8 @@ from simclr_jax.models.heads import count_layers
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.store import files
 
+Change = Callable[[jax.Array, jax.Array], jax.Array]  # See `Extractor.batches`.
+
 
 class Features(NamedTuple):
     """The features of images, with their labels.
@@ -38,6 +40,14 @@ class Features(NamedTuple):
 
     x: np.ndarray
     labels: np.ndarray
+
+
+class Computes(Protocol):
+    """What computes the features of a source, such as an `Extractor`."""
+
+    def evaluation(self, source: Readable) -> Iterator[Features]:
+        """Yields the features of every readable image of a source, in order, in batches."""
+        ...
 
 
 class Extractor:
@@ -52,6 +62,9 @@ class Extractor:
       batch_size: The number of images of a global batch.
       transfer_dtype: The dtype in which images go to the devices, 'uint8' or 'float32'.
       mesh: The mesh of the devices.
+
+    Attributes:
+      layer: The layer.
 
     Raises:
       ValueError: The network has no such layer.
@@ -76,7 +89,7 @@ class Extractor:
         self.batch_size = batch_size
         self.image_size = image_size
         self._transfer_dtype = transfer_dtype
-        self._layer = layer
+        self.layer = layer
         self._variables = variables
         self._mesh = mesh
         self._rows = meshes.local_rows(mesh, batch_size)
@@ -88,8 +101,10 @@ class Extractor:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The features (B, F) of a global batch, of which a process has rows (n, S, S, 3)."""
-        batch = meshes.put({"image": images}, self._mesh)["image"]
-        return np.asarray(self._extract(self._variables, batch))
+        return self._of(meshes.put({"image": images}, self._mesh)["image"])
+
+    def _of(self, images: jax.Array) -> np.ndarray:
+        return np.asarray(self._extract(self._variables, images))
 
     def evaluation(self, source: Readable) -> Iterator[Features]:
         """Yields the features of the evaluation view of every readable image of a source, in order.
@@ -98,12 +113,19 @@ class Extractor:
           DivergedError: Features are not finite.
         """
         for features, readable in self.batches(source):
-            yield finite(Features(features.x[readable], features.labels[readable]), self._layer)
+            yield finite(Features(features.x[readable], features.labels[readable]), self.layer)
 
-    def batches(self, source: Readable) -> Iterator[tuple[Features, np.ndarray]]:
+    def batches(
+        self, source: Readable, change: Change | None = None
+    ) -> Iterator[tuple[Features, np.ndarray]]:
         """Yields the features of the evaluation view of every image of a source in batches.
 
         With each batch come n bools, False where an unreadable image was replaced.
+
+        Args:
+          source: The images.
+          change: What is done to the views first: a function of a global batch of them and of the
+            index (B,) int32 of each image in the source. None: nothing.
         """
         start = 0
         for batch in pipeline.eval_batches(
@@ -115,7 +137,11 @@ class Extractor:
         ):
             labels, readable = gather(batch["label"], self._mesh), gather(batch["mask"], self._mesh)
             n = min(self.batch_size, len(source) - start)
-            yield Features(self(batch["image"])[:n], labels[:n]), readable[:n]
+            images = meshes.put({"image": batch["image"]}, self._mesh)["image"]
+            if change is not None:
+                index = np.minimum(start + self._rows, len(source) - 1).astype(np.int32)
+                images = change(images, meshes.put({"index": index}, self._mesh)["index"])
+            yield Features(self._of(images)[:n], labels[:n]), readable[:n]
             start += n
 
     def augmented(
@@ -136,7 +162,7 @@ class Extractor:
         order = Order(len(source), batch_size, seed)
         for batch in self._views(source, order, views, steps):
             labels = gather(batch["label"], self._mesh)
-            yield finite(Features(self(batch["image"][:, 0]), labels), self._layer)
+            yield finite(Features(self(batch["image"][:, 0]), labels), self.layer)
 
     def views(self, source: Readable, views: Views, *, seed: int) -> Iterator[np.ndarray]:
         """Yields the features (n, V, F) of V random views of every readable image, once.
@@ -156,7 +182,7 @@ class Extractor:
             kept = gather((epoch == 0) & source.readable(index), self._mesh)
             labels = gather(batch["label"], self._mesh)[kept]
             found = [self(batch["image"][:, view])[kept] for view in range(views.count)]
-            yield np.stack([finite(Features(x, labels), self._layer).x for x in found], axis=1)
+            yield np.stack([finite(Features(x, labels), self.layer).x for x in found], axis=1)
 
     def _views(
         self, source: Readable, order: Order, views: Views, steps: int
@@ -226,7 +252,7 @@ def finite(features: Features, layer: str) -> Features:
 
 
 def cached(
-    folder: epath.Path | None, extractor: Extractor, source: Readable, *, keep: int, **key: Any
+    folder: epath.Path | None, extractor: Computes, source: Readable, *, keep: int, **key: Any
 ) -> Features:
     """The features of every readable image of a source, from a file if they were computed before.
 

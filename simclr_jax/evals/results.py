@@ -32,6 +32,7 @@ Result = dict[str, Any]  # The content of a result.json.
 SCORES = (
     *("top1", "top1_std", "top5", "top5_std", "mean_average_precision", "recall_at_1"),
     *("alignment", "uniformity", "effective_rank", "rankme"),
+    *("colour", "rotation", "noise", "sobel"),
 )
 # The entries that results.jsonl and TensorBoard leave out: they grow with the number of classes.
 LONG = ("of", "class_names", "per_class", "confusion")

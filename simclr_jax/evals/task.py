@@ -213,18 +213,28 @@ class Task:
                 f"{without[0]}{named}, which the evaluation split has; {len(without)} such classes"
             )
 
-    def features(self, source: Readable) -> features.Features:
+    def features(
+        self,
+        source: Readable,
+        computes: features.Computes | None = None,
+        transform: str = "eval_view of readable images",
+    ) -> Features:
         """The features of a split, computed once per checkpoint and kept with the results.
 
         Unreadable images have none.
+
+        Args:
+          source: The images.
+          computes: What computes their features; None: the extractor.
+          transform: What it does to the images, in words; features of another one are others.
         """
         return features.cached(
             self.root and self.root / "features",
-            self.extractor,
+            computes or self.extractor,
             source,
             keep=self.config.features.keep,
             checkpoint=self._digest,
-            transform="eval_view of readable images",
+            transform=transform,
             layer=self.config.features.layer,
             **self._view,
         )

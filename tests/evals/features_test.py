@@ -95,7 +95,7 @@ def test_features_that_are_not_finite_are_neither_used_nor_kept(tmp_path, wrong)
 
     class Extractor(features.Extractor):
         def __init__(self):
-            self._layer = "h"
+            self.layer = "h"
 
         def batches(self, source):
             yield features.Features(x, np.arange(4)), np.ones(4, bool)
