@@ -87,7 +87,12 @@ def _to_train_on(config: ConfigDict, dataset: splits.Splits) -> Readable:
     """The images that a run trains on, with the labels that it sees."""
     source = _open(config, "train", dataset)
     chosen = _chosen(config, source)
-    return _readable(config, labels.Seen(source, chosen) if chosen else source)
+    if chosen is None:
+        return _readable(config, source)
+    # Without a label there is nothing to learn from in a supervised run, and all else learns from
+    # every image.
+    restricted = labels.alone if config.objective.name == "supervised" else labels.Seen
+    return _readable(config, restricted(source, chosen))
 
 
 def _open(config: ConfigDict, which: str, dataset: splits.Splits) -> Source:

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from simclr_jax.config import overrides, record, rules, sources
+from simclr_jax.config import overrides, parts, record, rules, sources
 from simclr_jax.data import labels, tfds
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.fingerprint import cache_key, differences, fingerprint
@@ -65,6 +65,20 @@ def test_a_draw_depends_on_the_label_seed_alone(other):
     ours, theirs = seen(CONFIG), seen(overrides.changed(CONFIG, other))
     assert len(ours) == 30
     assert (ours == theirs) == ("data.label_seed" not in other)
+
+
+def test_a_supervised_run_trains_on_the_chosen_images_alone_and_counts_epochs_over_them():
+    chosen = {"objective.name": "supervised", "train.batch_size": 16, "train.epochs": 4.0}
+    config = overrides.changed(CONFIG, chosen)
+    train, test = sources.open_splits(config)
+    assert (len(train), len(test)) == (30, 360)
+    seen, _ = sources.open_splits(CONFIG)
+    shown = np.flatnonzero(seen.source.labels() >= 0)
+    assert [train.name(row) for row in range(30)] == [seen.name(int(row)) for row in shown]
+    assert train.load(range(30))[1].tolist() == seen.source.labels()[shown].tolist()
+    assert parts.schedule(parts.with_counts(config, train)).total_steps == 30 * 4 // 16 + 1
+    with pytest.raises(UserError, match=r"batch_size=512: must be at most the 30 images of 'train w"):
+        sources.open_splits(overrides.changed(config, {"train.batch_size": 512}))
 
 
 def test_all_images_stay_and_only_the_labels_of_the_others_are_hidden():
