@@ -77,7 +77,7 @@ def test_a_supervised_run_trains_on_the_chosen_images_alone_and_counts_epochs_ov
     assert [train.name(row) for row in range(30)] == [seen.name(int(row)) for row in shown]
     assert train.load(range(30))[1].tolist() == seen.source.labels()[shown].tolist()
     assert parts.schedule(parts.with_counts(config, train)).total_steps == 30 * 4 // 16 + 1
-    with pytest.raises(UserError, match=r"batch_size=512: must be at most the 30 images of 'train w"):
+    with pytest.raises(UserError, match=r"=512: must be at most the 30 images of 'train with"):
         sources.open_splits(overrides.changed(config, {"train.batch_size": 512}))
 
 
