@@ -96,6 +96,16 @@ def test_several_numbers_of_neighbours_at_once_are_those_asked_for_one_by_one(fi
     assert f"k 7 (top-1 {each['200']['top1']:.1%} with k 200)" in capsys.readouterr().out
 
 
+def test_features_in_float16_give_nearly_the_same_and_are_other_features(finished, monkeypatch):
+    for _ in range(2):
+        assert run(KNN, f"--run={finished}", "--config.features.dtype=float16") == 0
+        monkeypatch.setattr(features.Extractor, "evaluation", None)  # computing them would fail
+    monkeypatch.undo()
+    assert run(KNN, f"--run={finished}") == 0
+    rough = result(finished, "knn", 8, "h,digits,features.dtype=float16")
+    assert rough["top1"] == pytest.approx(result(finished, "knn", 8)["top1"], abs=0.02)
+
+
 def read_list(folder):
     """The folders that results.jsonl names, in its order."""
     return [

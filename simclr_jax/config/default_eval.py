@@ -41,6 +41,9 @@ def get_config(protocol: str) -> ConfigDict:
     # 'z' (the embedding) or 'logits' (the outputs of the run's own classifier).
     features.layer = "h"
     features.batch_size = placeholder(int)  # The images of a global batch; None: 64 a device.
+    # The dtype of the features in files: 'float32', or 'float16' of half the size, which keeps 11
+    # bits of each number.
+    features.dtype = "float32"
     # The number of files of features that are kept with the results, at least 0: the latest used
     # ones. An evaluation has one for each split.
     features.keep = 4

@@ -224,6 +224,7 @@ EVALUATION: dict[str, Rule] = {
         "pixels, h, headK (after hidden layer K of the head), z or logits (of the classifier)",
     ),
     "features.batch_size": at_least(1),
+    "features.dtype": one_of("float32", "float16"),
     "features.keep": at_least(0),
 }
 

@@ -27,10 +27,12 @@ from simclr_jax.run.progress import Count
 with epy.lazy_imports():
     import pyarrow as pa
 
-# The rules of the config section "classifier", and of the layer, which is not to choose.
+# The rules of the config section "classifier", and of what there is no choice of: it has no files of
+# features.
 RULES: dict[str, Rule] = {
     "classifier.split": one_of("eval", "train", "all"),
     "features.layer": one_of("logits"),
+    "features.dtype": one_of("float32"),
 }
 FILE = "predictions.parquet"  # The name of the file of predictions.
 

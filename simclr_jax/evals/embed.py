@@ -52,7 +52,10 @@ def run(task: Task) -> dict[str, Any]:
     sources = task.open(keys.split)
     folder = epath.Path(keys.dir).expanduser() if keys.dir else task.folder
     assert folder is not None
-    return {"split": keys.split, **write_features(task.extractor, sources, folder)}
+    return {
+        "split": keys.split,
+        **write_features(task.extractor, sources, folder, dtype=task.config.features.dtype),
+    }
 
 
 def in_words(result: dict[str, Any]) -> str:
@@ -70,12 +73,16 @@ def in_words(result: dict[str, Any]) -> str:
 
 
 def write_features(
-    extractor: Extractor, sources: Mapping[str, Readable], folder: epath.Path
+    extractor: Extractor,
+    sources: Mapping[str, Readable],
+    folder: epath.Path,
+    *,
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """Writes features.npz and features.parquet with one row per image, in the sources' order.
 
     A row has split, name (the path of the file, or the position in the dataset), label (where any
-    split has labels) and features (F,) float32. An image without a label has null in the table and
+    split has labels) and features (F,). An image without a label has null in the table and
     -1 in the archive; an unreadable image has no row. Features are written as they are computed, so
     memory does not grow with their number.
 
@@ -83,6 +90,8 @@ def write_features(
       extractor: The extractor of the features.
       sources: The images by the name of the split.
       folder: The folder of the files, which are replaced when all features are written.
+      dtype: The dtype of the features in the files, one of `stored.DTYPES`; one that is too large
+        for it is infinite there.
 
     Returns:
       num_examples, dim (F), unreadable (images left out), not_finite (images whose features are
@@ -93,10 +102,12 @@ def write_features(
     count = Count("embedded", sum(map(len, sources.values())), sys.stderr)
     total = dim = not_finite = 0
     with tables.created(folder, *FILES, key="config.embed.dir") as made:
-        archives = [Archive(file, labelled=labelled) for file in made[:1]]
+        archives = [Archive(file, labelled=labelled, dtype=dtype) for file in made[:1]]
         parquet = [tables.Table(file) for file in made[1:]]
-        for rows in tables.rows(extractor, sources, count):
-            x = rows.x
+        for computed in tables.rows(extractor, sources, count):
+            with np.errstate(over="ignore"):
+                x = computed.x.astype(dtype, copy=False)
+            rows = computed._replace(x=x)
             dim, total = x.shape[1], total + len(x)
             not_finite += int(np.sum(~np.isfinite(x).all(axis=1)))
             for archive in archives if len(x) else []:
@@ -124,7 +135,7 @@ def columns(rows: tables.Rows, *, labelled: bool) -> dict[str, pa.Array]:
 
 
 class Archive:
-    """A .npz file with the arrays split, name, label (int32) and features (n, F) float32.
+    """A .npz file with the arrays split, name, label (int32) and features (n, F).
 
     An array is preceded by its shape and, for texts, by the length of the longest. Features and
     names are therefore collected in files first, so memory does not grow with them.
@@ -132,10 +143,12 @@ class Archive:
     Args:
       file: The open binary file to write to.
       labelled: Whether there is the array label.
+      dtype: The dtype of the features, one of `stored.DTYPES`.
     """
 
-    def __init__(self, file: Any, *, labelled: bool):
+    def __init__(self, file: Any, *, labelled: bool, dtype: str = "float32"):
         self._file = file
+        self._form = stored.DTYPES[dtype]
         self._labelled = labelled
         beside = os.path.dirname(file.name)  # A folder for temporary files may be small.
         self._features = tempfile.TemporaryFile(dir=beside)  # noqa: SIM115
@@ -145,7 +158,7 @@ class Archive:
 
     def write(self, rows: tables.Rows) -> None:
         """Adds rows, at least one."""
-        self._features.write(np.ascontiguousarray(rows.x, "<f4").data)
+        self._features.write(np.ascontiguousarray(rows.x, self._form).data)
         self._texts["split"].add([rows.split] * len(rows.x))
         self._texts["name"].add(rows.names)
         self._label.append(rows.labels.astype(np.int32))
@@ -172,7 +185,7 @@ class Archive:
                     for labels in self._label:
                         file.write(labels.tobytes())
             with entry("features") as file:
-                stored.header(file, (self._count, self._dim), "<f4")
+                stored.header(file, (self._count, self._dim), self._form)
                 self._features.seek(0)
                 shutil.copyfileobj(self._features, file, 2**24)
 

@@ -34,7 +34,7 @@ class Features(NamedTuple):
     """The features of images, with their labels.
 
     Attributes:
-      x: The features (n, F) float32.
+      x: The features (n, F) float32; those of a file are mapped, and read as their rows are taken.
       labels: The labels (n,) int32; -1: none.
     """
 
@@ -252,7 +252,13 @@ def finite(features: Features, layer: str) -> Features:
 
 
 def cached(
-    folder: epath.Path | None, extractor: Computes, source: Readable, *, keep: int, **key: Any
+    folder: epath.Path | None,
+    extractor: Computes,
+    source: Readable,
+    *,
+    keep: int,
+    stored_dtype: str = "float32",
+    **key: Any,
 ) -> Features:
     """The features of every readable image of a source, from a file if they were computed before.
 
@@ -265,11 +271,13 @@ def cached(
       extractor: The extractor that computes the features where there is no file.
       source: The images.
       keep: The number of files to keep, the latest used ones; the others are deleted.
+      stored_dtype: The dtype in the file, one of `stored.DTYPES`.
       **key: All that the features depend on besides the source, as JSON: the weights, the
         transform, the layer, the image size, the dtypes.
     """
     labels = source.num_classes  # With 0 they are unused, and stored as -1.
     key |= {"source": cache_key(source.source), "labels": labels}
+    key |= {} if stored_dtype == "float32" else {"stored_dtype": stored_dtype}
     text = json.dumps(key, sort_keys=True)
     path = folder and folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npy"
     found = path and stored.read(path)
@@ -282,7 +290,7 @@ def cached(
             (place,) = stack.enter_context(files.replacing(path))
         else:
             place = stack.enter_context(files.temporary_folder()) / "features"
-        stored.write(place, extractor.evaluation(source))
+        stored.write(place, extractor.evaluation(source), dtype=stored_dtype)
         features = Features(*stored.mapped(place))
     if folder and processes.is_primary():
         stored.prune(folder, keep)

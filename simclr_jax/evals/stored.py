@@ -1,7 +1,8 @@
 """Features in files: written as they come, mapped into memory, the latest few kept.
 
 A file has two arrays in NumPy's format one after another, the features and the labels, and then the
-SHA-256 of both, by which damage is found.
+SHA-256 of both, by which damage is found. Features may be stored as float16: half the size, with 11
+bits of each number.
 """
 
 import contextlib
@@ -16,21 +17,43 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from simclr_jax.errors import UserError, chosen
 from simclr_jax.store.files import is_remote, temporary_folder
 
-Arrays = tuple[np.ndarray, np.ndarray]  # The features (n, F) float32 and the labels (n,) int32.
+# The features (n, F), float32 or `Half`, and the labels (n,) int32.
+Arrays = tuple[np.ndarray, np.ndarray]
+
+DTYPES = {
+    "float32": "<f4",
+    "float16": "<f2",
+}  # The dtypes of stored features, as NumPy writes them.
 
 ROWS = 2**14  # The number of rows that are read at a time to check a file.
 LEFT_SECONDS = 86400.0  # The age at which an unfinished file counts as left behind.
 
 
-def write(path: epath.Path, batches: Iterable[Arrays]) -> None:
+class Half(np.memmap):
+    """Features stored as float16, of which every part that is read is float32.
+
+    So a sum over them is as exact as over others, and only what is read takes memory.
+    """
+
+    def __getitem__(self, rows: Any) -> Any:
+        return np.asarray(super().__getitem__(rows)).astype(np.float32)
+
+
+def write(path: epath.Path, batches: Iterable[Arrays], *, dtype: str = "float32") -> None:
     """Writes features, batch by batch, to a local file.
 
     Args:
       path: The path of the file, which is complete when the function returns.
       batches: At least one batch of features and labels.
+      dtype: The dtype of the stored features, one of `DTYPES`.
+
+    Raises:
+      UserError: A feature is too large for the dtype.
     """
+    form = chosen(DTYPES, "dtype", dtype)
     count = dim = 0
     labels: list[np.ndarray] = []
     sha = hashlib.sha256()
@@ -38,8 +61,14 @@ def write(path: epath.Path, batches: Iterable[Arrays]) -> None:
         for x, y in batches:
             if not labels:
                 dim = x.shape[1]
-                header(file, (0, dim), "<f4")
-            rows = np.ascontiguousarray(x, "<f4")
+                header(file, (0, dim), form)
+            with np.errstate(over="ignore"):
+                rows = np.ascontiguousarray(x, form)
+            if dtype != "float32" and not np.isfinite(rows).all():
+                raise UserError(
+                    f"config.features.dtype={dtype!r}: some features are too large for it (up to "
+                    f"{np.abs(x).max():.3g}); use 'float32'"
+                )
             file.write(rows.data)
             sha.update(rows.data)
             labels.append(y.astype("<i4"))
@@ -48,7 +77,7 @@ def write(path: epath.Path, batches: Iterable[Arrays]) -> None:
         np.lib.format.write_array(file, joined, version=(1, 0))
         file.write(_finished(sha, (count, dim), joined))
         file.seek(0)
-        header(file, (count, dim), "<f4")  # NumPy leaves room in it for any number of rows.
+        header(file, (count, dim), form)  # NumPy leaves room in it for any number of rows.
         file.flush()
         os.fsync(file.fileno())
 
@@ -66,7 +95,12 @@ def mapped(path: epath.Path) -> Arrays:
       ValueError, OSError: The file is damaged or missing.
     """
     x, labels, _ = _parts(path)
-    return x, labels
+    return _as_float32(x), labels
+
+
+def _as_float32(x: np.ndarray) -> np.ndarray:
+    """Mapped features, which are float32 or become so as they are read."""
+    return x.view(Half) if x.dtype == np.float16 else x
 
 
 def _parts(path: epath.Path) -> tuple[np.ndarray, np.ndarray, bytes]:
@@ -99,7 +133,7 @@ def read(path: epath.Path) -> Arrays | None:
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # The time of the last use, by which the latest are kept.
-        return x, labels
+        return _as_float32(x), labels
 
 
 def _finished(sha: Any, shape: tuple[int, ...], labels: np.ndarray) -> bytes:

@@ -125,7 +125,8 @@ class Task:
         """What the result is computed from, as JSON: the config, the weights and the images."""
         untrained, params = self.network.step is None, self.network.variables["params"]
         config = self.config.to_dict()
-        config["features"] = {"layer": config["features"]["layer"]}  # The rest is how, not what.
+        # The rest is how the features are computed, not which.
+        config["features"] = {key: config["features"][key] for key in ("layer", "dtype")}
         return {
             "config": config,
             # Batch norm of an untrained network is calibrated, to other bits on other devices.
@@ -233,6 +234,7 @@ class Task:
             computes or self.extractor,
             source,
             keep=self.config.features.keep,
+            stored_dtype=self.config.features.dtype,
             checkpoint=self._digest,
             transform=transform,
             layer=self.config.features.layer,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import chex
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -119,3 +120,13 @@ def test_files_go_where_they_are_asked_to(finished, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "features.npz", "features.parquet",
     ]  # fmt: skip
+
+
+def test_features_in_float16_are_half_the_size_in_both_files(finished):
+    argv = ("--config.features.dtype=float16", "--config.embed.split=eval")
+    _, arrays, table = embed(finished, *argv, what="h,digits,*float16*")
+    assert arrays["features"].dtype == np.float16
+    assert table.schema.field("features").type.value_type == pa.float16()
+    np.testing.assert_array_equal(
+        np.array(table.column("features").to_pylist(), np.float16), arrays["features"]
+    )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from simclr_jax.errors import UserError
 from simclr_jax.evals import stored
 
 
@@ -28,6 +29,32 @@ def test_what_is_read_is_what_was_written_and_stays_in_the_file(written):
     np.testing.assert_array_equal(np.load(path), x)
     path.unlink()
     np.testing.assert_array_equal(found[0], x)
+
+
+def test_float16_halves_the_file_and_every_part_that_is_read_is_float32(tmp_path, rng):
+    x, labels = rng.normal(size=(9, 500)).astype(np.float32), np.arange(9)
+    paths = {dtype: epath.Path(tmp_path / dtype) for dtype in stored.DTYPES}
+    for dtype, path in paths.items():
+        stored.write(path, [(x[:5], labels[:5]), (x[5:], labels[5:])], dtype=dtype)
+    sizes = {dtype: path.stat().length for dtype, path in paths.items()}
+    assert sizes["float16"] < 0.55 * sizes["float32"]
+    for found in (stored.read(paths["float16"])[0], stored.mapped(paths["float16"])[0]):
+        assert (found.shape, found.nbytes) == (x.shape, x.nbytes // 2)
+        for rows in (slice(2, 7), np.array([8, 0]), 3):
+            assert found[rows].dtype == np.float32
+            np.testing.assert_array_equal(found[rows], x[rows].astype(np.float16))
+    damaged = bytearray(paths["float16"].read_bytes())
+    damaged[300] ^= 1
+    paths["float16"].write_bytes(damaged)
+    assert stored.read(paths["float16"]) is None
+
+
+def test_a_feature_that_is_too_large_for_float16_is_said(tmp_path):
+    x = np.float32([[1, 7e4]])
+    with pytest.raises(
+        UserError, match=r"dtype='float16': some .* \(up to 7e\+04\); use 'float32'"
+    ):
+        stored.write(epath.Path(tmp_path / "a"), [(x, np.zeros(1))], dtype="float16")
 
 
 def test_a_flipped_bit_or_a_missing_end_is_found(written):
