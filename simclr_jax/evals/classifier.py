@@ -27,7 +27,7 @@ from simclr_jax.run.progress import Count
 with epy.lazy_imports():
     import pyarrow as pa
 
-# The rules of the config section "classifier", and of what there is no choice of: it has no files of
+# The rules of the config section "classifier", and of what leaves no choice: there are no files of
 # features.
 RULES: dict[str, Rule] = {
     "classifier.split": one_of("eval", "train", "all"),
