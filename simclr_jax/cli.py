@@ -54,6 +54,7 @@ _LINES = {
     "data.train_split ('.': all of it), and one to evaluate on by data.eval_split",
     "train_split": "config.data.train_split={value!r}: {reason}",
     "eval_split": "config.data.eval_split={value!r}: {reason}",
+    "validation_split": "config.data.validation_split={value!r}: {reason}",
     "image_key": "config.data.image_key={value!r}: {reason}",
     "label_key": "config.data.label_key={value!r}: {reason}, or data.num_classes=0 for images "
     "without labels",

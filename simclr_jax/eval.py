@@ -35,6 +35,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
         geometry,
         knn,
         linear,
+        logistic,
         results,
         retrieval,
         transform,
@@ -324,6 +325,7 @@ def print_and_write(task: tasks.Task, result: results.Result, line: str) -> None
 
 PROTOCOLS: dict[str, tasks.Protocol] = {
     "linear": linear,
+    "logistic": logistic,
     "knn": knn,
     "classifier": classifier,
     "retrieval": retrieval,

@@ -21,6 +21,9 @@ def get_config(protocol: str) -> ConfigDict:
     data.dir = placeholder(str)  # The image folder, or the data_dir of TFDS; None: as in the run.
     data.train_split = placeholder(str)  # The training split; None: that of the run.
     data.eval_split = placeholder(str)  # The evaluation split; None: that of the run.
+    # The split by which a protocol chooses among values that it tries; None: the dataset's own, or
+    # where it has none, a part of the training split.
+    data.validation_split = placeholder(str)
     data.image_key = placeholder(str)  # The TFDS feature that is the image; None: as in the run.
     data.label_key = placeholder(str)  # The TFDS feature that is the label; None: as in the run.
     # The number of classes; 0: the images are used without labels; None: the number in the data.

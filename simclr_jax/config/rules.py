@@ -210,6 +210,7 @@ EVALUATION: dict[str, Rule] = {
     "data.dir": RUN["data.dir"],
     "data.train_split": RUN["data.train_split"],
     "data.eval_split": RUN["data.eval_split"],
+    "data.validation_split": anything("a split of the dataset"),
     "data.image_key": RUN["data.image_key"],
     "data.label_key": RUN["data.label_key"],
     "data.num_classes": RUN["data.num_classes"],

@@ -1,5 +1,7 @@
 """The images that the keys of a config name, to train on and to evaluate on."""
 
+from collections.abc import Iterable
+
 from ml_collections import ConfigDict
 
 from simclr_jax.config import rules
@@ -57,6 +59,23 @@ def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
             f"a split with the training split's {train.num_classes} classes",
         )
     return train, evaluation
+
+
+def open_validation(
+    config: ConfigDict, dataset: splits.Splits, used: Iterable[str]
+) -> Readable | None:
+    """Opens the split to choose between values by: that of the config, or the dataset's own.
+
+    Args:
+      config: The config, with data.validation_split.
+      dataset: The splits of the config, from `open_dataset`.
+      used: The names of the splits that are trained and evaluated on.
+
+    Returns:
+      The split; None where the config names none and the dataset has none.
+    """
+    source = dataset.validation(used, config.data.validation_split)
+    return None if source is None else _readable(config, source)
 
 
 def open_all(config: ConfigDict) -> dict[str, Readable]:

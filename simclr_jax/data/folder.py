@@ -43,6 +43,7 @@ class Root:
 
     Attributes:
       evaluation: The split to evaluate on, or None if there is none.
+      splits: The names of the folders that are splits.
       classes: The names of the classes.
 
     Raises:
@@ -65,6 +66,7 @@ class Root:
             image[: image.rfind("/") + 1] for image in self._listing.images
         )
         self._layout = arrangement.arrange(self._folders)
+        self.splits = self._layout.splits
         self._without = ""  # The prefix of what is not trained on.
         explicit = train_split != "train" or eval_split is not None
         if self._layout.unclear and not explicit:

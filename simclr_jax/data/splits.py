@@ -1,10 +1,12 @@
 """The splits of a dataset that a run trains and evaluates on."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from simclr_jax.data import folder, tfds
+from simclr_jax.data.arrangement import role
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.order import permutation
 from simclr_jax.data.source import File, Images, Source
@@ -52,6 +54,7 @@ class Splits:
                 if value is not None:
                     raise ArgumentError(argument, value, f"{name!r} has no features to choose from")
         names: Sequence[str]
+        own: Sequence[str] = ()  # All splits, whether or not they are taken for the evaluation.
         self._opener: Callable[[str], Source]
         if name == "digits":
             names, self._opener = ("train", "test"), Digits
@@ -59,6 +62,7 @@ class Splits:
             images = folder.Root(directory, train_split=train_split, eval_split=eval_split)
             names, self._opener = (), images.open
             eval_split = images.evaluation
+            own = images.splits
         else:
             dataset = tfds.Dataset(
                 name,
@@ -69,9 +73,11 @@ class Splits:
                 labelled=labelled,
             )
             names, self._opener = dataset.splits, dataset.open
+            own = names
         self._train = train_split
         self._opened: Source | None = None  # The split to train on.
         self._labelled = labelled
+        self._validation = [split for split in own if role(split) == "val"]
         found = [split for split in EVAL_SPLITS if split in names]
         self._eval = found if eval_split is None else [eval_split]
 
@@ -98,6 +104,26 @@ class Splits:
                 return source
             first = first or source
         return first
+
+    def validation(self, used: Iterable[str], named: str | None = None) -> Source | None:
+        """Opens the split to choose between values by, or returns None if there is none.
+
+        Args:
+          used: The names of the splits that are trained and evaluated on. Where one of them has
+            the images for validation, the dataset has no others.
+          named: The name of the split; None: the dataset's own split for validation.
+
+        Raises:
+          ArgumentError: There is no split of that name.
+        """
+        if named is not None:
+            return self._open("validation_split", named)
+        words = [word for split in used for word in re.findall(r"\w+|^\.$", split)]
+        if not self._validation or any(
+            word in (".", "all") or role(word) == "val" for word in words
+        ):
+            return None
+        return self._open("validation_split", self._validation[0])
 
     def _open(self, argument: str, split: str) -> Source:
         try:

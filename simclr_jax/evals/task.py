@@ -50,7 +50,8 @@ def with_data(run_config: FrozenConfigDict, data: ConfigDict) -> FrozenConfigDic
         of these images, and the choice of labels that of the evaluation: a run that has seen few
         labels, or none, can be evaluated with all of them.
     """
-    values: dict[str, Any] = {"num_classes": None, **dict.fromkeys(rules.LABELS)}
+    unset = ("num_classes", "validation_split", *rules.LABELS)
+    values: dict[str, Any] = dict.fromkeys(unset)
     if data.name is not None:
         values |= {key: None for key in _OF_A_DATASET}
         values["train_split"] = "train"
@@ -155,6 +156,24 @@ class Task:
         """The evaluation split."""
         source = sources.open_split(self.run_config, "eval", self.dataset)
         return self.sources.setdefault("eval", source)
+
+    @cached_property
+    def validation(self) -> Readable | None:
+        """The split to choose between values by; None where the dataset has none.
+
+        Raises:
+          UserError: It is named, and has no labels of the training split's classes.
+        """
+        used, named = (self.train.split, self.test.split), self.run_config.data.validation_split
+        source = sources.open_validation(self.run_config, self.dataset, used)
+        if source is not None and source.num_classes != self.train.num_classes:
+            if named is None:
+                return None
+            raise UserError(
+                f"config.data.validation_split={named!r}: must have labels of the training split's "
+                f"{self.train.num_classes} classes"
+            )
+        return source and self.sources.setdefault("validation", source)
 
     def open(self, which: str) -> dict[str, Readable]:
         """The split to train on ('train') or to evaluate on ('eval'), or both ('all'), by name.

@@ -8,6 +8,8 @@ from simclr_jax.data.digits import Digits
 from simclr_jax.errors import UserError
 from support.sources import encoded, levels, split, write
 
+WAYS = ("train", "eval")
+
 
 def test_flat_folders_are_unlabelled_and_hold_a_share_out(tmp_path):
     for k in range(20):
@@ -38,6 +40,30 @@ def test_images_held_out_are_of_the_split_that_is_trained_on_which_is_opened_onc
     for which in ("train", "eval"):
         splits.open_split(which, dataset, seed=0, held_out=0.5)
     assert opened == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("train_split", "eval_split", "found"),
+    [
+        ("train", None, "valid"),
+        ("train", "test", "valid"),
+        ("train", "valid", None),
+        ("train", "val", None),
+        (".", "test", None),
+    ],
+)
+def test_images_to_choose_by_are_neither_trained_nor_tested_on(
+    tmp_path, train_split, eval_split, found
+):
+    for name in ("train", "valid", "test"):
+        for label in ("cat", "dog"):
+            write(tmp_path / name / label / "1.jpg", encoded("red"))
+    options = {"train_split": train_split, "eval_split": eval_split, "cache_bytes": 0}
+    dataset = splits.Splits("folder", directory=str(tmp_path), **options)
+    used = [splits.open_split(which, dataset, seed=0, held_out=0.5).split for which in WAYS]
+    source = dataset.validation(used)
+    assert (source and source.split) == found
+    assert dataset.validation(used, "test").split == "test"
 
 
 def test_a_folder_too_small_to_hold_out_from_is_named(tmp_path):

@@ -1,0 +1,82 @@
+"""The images by which a protocol chooses between values: never those that it is tested on."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from simclr_jax.config import rules
+from simclr_jax.data.order import permutation
+from simclr_jax.evals.features import Features
+from simclr_jax.evals.task import Task
+
+# The stream of the permutation: larger than any epoch's number, and than that of the images that
+# `data.splits` holds out.
+_STREAM = 2**32 + 1
+
+
+class Chosen(NamedTuple):
+    """The labelled images of an evaluation, besides those that it is tested on.
+
+    Attributes:
+      parts: The features of the training split and, where there is one, of the validation split.
+      train: Which of their rows the values are tried on, bools (n,).
+      validation: Which of them tell the better value, bools (n,).
+      name: What these are, in words.
+    """
+
+    parts: list[Features]
+    train: np.ndarray
+    validation: np.ndarray
+    name: str
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of all parts (n,) int32; -1: none."""
+        return np.concatenate([part.labels for part in self.parts])
+
+
+def choose(task: Task, *, key: str, held_out: float) -> Chosen:
+    """The images to choose by: the dataset's validation split, or a part of the training split.
+
+    Args:
+      task: The task.
+      key: The key of the fraction, for the error.
+      held_out: The fraction of each class's training images that is held out where there is no
+        validation split. A class has one of them in each part at least, if it has two.
+
+    Raises:
+      UserError: No image has a label to choose by.
+    """
+    source = (
+        task.validation
+    )  # A split that cannot be opened is refused before anything is computed.
+    parts = [task.features(task.train)] + ([] if source is None else [task.features(source)])
+    labels, first = np.concatenate([part.labels for part in parts]), len(parts[0].labels)
+    if source is None:
+        validation = held_out_rows(labels, held_out, seed=task.config.seed)
+        name = f"{validation.sum()} held out of {task.train.split} by seed {task.config.seed}"
+    else:
+        validation = (np.arange(len(labels)) >= first) & (labels >= 0)
+        name = f"{validation.sum()} of {source.split}"
+    if not validation.any():
+        raise rules.wrong(key, held_out, f"a fraction that leaves images to choose by, not {name}")
+    return Chosen(parts, (labels >= 0) & ~validation, validation, name)
+
+
+def held_out_rows(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
+    """Which images are held out, a fraction of each class, as bools (n,).
+
+    >>> held_out_rows(np.array([0, 0, 0, 0, 1, 1, 2, -1]), 0.25, seed=0).sum()
+    np.int64(2)
+
+    Args:
+      labels: The labels (n,); images with -1, without a label, are not held out.
+      fraction: The fraction, rounded to whole images of a class: at least one, but not all.
+      seed: The seed of the draw.
+    """
+    order = permutation(len(labels), seed=seed, stream=_STREAM)
+    found = np.zeros(len(labels), bool)
+    for label in np.unique(labels[labels >= 0]):
+        rows = order[labels[order] == label]
+        found[rows[: min(len(rows) - 1, max(1, round(fraction * len(rows))))]] = True
+    return found

@@ -1,0 +1,123 @@
+"""Logistic regressions against scikit-learn's, of the same strengths."""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import datasets
+from sklearn.linear_model import LogisticRegression
+
+from simclr_jax.config import overrides
+from simclr_jax.config.sources import open_split
+from simclr_jax.errors import DivergedError
+from simclr_jax.evals import passes, regression
+from simclr_jax.evals.features import Extractor, Features
+from simclr_jax.evals.passes import Rows
+from simclr_jax.models.simclr import SimCLR
+
+PAPER = np.geomspace(1e-6, 1e5, 45)
+
+
+def objective(x, labels, l2, kernel, bias):
+    """J of `regression` in float64; kernel (F, C), bias (C,)."""
+    logits = x.astype(np.float64) @ kernel.astype(np.float64) + bias
+    logits -= logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(x)), labels]
+    return losses.mean() + l2 / (2 * len(x)) * np.sum(kernel.astype(np.float64) ** 2)
+
+
+def least(x, labels, l2):
+    """The smallest J, by scikit-learn's second-order solver in float64."""
+    two = labels.max() == 1  # Of two classes it fits the difference, whose penalty is half of ours.
+    c = (2 if two else 1) / l2
+    found = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-6, max_iter=1000)
+    found.fit(x.astype(np.float64), labels)
+    kernel, bias = found.coef_.T, found.intercept_
+    if two:
+        kernel, bias = np.hstack([-kernel, kernel]) / 2, np.array([-bias[0], bias[0]]) / 2
+    return objective(x, labels, l2, kernel, bias)
+
+
+def gaps(features, strengths, found):
+    """How far each J is from the smallest one."""
+    return [
+        objective(*features, l2, kernel, bias) - least(*features, l2)
+        for l2, kernel, bias in zip(strengths, found.kernel, found.bias, strict=True)
+    ]
+
+
+def fit(features, strengths, mesh, *, weights=None, **options):
+    classes = int(features.labels.max()) + 1
+    rows = Rows([features], columns=len(strengths) * classes, mesh=mesh, **options)
+    weights = np.ones(len(features.x)) if weights is None else weights
+    return regression.Regressions(rows, classes).fit(weights, np.asarray(strengths))
+
+
+def test_every_strength_reaches_the_minimum_of_the_rows_that_count(blobs, mesh8, rng):
+    """Rows of weight 0 and rows without a label do not."""
+    (x, labels), strengths = blobs[0], [1e-4, 0.1, 10.0, 1e5]
+    noise = (9 * rng.normal(size=x.shape)).astype(np.float32)
+    features = Features(
+        np.concatenate([noise, x, noise]), np.concatenate([labels, labels, 0 * labels - 1])
+    )
+    weights = np.arange(3 * len(x)) >= len(x)
+    found = fit(features, strengths, mesh8, weights=weights)
+    assert found.converged.all()
+    np.testing.assert_allclose(gaps(blobs[0], strengths, found), 0, atol=2e-4)
+
+
+def test_features_that_are_read_anew_in_each_pass_reach_the_same(blobs, mesh1, monkeypatch):
+    monkeypatch.setattr(passes, "ROWS_BYTES", 70 * 4 * 12)  # 70 rows at a time.
+    monkeypatch.setattr(regression, "STATE_BYTES", 1)  # One strength at a time.
+    found = fit(blobs[0], [0.1, 10.0], mesh1, held_bytes=0)
+    np.testing.assert_allclose(gaps(blobs[0], [0.1, 10.0], found), 0, atol=2e-4)
+
+
+def test_two_classes_of_features_too_wide_for_a_covariance(blobs, mesh1, monkeypatch):
+    monkeypatch.setattr(regression, "ROTATED", 8)
+    two = Features(*(each[blobs[0].labels < 2] for each in blobs[0]))
+    found = fit(two, [10.0], mesh1)
+    np.testing.assert_allclose(gaps(two, [10.0], found), 0, atol=2e-4)
+
+
+def test_losses_that_are_not_finite_are_named(blobs, mesh1):
+    x = blobs[0].x.copy()
+    x[3] = np.inf
+    with pytest.raises(DivergedError, match="the logistic regression of L2 10 has no finite loss"):
+        fit(Features(x, blobs[0].labels), [10.0], mesh1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
+def test_all_values_of_the_paper_reach_the_minimum(dataset, mesh8):
+    """On pixels of digits, and on features of CIFAR-10 by a network without training."""
+    if dataset == "digits":
+        x, labels = datasets.load_digits(return_X_y=True)
+        features = Features((x / 16).astype(np.float32), labels.astype(np.int32))
+    else:
+        features = of_cifar(mesh8)
+    found = fit(features, PAPER, mesh8)
+    assert found.converged.all()
+    np.testing.assert_allclose(gaps(features, PAPER, found), 0, atol=1e-3)
+
+
+def of_cifar(mesh):
+    if not (Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "cifar10").exists():
+        pytest.skip("CIFAR-10 is not prepared in TFDS_DATA_DIR")
+    config = overrides.load(["--config=cifar10", "--config.data.train_split=train[:2000]"])
+    model = SimCLR(depth=10, width=0.0625, stem="small")
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    extractor = Extractor(
+        model,
+        variables,
+        layer="h",
+        image_size=32,
+        batch_size=200,
+        transfer_dtype="uint8",
+        mesh=mesh,
+    )
+    x, labels = zip(*extractor.evaluation(open_split(config, "train")), strict=True)
+    return Features(np.concatenate(x), np.concatenate(labels))
