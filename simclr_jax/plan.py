@@ -29,7 +29,7 @@ from simclr_jax.errors import HostError, UserError
 from simclr_jax.tpu import chips
 
 with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
-    from simclr_jax.config import parts, rules
+    from simclr_jax.config import constraints, parts, rules
     from simclr_jax.data import source as data
     from simclr_jax.data import synthetic
     from simclr_jax.store import files
@@ -107,7 +107,7 @@ def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
             "config.data.num_examples, config.data.num_classes=None: must be given, for plan opens "
             "no data"
         )
-    rules.check_run(config, devices=devices)
+    constraints.check_run(config, devices=devices)
     if importlib.util.find_spec("libtpu") is None:
         raise HostError(
             "simclr-plan: needs the TPU compiler: pip install -e '.[tpu]' in the checkout"

@@ -25,7 +25,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax import mesh as meshes
     from simclr_jax import processes
     from simclr_jax import state as states
-    from simclr_jax.config import parts, record, rules, sources
+    from simclr_jax.config import constraints, parts, record, sources
     from simclr_jax.data import source as data
     from simclr_jax.run import (
         advice,
@@ -38,6 +38,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
         preemption,
         progress,
         resume,
+        start,
         watchdog,
     )
     from simclr_jax.run import workdir as workdirs
@@ -95,12 +96,12 @@ def train(
     _begin(config)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(preemption.Preemption())
-        progress.note("listing the images")
         source, eval_source = sources.open_splits(config)
         config = parts.with_counts(config, source)
+        built = parts.build(config, meshes.make())
+        config = start.with_step(config, built, workdir)
         root = workdirs.make(workdir)
         stack.enter_context(workdirs.locked(root))
-        built = parts.build(config, meshes.make())
         total = built.schedule.total_steps
         advice.warn(built.schedule, source, config.data.image_size)
         rows = metrics.read_rows(root / "metrics.jsonl")
@@ -140,7 +141,8 @@ def _begin(config: FrozenConfigDict) -> None:
     """Sets up the process, starts the devices, and checks that the config fits them."""
     checkpoint.quiet()
     determinism.ask_for(config.train.deterministic)
-    rules.check_run(config, devices=jax.device_count())
+    constraints.check_run(config, devices=jax.device_count())
+    progress.note("listing the images")
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     from simclr_jax import mesh as meshes
     from simclr_jax import optim, processes
     from simclr_jax import state as states
-    from simclr_jax.config import parts, rules
+    from simclr_jax.config import constraints, parts
     from simclr_jax.objectives import microbatches
     from simclr_jax.run import recorded, replay
     from simclr_jax.run import sabotage as planted
@@ -139,7 +139,7 @@ def verify(
             "train.batch_size": batch_size,
         },
     )
-    rules.check_run(config, devices=whole.size)
+    constraints.check_run(config, devices=whole.size)
 
     batch = synthetic_batch(config)
     processes.say(

@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
     c.data = _data()
     c.augment = _augment()
     c.objective = _objective()
+    c.init = _init()
     c.model = _model()
     c.loss = _loss()
     c.optim = _optim()
@@ -89,6 +90,15 @@ def _objective() -> ConfigDict:
     c = ConfigDict()
     # What is minimised: 'contrastive' (SimCLR) or 'supervised' (the cross-entropy of the labels).
     c.name = "contrastive"
+    return c
+
+
+def _init() -> ConfigDict:
+    c = ConfigDict()
+    # The folder of a run, trained or imported, whose weights this one starts from where their names
+    # and shapes fit; None: all weights are drawn by the seed.
+    c.run = placeholder(str)
+    c.step = placeholder(int)  # The step of the checkpoint of init.run; None: its newest one.
     return c
 
 

@@ -16,7 +16,7 @@ from simclr_jax import losses, optim
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.augment.draws import Views, blur_taps
-from simclr_jax.config import overrides, rules
+from simclr_jax.config import constraints, overrides, rules
 from simclr_jax.data import pipeline
 from simclr_jax.data.order import Order
 from simclr_jax.data.source import Readable
@@ -42,7 +42,7 @@ def with_counts(config: FrozenConfigDict, train: Readable) -> FrozenConfigDict:
     """
     counts = {"data.num_examples": len(train), "data.num_classes": train.num_classes}
     config = overrides.changed(config, counts)
-    rules.check_objective(config)
+    constraints.check_objective(config)
     if schedule(config).total_steps >= 2**31:
         raise rules.wrong("train.epochs", config.train.epochs, "fewer than 2**31 steps")
     return config

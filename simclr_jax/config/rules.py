@@ -1,4 +1,4 @@
-"""The values that each config key may have, and the keys that constrain each other.
+"""The values that each config key may have.
 
 Every error names the key, its value and what is allowed, before anything expensive starts.
 """
@@ -14,8 +14,8 @@ from simclr_jax.augment.draws import BLUR_ON, BRIGHTNESS, OPS
 from simclr_jax.config.overrides import get, keys
 from simclr_jax.errors import UserError
 from simclr_jax.losses import LOSSES
-from simclr_jax.models.heads import HEADS, count_layers, layer_index
-from simclr_jax.models.resnet import BLOCKS, REMAT, STEMS, stem_for
+from simclr_jax.models.heads import HEADS
+from simclr_jax.models.resnet import BLOCKS, REMAT, STEMS
 from simclr_jax.optim import OPTIMIZERS
 
 # The keys of the section "data" that choose labels, of which one at most is given.
@@ -158,6 +158,8 @@ RUN: dict[str, Rule] = {
     ),
     "augment.blur_on": one_of(*BLUR_ON, on_resume=ASK),
     "objective.name": one_of(*OBJECTIVES, on_resume=FIXED),
+    "init.run": anything("the folder of a run", FIXED),
+    "init.step": at_least(0, FIXED),
     "model.depth": one_of(*BLOCKS, on_resume=FIXED),
     "model.width": number(1 / 16, 16, on_resume=FIXED),
     "model.sk_ratio": number(0, 1, on_resume=FIXED),
@@ -285,59 +287,3 @@ def _holds(rule: Rule, value: Any) -> bool:
         return bool(rule.holds(value))
     except (TypeError, ValueError, OverflowError):  # Of a tuple of other types, or a huge integer.
         return False
-
-
-def check_run(config: ConfigDict, *, devices: int) -> None:
-    """Checks the config of a training run: each key, then those that constrain each other.
-
-    Args:
-      config: The config.
-      devices: The number of devices.
-
-    Raises:
-      UserError: A key is missing, or a value is not allowed.
-    """
-    missing = RUN.keys() - keys(config).keys()
-    if missing:
-        raise UserError(
-            f"--config: lacks {', '.join(sorted(missing))}; is it a training run's? "
-            "Begin it with simclr_jax.config.default.get_config()"
-        )
-    check(config, RUN, devices=devices)
-    if config.data.name is None:
-        raise wrong("data.name", None, RUN["data.name"].allowed)
-    batch_size, microbatches = config.train.batch_size, config.train.microbatches
-    if batch_size % (devices * microbatches):
-        raise wrong(
-            "train.microbatches",
-            microbatches,
-            f"a divisor of the {batch_size // devices} images of a device's share of the batch",
-        )
-    model, size = config.model, config.data.image_size
-    layers = count_layers(model.head, model.head_layers)
-    if layer_index(model.classifier_layer) > layers:
-        raise wrong(
-            "model.classifier_layer",
-            model.classifier_layer,
-            f"a layer of the head's {layers}, or h",
-        )
-    if stem_for(model.stem, size) == "imagenet" and size < 32:
-        raise wrong("data.image_size", size, "at least 32 for the imagenet stem")
-    check_objective(config)
-
-
-def check_objective(config: ConfigDict) -> None:
-    """Checks that the objective of a config can be computed of its images.
-
-    Args:
-      config: The config; a data.num_classes of None is not checked.
-
-    Raises:
-      UserError: The contrastive objective has other than two views, or another has no classes.
-    """
-    name, views, classes = config.objective.name, config.data.views, config.data.num_classes
-    if name == "contrastive" and views not in (None, 2):
-        raise wrong("data.views", views, "2 for objective.name=contrastive, which compares two")
-    if name != "contrastive" and classes is not None and classes < 2:
-        these = "of one class" if classes else "without labels"
-        raise wrong("objective.name", name, f"contrastive, for the images are {these}")

@@ -153,36 +153,46 @@ def calibrate(
     }
 
 
-def open_run(run: str | None) -> epath.Path:
+def open_run(run: str | None, name: str = "--run") -> epath.Path:
     """The folder of a run, with links resolved on a disk.
+
+    Args:
+      run: The folder as the user wrote it.
+      name: The flag or the key that names it, for messages.
 
     Raises:
       UserError: The flag is missing, or there is no run in the folder.
       HostError: The folder is in Google's storage, whose client is not installed.
     """
     if not run:
-        raise UserError("--run: required, the folder of a run of simclr-train")
+        raise UserError(f"{name}: required, the folder of a run of simclr-train")
     check_client(run)
     root = epath.Path(run).expanduser()
     if not outage.exists(root / "config.json"):
-        raise UserError(f"--run={run}: no run there (no config.json)")
+        raise UserError(f"{name}={run}: no run there (no config.json)")
     return root if is_remote(root) else root.resolve()
 
 
-def find_step(reader: checkpoint.Reader, run: str, step: int | None) -> int:
+def find_step(
+    reader: checkpoint.Reader,
+    run: str,
+    step: int | None,
+    names: tuple[str, str] = ("--run", "--step"),
+) -> int:
     """The step of a checkpoint of a run, the same one in all processes, which call it together.
 
     Args:
       reader: The checkpoints of the run.
       run: The folder of the run, for the message.
       step: The wanted step; None: the newest one.
+      names: The flags or the keys that name the run and the step, for messages.
 
     Raises:
       UserError: There is no such checkpoint.
     """
     steps = processes.from_primary(reader.steps())
     if not steps:
-        raise UserError(f"--run={run}: has no checkpoint yet")
+        raise UserError(f"{names[0]}={run}: has no checkpoint yet")
     if step is not None and step not in steps:
-        raise UserError(f"--step={step}: {run} has checkpoints {', '.join(map(str, steps))}")
+        raise UserError(f"{names[1]}={step}: {run} has checkpoints {', '.join(map(str, steps))}")
     return steps[-1] if step is None else step

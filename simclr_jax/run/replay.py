@@ -20,11 +20,10 @@ from ml_collections import FrozenConfigDict
 from simclr_jax import mesh as meshes
 from simclr_jax import processes
 from simclr_jax import state as states
-from simclr_jax.config import overrides, parts, record, rules, sources
-from simclr_jax.config.parts import Intervals, Parts
+from simclr_jax.config import constraints, overrides, parts, record, sources
 from simclr_jax.errors import DifferenceError, DivergedError, FileError, UserError
 from simclr_jax.objectives.microbatches import shuffled_within
-from simclr_jax.run import determinism
+from simclr_jax.run import determinism, start
 from simclr_jax.run.health import Health
 from simclr_jax.run.loop import Loop
 from simclr_jax.run.network import open_run
@@ -108,23 +107,23 @@ def replay(run: str, *, step: int | None, steps: int | None, data_dir: str | Non
     config = _config(run, described, data_dir)
     check_one_config(config, {saved: about for saved, (_, about) in stored.items()})
     built = parts.build(config, meshes.make())
-    start, state = _restore(reader, built, span.first)
+    begin, state = _restore(reader, config, built, span.first)
     state = jax.tree.map(np.asarray, state)  # The steps donate theirs.
     conditions = [*(about for _, about in stored.values()), described]
     reasons = [*dict.fromkeys(r for about in conditions for r in _other_conditions(about, config))]
     processes.say(
-        f"steps {start + 1} to {span.last} from "
-        f"{f'checkpoint {start}' if start else f'the state of seed {config.seed}'}, to be compared "
+        f"steps {begin + 1} to {span.last} from "
+        f"{f'checkpoint {begin}' if begin else f'the state of seed {config.seed}'}, to be compared "
         + (f"to rounding, since {'; '.join(reasons)}" if reasons else "bit for bit")
     )
     abstract = states.abstract(built.initial, built.mesh)
     for saved in span.saved:
         _sound(reader.state, saved, abstract)
     recorded = Recorded(
-        [row for row in rows if start < row["step"] <= span.last],
+        [row for row in rows if begin < row["step"] <= span.last],
         {saved: digests["arrays"] for saved, (digests, _) in stored.items()},
     )
-    compute = Steps(described, config, built, range(start, span.last), rows, recorded)
+    compute = Steps(described, config, built, range(begin, span.last), rows, recorded)
     if reasons:
         how = _compare_to_rounding(compute, state, recorded, reader, built)
     else:
@@ -132,7 +131,7 @@ def replay(run: str, *, step: int | None, steps: int | None, data_dir: str | Non
         compute(state, recorded.check_row, recorded.check_state)
     checked = "".join(f", checkpoint {saved}" for saved in span.saved)
     processes.say(
-        f"verdict: the rows of steps {start + 1} to {span.last}{checked} are what config and seed "
+        f"verdict: the rows of steps {begin + 1} to {span.last}{checked} are what config and seed "
         f"lead to, {how}"
     )
 
@@ -153,7 +152,7 @@ def _config(run: str, described: dict[str, Any], data_dir: str | None) -> Frozen
         raise UserError(f"--run={run}: holds imported weights, which no steps here lead to")
     if data_dir is not None:
         config = overrides.changed(config, {"data.dir": data_dir})
-    rules.check_run(config, devices=jax.device_count())
+    constraints.check_run(config, devices=jax.device_count())
     return config
 
 
@@ -165,15 +164,17 @@ def _sound(read: Callable[..., T], *arguments: Any) -> T:
         raise DifferenceError(str(error)) from error
 
 
-def _restore(reader: checkpoint.Reader, built: Parts, first: int) -> tuple[int, TrainState]:
-    """The newest good checkpoint before a step and its state, or step 0 and the seed's state."""
+def _restore(
+    reader: checkpoint.Reader, config: FrozenConfigDict, built: parts.Parts, first: int
+) -> tuple[int, TrainState]:
+    """The newest good checkpoint before a step and its state, or step 0 and the first state."""
     abstract = states.abstract(built.initial, built.mesh)
     for step in sorted((step for step in reader.steps() if step < first), reverse=True):
         try:
             return step, reader.state(step, abstract)
         except FileError as error:
             _log.warning("%s; beginning before it", error)
-    return 0, states.on_mesh(built.initial, built.mesh)
+    return 0, start.first_state(config, built)
 
 
 def _other_conditions(described: dict[str, Any], config: FrozenConfigDict) -> list[str]:
@@ -209,7 +210,7 @@ class Steps:
         self,
         described: dict[str, Any],
         config: FrozenConfigDict,
-        built: Parts,
+        built: parts.Parts,
         steps: range,
         rows: list[Row],
         recorded: Recorded,
@@ -281,7 +282,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class _AsRecorded(Intervals):
+class _AsRecorded(parts.Intervals):
     """The intervals of a replay: what is recorded is computed again, and what was due then."""
 
     recorded: Recorded
@@ -327,7 +328,7 @@ def _reordered(batch: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndar
 
 
 def _compare_to_rounding(
-    compute: Steps, state: Any, recorded: Recorded, reader: checkpoint.Reader, built: Parts
+    compute: Steps, state: Any, recorded: Recorded, reader: checkpoint.Reader, built: parts.Parts
 ) -> str:
     """Compares to rounding, where the bits are not the same; says in words which of both it was."""
     again, reordered = Again(), Again()

@@ -13,6 +13,7 @@ from simclr_jax import state as states
 from simclr_jax.config import parts, record, same_run
 from simclr_jax.config.parts import Parts
 from simclr_jax.errors import UserError
+from simclr_jax.run import start
 from simclr_jax.state import TrainState
 from simclr_jax.store.checkpoint import Checkpoints
 from simclr_jax.store.rows import Row
@@ -85,7 +86,7 @@ def resume(
     _check_none_is_missing(root, rows, save_steps)
     if rows:
         processes.say(f"no checkpoint in {root}: its {len(rows)} steps are trained again")
-    return Resumed(0, states.on_mesh(built.initial, built.mesh), [])
+    return Resumed(0, start.first_state(config, built), [])
 
 
 def _compare(

@@ -13,12 +13,12 @@ from etils import epath, epy
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
-from simclr_jax.config import overrides, rules
+from simclr_jax.config import overrides, record, rules
 from simclr_jax.config.parts import Intervals
 from simclr_jax.errors import FULL_DISK, LOST_DISK, ArgumentError, HostError, UserError
 from simclr_jax.run.progress import MetricsLog
 from simclr_jax.state import TrainState
-from simclr_jax.store import checkpoint, lock
+from simclr_jax.store import checkpoint, lock, outage
 from simclr_jax.store.checkpoint import Checkpoints
 from simclr_jax.store.files import check_client, is_remote
 from simclr_jax.store.rows import Row
@@ -81,6 +81,18 @@ def make(workdir: str) -> epath.Path:
     root = root if is_remote(root) else root.resolve()
     checkpoint.check_path(root, argument="workdir")
     return root
+
+
+def described(workdir: str) -> dict[str, Any] | None:
+    """The description of the run in a folder, which need not exist; None where there is none.
+
+    Raises:
+      UserError: The config.json there is not the description of a run.
+      HostError: The folder is in Google's storage, whose client is not installed.
+    """
+    check_client(workdir)
+    root = epath.Path(workdir).expanduser()
+    return record.read(root) if outage.exists(root / "config.json") else None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simclr_jax import cli
 from simclr_jax import mesh as meshes
-from simclr_jax.config import default, overrides, parts, rules, sources
+from simclr_jax.config import constraints, default, overrides, parts, sources
 from simclr_jax.data import splits
 
 KEYS = sorted(overrides.keys(default.get_config()))
@@ -53,7 +53,7 @@ def some_overrides(draw):
 def start(values, config):
     """All that a run does before it makes its workdir, and the shapes of its first step."""
     del values
-    rules.check_run(config, devices=jax.device_count())
+    constraints.check_run(config, devices=jax.device_count())
     source, _ = sources.open_splits(config)
     config = parts.with_counts(config, source)
     trace(config, parts.build(config, meshes.make()))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from simclr_jax.config import default, overrides, rules, same_run
+from simclr_jax.config import constraints, default, overrides, rules, same_run
 from simclr_jax.errors import UserError
 from simclr_jax.eval import PROTOCOLS
 
@@ -22,7 +22,7 @@ def test_shipped_configs_are_valid_on_8_devices(name):
         rules.check(config, rows, devices=8)
         assert set(overrides.keys(config)) == set(rows)
     else:
-        rules.check_run(config, devices=8)
+        constraints.check_run(config, devices=8)
 
 
 CHECKING = [
@@ -64,23 +64,23 @@ def test_bad_values_are_named_with_what_is_allowed(key, value, line):
     config = overrides.load([DIGITS, "--config.data.image_size=8"])
     config = overrides.changed(config, {key: value})
     with pytest.raises(UserError) as error:
-        rules.check_run(config, devices=8)
+        constraints.check_run(config, devices=8)
     assert line in str(error.value)
 
 
 @pytest.mark.parametrize(("classes", "these"), [(0, "without labels"), (1, "of one class")])
 def test_an_objective_of_classes_needs_two(classes, these):
     config = overrides.load([DIGITS, "--config.objective.name=supervised"])
-    rules.check_run(overrides.changed(config, {"data.num_classes": None}), devices=8)
+    constraints.check_run(overrides.changed(config, {"data.num_classes": None}), devices=8)
     with pytest.raises(UserError) as error:
-        rules.check_run(overrides.changed(config, {"data.num_classes": classes}), devices=8)
+        constraints.check_run(overrides.changed(config, {"data.num_classes": classes}), devices=8)
     line = f"config.objective.name='supervised': must be contrastive, for the images are {these}"
     assert str(error.value) == line
 
 
 def test_an_evaluations_config_does_not_train():
     with pytest.raises(UserError, match=r"--config: lacks augment\.blur_on, .*is it a training"):
-        rules.check_run(overrides.load(["--config=eval/knn"]), devices=8)
+        constraints.check_run(overrides.load(["--config=eval/knn"]), devices=8)
 
 
 def test_another_config_does_not_continue_a_run():
@@ -110,7 +110,7 @@ def test_every_default_key_has_a_row_and_every_row_a_key():
         ("optim.name", "fixed"), ("train.batch_size", "fixed"), ("data.name", "fixed"),
         ("data.train_split", "fixed"), ("data.num_classes", "fixed"), ("data.held_out", "fixed"),
         ("data.shuffle_block", "fixed"), ("data.image_size", "fixed"),
-        ("objective.name", "fixed"), ("data.views", "ask"),
+        ("objective.name", "fixed"), ("init.run", "fixed"), ("data.views", "ask"),
         ("model.dtype", "ask"), ("optim.lr", "ask"), ("augment.ops", "ask"), ("loss.name", "ask"),
         ("train.epochs", "ask"), ("data.eval_split", "ask"), ("train.microbatches", "ask"),
     ],

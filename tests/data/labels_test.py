@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from simclr_jax.config import overrides, parts, record, rules, sources
+from simclr_jax.config import constraints, overrides, parts, record, rules, sources
 from simclr_jax.data import labels, tfds
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.fingerprint import cache_key, differences, fingerprint
@@ -211,5 +211,5 @@ def test_a_run_does_not_go_on_with_another_list(tmp_path):
 )
 def test_keys_that_choose_in_two_ways_or_among_nothing_are_refused(flags, line):
     with pytest.raises(UserError) as error:
-        rules.check_run(overrides.changed(CONFIG, flags), devices=8)
+        constraints.check_run(overrides.changed(CONFIG, flags), devices=8)
     assert line in str(error.value)

@@ -1,0 +1,69 @@
+"""Checks the config of a training run: each key, and the keys that constrain each other."""
+
+from ml_collections import ConfigDict
+
+from simclr_jax.config import rules
+from simclr_jax.config.overrides import keys
+from simclr_jax.errors import UserError
+from simclr_jax.models.heads import count_layers, layer_index
+from simclr_jax.models.resnet import stem_for
+
+
+def check_run(config: ConfigDict, *, devices: int) -> None:
+    """Checks the config of a training run: each key, then those that constrain each other.
+
+    Args:
+      config: The config.
+      devices: The number of devices.
+
+    Raises:
+      UserError: A key is missing, or a value is not allowed.
+    """
+    missing = rules.RUN.keys() - keys(config).keys()
+    if missing:
+        raise UserError(
+            f"--config: lacks {', '.join(sorted(missing))}; is it a training run's? "
+            "Begin it with simclr_jax.config.default.get_config()"
+        )
+    rules.check(config, rules.RUN, devices=devices)
+    if config.data.name is None:
+        raise rules.wrong("data.name", None, rules.RUN["data.name"].allowed)
+    batch_size, microbatches = config.train.batch_size, config.train.microbatches
+    if batch_size % (devices * microbatches):
+        raise rules.wrong(
+            "train.microbatches",
+            microbatches,
+            f"a divisor of the {batch_size // devices} images of a device's share of the batch",
+        )
+    model, size = config.model, config.data.image_size
+    layers = count_layers(model.head, model.head_layers)
+    if layer_index(model.classifier_layer) > layers:
+        raise rules.wrong(
+            "model.classifier_layer",
+            model.classifier_layer,
+            f"a layer of the head's {layers}, or h",
+        )
+    if stem_for(model.stem, size) == "imagenet" and size < 32:
+        raise rules.wrong("data.image_size", size, "at least 32 for the imagenet stem")
+    if config.init.step is not None and config.init.run is None:
+        raise rules.wrong("init.step", config.init.step, "None without init.run")
+    check_objective(config)
+
+
+def check_objective(config: ConfigDict) -> None:
+    """Checks that the objective of a config can be computed of its images.
+
+    Args:
+      config: The config; a data.num_classes of None is not checked.
+
+    Raises:
+      UserError: The contrastive objective has other than two views, or another has no classes.
+    """
+    name, views, classes = config.objective.name, config.data.views, config.data.num_classes
+    if name == "contrastive" and views not in (None, 2):
+        raise rules.wrong(
+            "data.views", views, "2 for objective.name=contrastive, which compares two"
+        )
+    if name != "contrastive" and classes is not None and classes < 2:
+        these = "of one class" if classes else "without labels"
+        raise rules.wrong("objective.name", name, f"contrastive, for the images are {these}")
