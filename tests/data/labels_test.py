@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from simclr_jax.config import constraints, overrides, parts, record, rules, sources
+from simclr_jax.config import constraints, overrides, parts, record, sources
 from simclr_jax.data import labels, tfds
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.fingerprint import cache_key, differences, fingerprint
