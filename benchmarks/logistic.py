@@ -4,8 +4,8 @@
 
 Both fit the paper's strengths of L2 on the same features: scikit-learn one after another in
 float64, by its L-BFGS and tolerance; ours all at once in float32. Each measurement is a new
-process, and the two alternate. The output is the ratio of the median times, ours over scikit-learn's, with
-the compilation and without it, and how far our losses are above scikit-learn's and below.
+process, and the two alternate. The output is the ratio of the median times, ours over
+scikit-learn's, with the compilation and without it, and how far our losses are above and below.
 
 FILE.npz is what `simclr-eval --config=eval/embed` writes of images with labels.
 """

@@ -71,5 +71,5 @@ def test_the_strength_is_chosen_on_the_dataset_s_own_validation_split(finished, 
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_status_2_and_a_line(finished, capsys, flags, line):
-    assert run(f"--run={finished}", *FEW, *flags) == cli.USER_ERROR
+    assert run(f"--run={finished}", *flags) == cli.USER_ERROR
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith(line)
