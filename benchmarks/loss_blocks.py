@@ -1,6 +1,6 @@
 """A benchmark of the contrastive loss and its gradient, in blocks of rows and all rows at once.
 
-    python benchmarks/loss_blocks.py [--images=16384] [--block_rows=1024]
+    python benchmarks/loss_blocks.py [--images=16384] [--block_rows=1024] [--rounds=3]
 
 Each measurement is a new process on one CPU device, alternately with all rows and in blocks. The
 output is two ratios of the blocks to all rows at once: that of the median time, and that of the
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 
-ROUNDS = 3  # The number of processes of each kind.
 REPEATS = 3  # The number of timed repetitions in a process, after a first one that is not timed.
 DIM = 128  # The width of the embeddings.
 TEMPERATURE = 0.1  # The temperature of the loss.
@@ -66,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=16384)
     parser.add_argument("--block_rows", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=3, help="the processes of each kind")
     parser.add_argument("--measure", choices=["dense", "blocks"])
     flags = parser.parse_args()
     if flags.measure:
@@ -73,7 +73,7 @@ def main() -> None:
         print(json.dumps(measure(flags.images, rows)))
         return
     found: dict[str, list[dict[str, float]]] = {"dense": [], "blocks": []}
-    for _ in range(ROUNDS):
+    for _ in range(flags.rounds):
         for kind, results in found.items():
             child = [sys.executable, __file__, *sys.argv[1:], f"--measure={kind}"]
             results.append(json.loads(subprocess.check_output(child).splitlines()[-1]))

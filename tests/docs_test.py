@@ -43,7 +43,7 @@ SHORT = {
     "simclr-plan": ["--host_views_per_second=1000"],  # Whose compiler is a stand-in.
     "simclr-convert": [],
     "simclr-eval": [],
-    "python": ["--images=64", "--block_rows=32"],
+    "python": ["--images=64", "--block_rows=32", "--rounds=1"],
     "pytest": ["--collect-only", "-q", "-p", "no:cacheprovider"],
 }  # fmt: skip
 STATUS = {"--sabotage=local_bn": 1}  # The exit status of commands with such an argument, if not 0.
@@ -101,6 +101,7 @@ def status_of(words, monkeypatch):
         return ended.value.code
     settings = {k: v for k, _, v in (word.partition("=") for word in words) if k.isupper()}
     rest = words[len(settings) :]
+    settings.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # A device a process.
     programs = {"python": [sys.executable], "pytest": [sys.executable, "-m", "pytest"]}
     rest = [*programs.get(rest[0], rest[:1]), *rest[1:]]
     return subprocess.run(rest, env={**os.environ, **settings}).returncode
