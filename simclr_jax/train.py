@@ -39,6 +39,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
         progress,
         resume,
         start,
+        teacher,
         watchdog,
     )
     from simclr_jax.run import workdir as workdirs
@@ -98,7 +99,7 @@ def train(
         signals = stack.enter_context(preemption.Preemption())
         source, eval_source = sources.open_splits(config)
         config = parts.with_counts(config, source)
-        built = parts.build(config, meshes.make())
+        built, taught = _built(config, workdir)
         config = start.with_step(config, built, workdir)
         root = workdirs.make(workdir)
         stack.enter_context(workdirs.locked(root))
@@ -106,7 +107,7 @@ def train(
         advice.warn(built.schedule, source, config.data.image_size)
         rows = metrics.read_rows(root / "metrics.jsonl")
         checkpoints = stack.enter_context(workdirs.open_checkpoints(root, config, rows))
-        fingerprints = record.fingerprints(source, eval_source)
+        fingerprints = record.fingerprints(source, eval_source) | taught
         step, state, rows = resume.resume(
             config, built, root, checkpoints, rows, fingerprints, allow_change=allow_config_change
         )
@@ -154,6 +155,12 @@ def _timed(
     estimated = estimate.Estimate.of_run(config, timing, start=start, total=total)
     with watchdog.Watchdog.of_run(config, timing) as watched:
         yield timing, (watched.step_done, estimated.step_done)
+
+
+def _built(config: FrozenConfigDict, workdir: str) -> tuple[parts.Parts, record.Fingerprints]:
+    """The parts of a run, and the fingerprint of the teacher that it may have."""
+    taught = teacher.load(config, workdirs.described(workdir) or {})
+    return parts.build(config, meshes.make(), taught.teacher), taught.fingerprint
 
 
 def _count_unreadable(source: data.Readable, eval_source: data.Readable) -> None:

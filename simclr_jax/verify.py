@@ -44,7 +44,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     from simclr_jax import state as states
     from simclr_jax.config import constraints, parts
     from simclr_jax.objectives import microbatches
-    from simclr_jax.run import recorded, replay
+    from simclr_jax.run import recorded, replay, teacher
     from simclr_jax.run import sabotage as planted
 
 IMAGES_PER_DEVICE = 4  # The default number of images of a microbatch on a device.
@@ -186,9 +186,12 @@ def synthetic_batch(config: ConfigDict) -> dict[str, Array]:
     image = np.clip(mean + noise, 0, 1)
     if config.data.transfer_dtype == "uint8":
         image = np.round(image * 255)
+    label = rng.integers(0, max(1, config.data.num_classes), n).astype(np.int32)
+    if config.objective.name == "distill":
+        label[::3] = -1  # Labels are there for a part of the images, as in a run.
     return {
         "image": image.astype(config.data.transfer_dtype),
-        "label": rng.integers(0, max(1, config.data.num_classes), n).astype(np.int32),
+        "label": label,
         "blur_sigma": rng.uniform(0.1, 2.0, (n, views)).astype(np.float32),
     }
 
@@ -225,7 +228,7 @@ class Update:
         rate = optax.constant_schedule(peak or 0.1)
         optimizer = parts.optimizer(config, rate)
         optimizer = optimizer._replace(tx=optax.chain(recorder(), optimizer.tx))
-        objective = parts.objective(config, mesh)
+        objective = parts.objective(config, mesh, teacher.random(config, mesh, randomize_scales))
         self._objective = sabotage(objective, mesh.size) if sabotage else objective
         self._mesh, self._rows = mesh, meshes.local_rows(mesh, config.train.batch_size)
         self._step = parts.jitted(parts.step(config, optimizer), mesh)

@@ -57,9 +57,13 @@ def check_objective(config: ConfigDict) -> None:
       config: The config; a data.num_classes of None is not checked.
 
     Raises:
-      UserError: The contrastive objective has other than two views, or another has no classes.
+      UserError: The contrastive objective has other than two views, another has no classes, or
+        there is a teacher and nothing to distill.
     """
     name, views, classes = config.objective.name, config.data.views, config.data.num_classes
+    if config.objective.teacher is not None and name != "distill":
+        given = config.objective.teacher
+        raise rules.wrong("objective.teacher", given, "None without objective.name=distill")
     if name == "contrastive" and views not in (None, 2):
         raise rules.wrong(
             "data.views", views, "2 for objective.name=contrastive, which compares two"

@@ -88,8 +88,16 @@ def _augment() -> ConfigDict:
 
 def _objective() -> ConfigDict:
     c = ConfigDict()
-    # What is minimised: 'contrastive' (SimCLR) or 'supervised' (the cross-entropy of the labels).
+    # What is minimised: 'contrastive' (SimCLR), 'supervised' (the cross-entropy of the labels) or
+    # 'distill' (a student learns what a teacher says of all images).
     c.name = "contrastive"
+    # The run whose newest checkpoint is the teacher, which needs a classifier of the same classes;
+    # None: no teacher ('distill' needs one).
+    c.teacher = placeholder(str)
+    c.temperature = 1.0  # The temperature that divides the logits of teacher and student, above 0.
+    # The weight of the labels' cross-entropy, beside 1 minus it for the teacher's part, 0 to 1; 0:
+    # labels are not used.
+    c.label_weight = 0.0
     return c
 
 

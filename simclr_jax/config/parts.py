@@ -24,12 +24,13 @@ from simclr_jax.models.resnet import stem_for
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives import Metrics, microbatches
 from simclr_jax.objectives.contrastive import Contrastive, Loss
+from simclr_jax.objectives.distilled import Distilled, Teacher, mixture
 from simclr_jax.objectives.supervised import Supervised
 from simclr_jax.state import TrainState
 from simclr_jax.step import train_step
 
 Step = Callable[..., tuple[TrainState, Metrics]]
-Objective = Contrastive | Supervised
+Objective = Contrastive | Supervised | Distilled
 
 BLOCK_BYTES = 2**27  # The bytes of a device's block of logits where loss.block_rows is None.
 
@@ -125,10 +126,20 @@ def blur_radius(config: ConfigDict) -> int:
     return blur_taps(config.data.image_size) // 2 if here else 0
 
 
-def objective(config: ConfigDict, mesh: Mesh) -> Objective:
-    """The objective that a run minimises, over a global batch on the mesh."""
+def objective(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) -> Objective:
+    """The objective that a run minimises, over a global batch on the mesh.
+
+    Args:
+      config: The config of the run.
+      mesh: The mesh of the devices.
+      teacher: The teacher of a distillation; None for another objective.
+    """
     if config.objective.name == "supervised":
         return Supervised(model(config), blur_radius(config))
+    if config.objective.name == "distill":
+        assert teacher is not None
+        mixed = mixture(config.objective.temperature, config.objective.label_weight)
+        return Distilled(model(config), teacher, mixed, blur_radius(config))
     images = config.train.batch_size
     return Contrastive(model(config), loss(config, images, mesh), blur_radius(config))
 
@@ -244,14 +255,15 @@ class Parts:
         return self.jitted(state, batch, self.objective)
 
 
-def build(config: ConfigDict, mesh: Mesh) -> Parts:
+def build(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) -> Parts:
     """Builds the parts of a training run.
 
     Args:
       config: The config of the run; data.num_examples and data.num_classes must be known.
       mesh: The mesh of the devices that it runs on.
+      teacher: The teacher of a distillation; None for another objective.
     """
-    durations, minimised = schedule(config), objective(config, mesh)
+    durations, minimised = schedule(config), objective(config, mesh, teacher)
     tuned = optimizer(config, durations.learning_rate)
     initial = partial(
         states.initialize,

@@ -18,8 +18,9 @@ from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.store import files
 
-Fingerprints = dict[str, dict[str, Any]]  # The fingerprints of "train" and "eval".
-_IMAGES = {"train": "training images", "eval": "evaluation images"}
+# The fingerprints of "train" and "eval", and of "teacher" where there is one.
+Fingerprints = dict[str, dict[str, Any]]
+_WHAT = {"train": "training images", "eval": "evaluation images", "teacher": "teacher"}
 
 
 def describe(
@@ -75,40 +76,45 @@ def fingerprints(train: Readable, evaluation: Readable) -> Fingerprints:
 
 
 def changed_images(now: Fingerprints, described: dict[str, Any]) -> list[str]:
-    """What differs between some images and those in a run's description, in words."""
+    """What differs between images, and teacher, and those of a run's description, in words."""
     before = described.get("fingerprints", {})
     changed = {use: differences(now[use], before[use]) for use in now if use in before}
-    return [f"{PARTS[part]} of the {_IMAGES[use]}" for use in changed for part in changed[use]]
+    return [f"{PARTS[part]} of the {_WHAT[use]}" for use in changed for part in changed[use]]
 
 
 def check_same_images(
     now: Fingerprints, described: dict[str, Any], workdir: str, *, allow_change: bool
 ) -> list[str]:
-    """Checks that a run continues on the images that it began with.
+    """Checks that a run continues on the images, and with the teacher, that it began with.
 
     Args:
-      now: The fingerprints of the images to continue with.
+      now: The fingerprints of what to continue with.
       described: The description of the run so far.
       workdir: The folder of the run, for the message.
-      allow_change: Whether the images may differ where their order does not.
+      allow_change: Whether they may differ where the order of the images does not.
 
     Returns:
       What differs, in words; nothing if the description is older than fingerprints.
 
     Raises:
       UserError: The training images are others or have another order, or, without `allow_change`,
-        any images differ.
+        anything differs.
     """
     before = described.get("fingerprints", {})
     words = changed_images(now, described)
-    counts = [f"{parts['images']} {_IMAGES[use]}" for use, parts in before.items()]
+    counts = [
+        f"{parts['images']} {_WHAT[use]}" for use, parts in before.items() if "images" in parts
+    ]
     fixed = "train" in before and not set(ORDER).isdisjoint(
         differences(now["train"], before["train"])
     )
     if words and (fixed or not allow_change):
         allow = "" if fixed else ", add --allow_config_change to go on with these"
+        other = f"on other images ({', '.join(counts)})"
+        if words == [f"{PARTS['weights']} of the {_WHAT['teacher']}"]:
+            other = "with another teacher (checkpoint {step} of {run})".format(**before["teacher"])
         raise UserError(
-            f"--workdir={workdir}: holds a run on other images ({', '.join(counts)}); "
+            f"--workdir={workdir}: holds a run {other}; "
             f"changed are {', '.join(words)}; put those back{allow}, or use another workdir"
         )
     return words

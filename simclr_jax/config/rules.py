@@ -20,7 +20,7 @@ from simclr_jax.optim import OPTIMIZERS
 
 # The keys of the section "data" that choose labels, of which one at most is given.
 LABELS = ("label_fraction", "labels_per_class", "label_list")
-OBJECTIVES = ("contrastive", "supervised")
+OBJECTIVES = ("contrastive", "supervised", "distill")
 FREE, FIXED, ASK = "free", "fixed", "ask"  # The values of Rule.on_resume.
 
 
@@ -158,6 +158,9 @@ RUN: dict[str, Rule] = {
     ),
     "augment.blur_on": one_of(*BLUR_ON, on_resume=ASK),
     "objective.name": one_of(*OBJECTIVES, on_resume=FIXED),
+    "objective.teacher": anything("the folder of a run with a classifier"),
+    "objective.temperature": above(0, ASK),
+    "objective.label_weight": number(0, 1, on_resume=ASK),
     "init.run": anything("the folder of a run", FIXED),
     "init.step": at_least(0, FIXED),
     "model.depth": one_of(*BLOCKS, on_resume=FIXED),

@@ -18,6 +18,7 @@ PARTS = {
     "bytes": f"the content (of {SAMPLE} that are compared)",
     "labels": f"the labels (of {SAMPLE} that are compared)",
     "seen": "the choice of the labels that are seen",
+    "weights": "the weights",
 }
 ORDER = ("images", "names")  # The parts that tell which image an index stands for.
 

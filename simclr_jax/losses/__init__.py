@@ -1,6 +1,7 @@
-"""Contrastive losses, and the measures of embeddings and logits that are logged with them."""
+"""The losses, and the measures of embeddings and logits that are logged with them."""
 
 from simclr_jax.losses.blocks import count_blocks, identity
+from simclr_jax.losses.distillation import distillation
 from simclr_jax.losses.measures import collapse, cross_entropy, l2_normalize, label_weights
 from simclr_jax.losses.ntxent import nt_xent
 
@@ -9,6 +10,7 @@ __all__ = [
     "collapse",
     "count_blocks",
     "cross_entropy",
+    "distillation",
     "identity",
     "l2_normalize",
     "label_weights",

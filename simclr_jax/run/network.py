@@ -161,7 +161,7 @@ def open_run(run: str | None, name: str = "--run") -> epath.Path:
       name: The flag or the key that names it, for messages.
 
     Raises:
-      UserError: The flag is missing, or there is no run in the folder.
+      UserError: The path is missing, or there is no run in the folder.
       HostError: The folder is in Google's storage, whose client is not installed.
     """
     if not run:

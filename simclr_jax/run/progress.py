@@ -194,7 +194,9 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
     parts = [f"step {row['step']}/{total_steps}", f"epoch {row['epoch']:.1f}"]
     parts.append(_loss_in_words(row))
     accuracy = row.get("contrastive_accuracy", row.get("train_accuracy"))
-    if accuracy is not None:
+    if "teacher_agreement" in row:  # Of the labelled images there may be none in a batch.
+        parts.append(f"agreement {row['teacher_agreement']:.1%}")
+    elif accuracy is not None:
         parts.append(f"accuracy {accuracy:.1%}")
     if "online_accuracy" in row:
         parts.append(f"online {row['online_accuracy']:.1%}")

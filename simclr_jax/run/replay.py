@@ -23,7 +23,7 @@ from simclr_jax import state as states
 from simclr_jax.config import constraints, overrides, parts, record, sources
 from simclr_jax.errors import DifferenceError, DivergedError, FileError, UserError
 from simclr_jax.objectives.microbatches import shuffled_within
-from simclr_jax.run import determinism, start
+from simclr_jax.run import determinism, start, teacher
 from simclr_jax.run.health import Health
 from simclr_jax.run.loop import Loop
 from simclr_jax.run.network import open_run
@@ -106,7 +106,7 @@ def replay(run: str, *, step: int | None, steps: int | None, data_dir: str | Non
     described = _described(reader, span.last) or described
     config = _config(run, described, data_dir)
     check_one_config(config, {saved: about for saved, (_, about) in stored.items()})
-    built = parts.build(config, meshes.make())
+    built = parts.build(config, meshes.make(), teacher.again(config, described))
     begin, state = _restore(reader, config, built, span.first)
     state = jax.tree.map(np.asarray, state)  # The steps donate theirs.
     conditions = [*(about for _, about in stored.values()), described]

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.config import parts, record
+from simclr_jax.run import teacher
 from simclr_jax.tpu import chips, flops
 
 # The kinds of collective operations, as the compiled program names them.
@@ -51,7 +52,7 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
         chips_per_host_bounds=described.host,
     )
     mesh = meshes.make(list(description.devices))
-    built = parts.build(config, mesh)
+    built = parts.build(config, mesh, teacher.shapes(config, mesh))
     state = states.abstract(built.initial, mesh)
     shapes = batch(config, mesh)
     lowered, next_batch = (
@@ -77,7 +78,7 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
         "chips": mesh.size,
         "hosts": len({device.process_index for device in mesh.devices.flat}),
         "memory": {
-            "params": nbytes((state.params, state.batch_stats)),
+            "params": nbytes((state.params, state.batch_stats, built.objective)),
             "optimizer": nbytes(state.opt_state),
             "activations": memory.temp_size_in_bytes,
             "images": 2 * next_batch,

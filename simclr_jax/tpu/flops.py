@@ -6,6 +6,7 @@ weights. The first convolution needs no gradient with respect to its input.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,8 @@ from ml_collections import ConfigDict
 
 from simclr_jax import state
 from simclr_jax.config import parts
+from simclr_jax.models.simclr import SimCLR
+from simclr_jax.run import teacher
 
 
 def of_step(config: ConfigDict) -> float:
@@ -25,7 +28,7 @@ def of_step(config: ConfigDict) -> float:
     """
     forward = of_network(config)
     views = parts.views(config).count * config.train.batch_size
-    return views * (3 * sum(forward) - forward[0]) + of_loss(config)
+    return views * (3 * sum(forward) - forward[0] + of_teacher(config)) + of_loss(config)
 
 
 def of_loss(config: ConfigDict) -> float:
@@ -49,12 +52,23 @@ def of_network(config: ConfigDict) -> list[float]:
       config: The config of the run; data.num_classes must be known.
     """
     model, size = parts.model(config), config.data.image_size
-    variables = jax.eval_shape(
-        lambda: state.initialize_model(model, seed=config.seed, image_size=size)
-    )
+    initial = partial(state.initialize_model, model, seed=config.seed, image_size=size)
+    return _forward(model, initial, size)
+
+
+def of_teacher(config: ConfigDict) -> float:
+    """The operations of a teacher for one view, forward; 0 for an objective without one."""
+    if config.objective.name != "distill":
+        return 0.0
+    model, initial = teacher.untrained(config)
+    return sum(_forward(model, initial, config.data.image_size))
+
+
+def _forward(model: SimCLR, initial: Callable[[], Any], size: int) -> list[float]:
+    """The operations of each layer of a network in training, in order, for one view, forward."""
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     forward = partial(model.apply, train=True, mutable=["batch_stats"])
-    traced = jax.make_jaxpr(forward)(variables, image)
+    traced = jax.make_jaxpr(forward)(jax.eval_shape(initial), image)
     return list(_products(traced.jaxpr))
 
 

@@ -14,6 +14,7 @@ from simclr_jax import cli
 from simclr_jax import mesh as meshes
 from simclr_jax.config import constraints, default, overrides, parts, sources
 from simclr_jax.data import splits
+from simclr_jax.run import teacher
 
 KEYS = sorted(overrides.keys(default.get_config()))
 ALLOWED = {
@@ -56,7 +57,7 @@ def start(values, config):
     constraints.check_run(config, devices=jax.device_count())
     source, _ = sources.open_splits(config)
     config = parts.with_counts(config, source)
-    trace(config, parts.build(config, meshes.make()))
+    trace(config, parts.build(config, meshes.make(), teacher.load(config, {}).teacher))
     STARTED.append(1)
 
 

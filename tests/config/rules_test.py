@@ -8,7 +8,8 @@ from simclr_jax.eval import PROTOCOLS
 
 DIGITS = "--config=digits"
 SHIPPED = ["digits", "cifar10", "cifar10:recipe=small_batch", "imagenet", "folder",
-           "imagenet:depth=152,width=3,sk_ratio=0.0625", "eval/linear", "eval/knn",
+           "imagenet:depth=152,width=3,sk_ratio=0.0625", "distill", "distill:data=imagenet",
+           "eval/linear", "eval/knn",
            "eval/embed", "eval/classifier", "eval/retrieval", "eval/geometry",
            "eval/transform"]  # fmt: skip
 

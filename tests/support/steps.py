@@ -30,14 +30,17 @@ def rate(step):
     return jnp.asarray([0.5, 0.3, 0.2], jnp.float32)[step]
 
 
-def build(dtype, *, mesh=None, loss=None, tx=None, classes=CLASSES, microbatches=1, **model):
-    """(state, step) of a small network.
+def build(
+    dtype, *, mesh=None, loss=None, tx=None, classes=CLASSES, microbatches=1, width=1 / 16,
+    objective=None, **model,
+):  # fmt: skip
+    """(state, step) of a small network, with an objective that is made of the network.
 
     Every parameter is drawn at random: batch-norm scales that start at 0 would hide most of the
     network from the tests.
     """
     model = SimCLR(
-        depth=10, width=1 / 16, stem="small", head_dim=6, classes=classes, dtype=dtype, **model
+        depth=10, width=width, stem="small", head_dim=6, classes=classes, dtype=dtype, **model
     )
     if loss is None:
         gather = partial(meshes.replicate, mesh=mesh) if mesh else losses.identity
@@ -56,9 +59,10 @@ def build(dtype, *, mesh=None, loss=None, tx=None, classes=CLASSES, microbatches
     batch_stats = jax.tree_util.tree_map_with_path(draw, shapes.batch_stats)
     slots = tx.init(states.trained(params, model.is_frozen))
     state = states.TrainState(jnp.zeros([], jnp.int32), params, batch_stats, slots)
-    objective = Supervised(model) if model.end_to_end else Contrastive(model, loss)
+    if objective is None:
+        objective = Supervised if model.end_to_end else partial(Contrastive, loss=loss)
     step = partial(
-        train_step, objective=divided(objective, microbatches),
+        train_step, objective=divided(objective(model), microbatches),
         optimizer=optimizer._replace(tx=tx), frozen=model.is_frozen,
     )  # fmt: skip
     return state, step
