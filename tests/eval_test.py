@@ -141,7 +141,7 @@ def test_a_run_that_cannot_be_written_to_is_evaluated_all_the_same(
 
 
 @pytest.mark.slow
-def test_augmented_linear_evaluation_runs(finished):
+def test_augmented_linear_evaluation_runs(finished, capsys):
     assert run(LINEAR, f"--run={finished}", "--config.linear.augment=true",
                "--config.linear.epochs=1", "--config.linear.batch_size=104") == 0  # fmt: skip
     what = "h,digits,augment=True,batch_size=104,epochs=1.0"

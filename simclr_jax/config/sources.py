@@ -22,7 +22,7 @@ def open_split(config: ConfigDict, which: str, dataset: splits.Splits | None = N
     """
     source = _open(config, which, dataset or open_dataset(config))
     chosen = _chosen(config, source) if which == "train" else None
-    return _readable(config, labels.alone(source, chosen) if chosen else source)
+    return readable(config, labels.alone(source, chosen) if chosen else source)
 
 
 def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
@@ -75,16 +75,14 @@ def open_validation(
       The split; None where the config names none and the dataset has none.
     """
     source = dataset.validation(used, config.data.validation_split)
-    return None if source is None else _readable(config, source)
+    return None if source is None else readable(config, source)
 
 
 def open_all(config: ConfigDict) -> dict[str, Readable]:
     """Opens 'train', with no image held out, and 'eval' where there is such a split."""
     dataset = open_dataset(config)
     opened = {"train": dataset.train(), "eval": dataset.eval()}
-    return {
-        name: _readable(config, source) for name, source in opened.items() if source is not None
-    }
+    return {name: readable(config, source) for name, source in opened.items() if source is not None}
 
 
 def open_dataset(config: ConfigDict) -> splits.Splits:
@@ -107,11 +105,11 @@ def _to_train_on(config: ConfigDict, dataset: splits.Splits) -> Readable:
     source = _open(config, "train", dataset)
     chosen = _chosen(config, source)
     if chosen is None:
-        return _readable(config, source)
+        return readable(config, source)
     # Without a label there is nothing to learn from in a supervised run, and all else learns from
     # every image.
     restricted = labels.alone if config.objective.name == "supervised" else labels.Seen
-    return _readable(config, restricted(source, chosen))
+    return readable(config, restricted(source, chosen))
 
 
 def _open(config: ConfigDict, which: str, dataset: splits.Splits) -> Source:
@@ -135,7 +133,8 @@ def _labelled(config: ConfigDict) -> bool:
     return config.data.num_classes != 0
 
 
-def _readable(config: ConfigDict, source: Source) -> Readable:
+def readable(config: ConfigDict, source: Source) -> Readable:
+    """A source whose images can be decoded and have labels, as the config says."""
     return Readable(
         source,
         on_bad_image=config.data.on_bad_image,

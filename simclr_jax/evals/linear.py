@@ -3,28 +3,27 @@
 Reference: Chen et al. 2020, section 2.3 and appendix B.6 (arXiv 2002.05709).
 """
 
+import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from etils import epy
 
-from simclr_jax import optim
 from simclr_jax.config import rules
-from simclr_jax.config.rules import above, anything, at_least
+from simclr_jax.config.rules import Rule, above, anything, at_least
 from simclr_jax.data.labels import available, few
-from simclr_jax.data.order import Order, permutation
+from simclr_jax.data.order import permutation
+from simclr_jax.data.source import Readable
 from simclr_jax.errors import ArgumentError, DivergedError
+from simclr_jax.evals import validation
 from simclr_jax.evals.features import Features
-from simclr_jax.evals.scores import accuracies, mean_and_deviation
+from simclr_jax.evals.probes import Probe, logits, num_steps, shuffled, train
+from simclr_jax.evals.scores import Tally, accuracies, mean_and_deviation
 from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
-from simclr_jax.losses import cross_entropy
-from simclr_jax.models.heads import Classifier
 
 with epy.lazy_imports():
     from sklearn import linear_model, preprocessing
@@ -32,21 +31,29 @@ with epy.lazy_imports():
 _log = logging.getLogger(__name__)
 
 FIT_BYTES = 2**28  # The bytes of features whose mean and deviation are computed at a time.
-CHECK_STEPS = 100  # The updates of a classifier between two looks at its loss.
-# The loss, as a multiple of that of guessing, from which on a classifier has diverged.
-DIVERGED_LOSS = 1e3
 
 
-class FitError(Exception):
-    """A classifier that has diverged; the message says after which update."""
+def _some(rule: Rule) -> Rule:
+    """The rule that a value is as `rule` says, or several different ones that are.
+
+    >>> [_some(above(0)).holds(value) for value in (0.1, (0.1, 1), (0.1, 0.1), (), (0.1, 0))]
+    [True, True, False, False, False]
+    """
+
+    def holds(value: Any) -> bool:
+        values = rules.counts(value)
+        return all(map(rule.holds, values)) and len(set(values)) == len(values) > 0
+
+    return Rule(holds, f"{rule.allowed}, or several such values")
 
 
 # The rules of the config section "linear".
 RULES = {
-    "linear.lr": above(0),
+    "linear.lr": _some(above(0)),
     "linear.batch_size": at_least(1),
     "linear.epochs": above(0),
-    "linear.weight_decay": at_least(0),
+    "linear.weight_decay": _some(at_least(0)),
+    "linear.held_out": rules.RUN["data.held_out"],
     "linear.augment": anything("true or false"),
     "linear.labels_per_class": at_least(1),
     "linear.draws": at_least(1),
@@ -65,45 +72,134 @@ def run(task: Task) -> dict[str, Any]:
 
 
 def _of_all_labels(task: Task) -> dict[str, Any]:
-    keys, seed = task.config.linear, task.config.seed
-    steps = num_steps(num_examples=len(task.train), batch_size=keys.batch_size, epochs=keys.epochs)
+    """The result of the classifier of one setting: of several, that which validation chooses.
+
+    It is trained on all training images, as if its setting alone had been given.
+    """
+    keys = task.config.linear
+    for key in ("lr", "weight_decay"):
+        if keys[key] is None:
+            raise rules.wrong(f"linear.{key}", None, RULES[f"linear.{key}"].allowed)
+    rates, decays = (map(float, rules.counts(keys[key])) for key in ("lr", "weight_decay"))
+    settings = list(itertools.product(rates, decays))
+    setting, chosen = (settings[0], {}) if len(settings) == 1 else _choose(task, settings)
     if keys.augment:
-        batches = task.extractor.augmented(
-            task.train, batch_size=keys.batch_size, steps=steps, seed=seed
-        )
+        number, batches = len(task.train), partial(_augmented, task, task.train)
     else:
         features = task.features(task.train)
-        batches = shuffled(features, batch_size=keys.batch_size, steps=steps, seed=seed)
-    try:
-        params = fit(
-            batches,
-            classes=task.train.num_classes,
-            learning_rate=cosine(keys.lr, batch_size=keys.batch_size, steps=steps),
-            weight_decay=keys.weight_decay,
-            seed=seed,
-        )
-    except FitError as error:
-        raise DivergedError(
-            f"the classifier has diverged ({error} of {steps}) with config.linear.lr={keys.lr}, "
-            f"config.linear.weight_decay={keys.weight_decay}; lower one of them"
-        ) from error
+        number, batches = len(features.x), partial(shuffled, features)
+    (probe,) = _train(task, [setting], number, batches)
+    if probe.loss > probe.guessing:
+        _log.warning(
+            "the classifier ends with a loss of %.3g on its last batch, more than the %.3g of "
+            "guessing: its learning rate or weight decay is too high", probe.loss, probe.guessing,
+        )  # fmt: skip
     test = task.features(task.test)
     return {
         **task.tested(test),
-        **accuracies(logits(params, test.x), test.labels),
+        **accuracies(logits(probe.params, test.x), test.labels),
         "labels_per_class": None,
-        "lr": keys.lr,
-        "weight_decay": keys.weight_decay,
+        "lr": probe.lr,
+        "weight_decay": probe.weight_decay,
         "epochs": keys.epochs,
         "batch_size": keys.batch_size,
+        **chosen,
     }
 
 
+def _choose(
+    task: Task, settings: list[tuple[float, float]]
+) -> tuple[tuple[float, float], dict[str, Any]]:
+    """The first setting that is right most often on validation images, and the result's part of it.
+
+    All settings are trained side by side, on the training images that are not for validation.
+    """
+    keys = task.config.linear
+    if keys.augment:
+        train, held, name = validation.divide(task, keys.held_out)
+        number, batches = len(train), partial(_augmented, task, train)
+        parts = task.extractor.evaluation(held)
+    else:
+        data = validation.choose(task, key="linear.held_out", held_out=keys.held_out)
+        features, name = data.parts[0], data.name
+        rows = np.flatnonzero(data.train[: len(features.x)])
+        number, batches = len(rows), partial(shuffled, features, rows=rows)
+        parts = data.to_choose_by()
+    probes = _train(task, settings, number, batches)
+    tallies = [Tally() for _ in probes]
+    for x, labels in parts:
+        for probe, tally in zip(probes, tallies, strict=True):
+            if not probe.diverged:
+                tally.add(logits(probe.params, x), labels)
+    top1 = [
+        None if probe.diverged else tally.accuracies()["top1"]
+        for probe, tally in zip(probes, tallies, strict=True)
+    ]
+    best = int(np.argmax([-1.0 if each is None else each for each in top1]))
+    tried = [
+        {"lr": probe.lr, "weight_decay": probe.weight_decay, "top1": each}
+        for probe, each in zip(probes, top1, strict=True)
+    ]
+    count = {"settings": len(tried), "diverged": top1.count(None)}
+    return settings[best], {"validation": name, **count, "tried": tried}
+
+
+def _augmented(task: Task, source: Readable, **options: Any) -> Iterator[Features]:
+    return task.extractor.augmented(source, **options)
+
+
+def _train(
+    task: Task,
+    settings: list[tuple[float, float]],
+    number: int,
+    batches: Callable[..., Iterable[Features]],
+) -> list[Probe]:
+    """Trains classifiers, and says which have diverged.
+
+    Args:
+      task: The task.
+      settings: The learning rate and the weight decay of each classifier.
+      number: The number of images that they are trained on.
+      batches: A function from batch_size, steps and seed to the batches.
+
+    Raises:
+      DivergedError: All have.
+    """
+    keys, seed = task.config.linear, task.config.seed
+    steps = num_steps(num_examples=number, batch_size=keys.batch_size, epochs=keys.epochs)
+    common: dict[str, Any] = {"batch_size": keys.batch_size, "steps": steps, "seed": seed}
+    probes = train(batches(**common), settings=settings, classes=task.train.num_classes, **common)
+    lines = [
+        f"the classifier has diverged (a loss of {probe.loss:.3g} after update {probe.updates} of "
+        f"{steps}) with config.linear.lr={probe.lr}, "
+        f"config.linear.weight_decay={probe.weight_decay}"
+        for probe in probes
+        if probe.diverged
+    ]
+    if len(lines) == len(probes):
+        others = f", and so have all {len(lines)} settings" if len(lines) > 1 else ""
+        raise DivergedError(f"{lines[0]}{others}; lower one of them")
+    for line in lines:
+        _log.warning("%s, and is left out", line)
+    return probes
+
+
 def in_words(result: dict[str, Any]) -> str:
-    """The accuracies of a result and what they are of, as text."""
+    """The accuracies of a result and what they are of, as text.
+
+    >>> found = {"top1": 0.5, "top5": 1.0, "num_examples": 8, "dataset": "digits"}
+    >>> chosen = {"lr": 0.1, "weight_decay": 0.0, "settings": 6, "validation": "9 of val"}
+    >>> in_words({**found, **chosen, "diverged": 1}).partition(", all labels, ")[2]
+    'lr 0.1 and weight decay 0.0 of 6 by 9 of val, 1 diverged'
+    """
     count = result.get("labels_per_class")
     labels = f"{count} label{'s' if count > 1 else ''} a class" if count else "all labels"
-    return f"{scores_in_words(result)}, {labels}"
+    line = f"{scores_in_words(result)}, {labels}"
+    if "settings" in result:
+        chosen = f"lr {result['lr']} and weight decay {result['weight_decay']}"
+        line += f", {chosen} of {result['settings']} by {result['validation']}"
+        line += f", {result['diverged']} diverged" if result["diverged"] else ""
+    return line
 
 
 def _of_few_labels(task: Task) -> dict[str, Any]:
@@ -127,85 +223,6 @@ def _of_few_labels(task: Task) -> dict[str, Any]:
         "labels_per_class": keys.labels_per_class,
         "draws": [result["top1"] for result in results],
     }
-
-
-def fit(
-    batches: Iterable[Features],
-    *,
-    classes: int,
-    learning_rate: optax.Schedule,
-    weight_decay: float,
-    seed: int,
-) -> Any:
-    """Trains a linear classifier by SGD with Nesterov momentum 0.9, as the authors do.
-
-    Args:
-      batches: The batches of features and labels, in the order of training.
-      classes: The number C of classes.
-      learning_rate: The learning rate by step.
-      weight_decay: The coefficient wd of ½·wd·‖w‖² in the loss, at least 0.
-      seed: The seed of the initialisation.
-
-    Returns:
-      The parameters of the classifier, for `logits`.
-
-    Raises:
-      FitError: The parameters are not finite, or the loss has grown beyond all use.
-    """
-    tx = optim.momentum(learning_rate)
-    model = Classifier(classes)
-
-    def loss_of(params: Any, x: Any, labels: Any) -> jax.Array:
-        logits: Any = model.apply({"params": params}, x)
-        loss, _ = cross_entropy(logits, labels)
-        return loss + weight_decay * 0.5 * optax.tree.norm(params, squared=True)
-
-    @jax.jit
-    def step(params: Any, opt_state: Any, x: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
-        gradients = jax.grad(loss_of)(params, x, labels)
-        updates, opt_state = tx.update(gradients, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
-    params: Any = None
-    for number, (x, labels) in enumerate(batches, 1):
-        if params is None:
-            params = model.init(jax.random.key(seed), x)["params"]
-            opt_state = tx.init(params)
-        params, opt_state = step(params, opt_state, x, labels)
-        if number % CHECK_STEPS == 0 and not jnp.isfinite(loss_of(params, x, labels)):
-            break
-    # Weights that grow at each update need not have reached infinity when the training ends.
-    loss, guessing = float(loss_of(params, x, labels)), np.log(classes)
-    if not loss < DIVERGED_LOSS * guessing:
-        raise FitError(f"a loss of {loss:.3g} after update {number}")
-    if loss > guessing:
-        _log.warning(
-            "the classifier ends with a loss of %.3g on its last batch, more than the %.3g of "
-            "guessing: its learning rate or weight decay is too high", loss, guessing,
-        )  # fmt: skip
-    return params
-
-
-def logits(params: Any, x: np.ndarray, *, batch_size: int = 8192) -> np.ndarray:
-    """The logits (n, C) of features.
-
-    Args:
-      params: The parameters of the classifier, from `fit`.
-      x: The features (n, F) float32.
-      batch_size: The number of features that are on the device at a time.
-    """
-    model = Classifier(params["dense"]["bias"].shape[0])
-    apply = jax.jit(lambda x: model.apply({"params": params}, x))
-    parts = [apply(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
-    return np.concatenate([np.asarray(part) for part in parts])
-
-
-def shuffled(features: Features, *, batch_size: int, steps: int, seed: int) -> Iterator[Features]:
-    """Yields `steps` batches of features, in a new order in every epoch."""
-    order = Order(len(features.x), batch_size, seed)
-    for step in range(steps):
-        index, _ = order.batch(step)
-        yield Features(features.x[index], features.labels[index])
 
 
 def few_labels(
@@ -258,28 +275,3 @@ def few_labels(
             scores = np.stack([-scores, scores], axis=1)
         results.append(accuracies(scores, test.labels))
     return results
-
-
-def cosine(lr: float, *, batch_size: int, steps: int) -> optax.Schedule:
-    """The authors' schedule: a cosine from lr·B/256 to 0, without a warm-up.
-
-    >>> round(float(cosine(0.1, batch_size=512, steps=10)(0)), 6)
-    0.2
-
-    Args:
-      lr: The base learning rate.
-      batch_size: The number B of images of a global batch.
-      steps: The number of steps.
-    """
-    return optim.warmup_cosine(optim.peak_learning_rate(lr, batch_size, "linear"), 0, steps)
-
-
-def num_steps(*, num_examples: int, batch_size: int, epochs: float) -> int:
-    """The number of steps of a linear evaluation; see `optim.step_counts`.
-
-    >>> num_steps(num_examples=50_000, batch_size=512, epochs=1.0)
-    98
-    """
-    return optim.step_counts(
-        num_examples=num_examples, batch_size=batch_size, epochs=epochs, warmup_epochs=0, steps=None
-    )[1]

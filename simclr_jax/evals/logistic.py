@@ -67,8 +67,10 @@ def run(task: Task) -> dict[str, Any]:
         "l2_count": len(strengths),
         "validation": data.name,
         "validation_top1": float(accuracy[best]),
-        "tried_l2": strengths.tolist(),
-        "tried_top1": accuracy.tolist(),
+        "tried": [
+            {"l2": float(l2), "top1": float(top1)}
+            for l2, top1 in zip(strengths, accuracy, strict=True)
+        ],
         "unconverged": int((~tried.converged).sum() + (~final.converged).sum()),
         "passes": tried.passes + final.passes,
     }

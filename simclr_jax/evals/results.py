@@ -36,7 +36,7 @@ SCORES = (
 )
 # The entries that results.jsonl and TensorBoard leave out: they grow with the number of classes or
 # of values that are tried.
-LONG = ("of", "class_names", "per_class", "confusion", "tried_l2", "tried_top1")
+LONG = ("of", "class_names", "per_class", "confusion", "tried")
 LIST = "results.jsonl"  # The name of the list of all results of a folder.
 # Keys that a result does not depend on: how the features are computed and kept.
 _NO_PART = ("protocol", "features.layer", "features.batch_size", "features.keep", "data.name")

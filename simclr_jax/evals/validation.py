@@ -1,17 +1,22 @@
 """The images by which a protocol chooses between values: never those that it is tested on."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from simclr_jax.config import rules
+from simclr_jax.config.sources import readable
 from simclr_jax.data.order import permutation
+from simclr_jax.data.source import Readable
+from simclr_jax.data.splits import Subset
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.task import Task
 
 # The stream of the permutation: larger than any epoch's number, and than that of the images that
 # `data.splits` holds out.
 _STREAM = 2**32 + 1
+ROWS = 8192  # The number of rows that are looked at a time for images for validation.
 
 
 class Chosen(NamedTuple):
@@ -33,6 +38,16 @@ class Chosen(NamedTuple):
     def labels(self) -> np.ndarray:
         """The labels of all parts (n,) int32; -1: none."""
         return np.concatenate([part.labels for part in self.parts])
+
+    def to_choose_by(self) -> Iterator[Features]:
+        """Yields the images for validation, some at a time."""
+        start = 0
+        for x, labels in self.parts:
+            for first in range(0, len(x), ROWS):
+                rows = first + np.flatnonzero(self.validation[start + first : start + first + ROWS])
+                if len(rows):
+                    yield Features(x[rows], labels[rows])
+            start += len(x)
 
 
 def choose(task: Task, *, key: str, held_out: float) -> Chosen:
@@ -61,6 +76,26 @@ def choose(task: Task, *, key: str, held_out: float) -> Chosen:
     if not validation.any():
         raise rules.wrong(key, held_out, f"a fraction that leaves images to choose by, not {name}")
     return Chosen(parts, (labels >= 0) & ~validation, validation, name)
+
+
+def divide(task: Task, held_out: float) -> tuple[Readable, Readable, str]:
+    """The images to train on, and those to choose by, before their features are computed.
+
+    Args:
+      task: The task.
+      held_out: See `choose`.
+
+    Returns:
+      Both splits, and the second one in words.
+    """
+    source, seed = task.validation, task.config.seed
+    if source is not None:
+        return task.train, source, f"{len(source)} of {source.split}"
+    held = held_out_rows(task.train.source.labels(), held_out, seed=seed)
+    name = f"{held.sum()} held out of {task.train.split} by seed {seed}"
+    parts = (np.flatnonzero(rows) for rows in (~held, held))
+    first, second = (Subset(task.train.source, rows, name) for rows in parts)
+    return readable(task.run_config, first), readable(task.run_config, second), name
 
 
 def held_out_rows(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:

@@ -2,48 +2,62 @@
 
 from types import SimpleNamespace
 
-import chex
 import numpy as np
 import pytest
 
-from simclr_jax.errors import ArgumentError
-from simclr_jax.evals import linear, scores
-from simclr_jax.evals.features import Features
+from simclr_jax.config import overrides
+from simclr_jax.errors import ArgumentError, DivergedError
+from simclr_jax.evals import linear
 
 
-def test_sgd_separates_separable_features(blobs):
+@pytest.fixture
+def task(blobs):
+    """A function from other keys to a task on the features, without any images."""
     train, test = blobs
-    steps = linear.num_steps(num_examples=300, batch_size=64, epochs=20)
-    params = linear.fit(
-        linear.shuffled(train, batch_size=64, steps=steps, seed=0),
-        classes=5,
-        learning_rate=linear.cosine(0.1, batch_size=64, steps=steps),
-        weight_decay=0.0,
-        seed=0,
+
+    def make(*flags):
+        config = overrides.load(["--config=eval/linear", "--config.linear.epochs=20", *flags])
+        return SimpleNamespace(
+            check_labels=lambda: None, config=config, validation=None,
+            train=SimpleNamespace(num_classes=5, split="train"), test=None,
+            features=lambda source: test if source is None else train, tested=lambda test: {},
+        )  # fmt: skip
+
+    return make
+
+
+def test_of_several_settings_validation_chooses_and_the_result_is_that_of_the_one(task, caplog):
+    rates, decays = "--config.linear.lr=0.1,1e4,0.02", "--config.linear.weight_decay=0,0.2"
+    found = linear.run(task(rates, decays))
+    tried = {(each["lr"], each["weight_decay"]): each["top1"] for each in found["tried"]}
+    assert list(tried) == [(0.1, 0), (0.1, 0.2), (1e4, 0), (1e4, 0.2), (0.02, 0), (0.02, 0.2)]
+    chosen = found["lr"], found["weight_decay"]
+    assert tried[chosen] == max(each for each in tried.values() if each is not None)
+    assert tried[1e4, 0.2] is None
+    assert "config.linear.lr=10000.0, config.linear.weight_decay=0.2, and is left" in caplog.text
+    assert found["diverged"] == list(tried.values()).count(None)
+    assert found["validation"] == "31 held out of train by seed 0"
+    alone = (f"--config.linear.{key}={found[key]}" for key in ("lr", "weight_decay"))
+    assert linear.run(task(*alone)).items() <= found.items()
+
+
+@pytest.mark.parametrize(
+    ("rates", "of", "others"), [("1e4", 12, ""), ("1e4,1e5", 11, ", and so have all 2 settings")]
+)
+def test_where_all_diverge_there_is_no_accuracy_but_a_line_with_the_rate(task, rates, of, others):
+    line = (
+        rf"the classifier has diverged \(a loss of .* after update {of} of {of}\) with "
+        r"config\.linear\.lr=10000\.0, config\.linear\.weight_decay=0\.1"
+        rf"{others}; lower one of them"
     )
-    logits = linear.logits(params, test.x, batch_size=40)
-    chex.assert_shape(logits, (101, 5))
-    assert scores.accuracies(logits, test.labels)["top1"] > 0.8
+    with pytest.raises(DivergedError, match=line):
+        linear.run(task(f"--config.linear.lr={rates}", "--config.linear.weight_decay=0.1"))
 
 
-@pytest.mark.parametrize(("steps", "lr", "seen"), [(300, 60.0, "nan"), (12, 60.0, r"e\+")])
-def test_a_classifier_that_diverges_has_no_parameters(blobs, steps, lr, seen):
-    """Whether its weights have reached infinity, or are on their way there."""
-    with pytest.raises(linear.FitError, match=f"a loss of .*{seen}.* after update"):
-        fit(blobs[0], steps=steps, lr=lr, weight_decay=0.1)
-
-
-def test_a_rate_that_is_too_high_is_warned_of(blobs, rng, caplog):
-    x, labels = blobs[0]
-    fit(Features(x, rng.permutation(labels)), steps=12, lr=100.0, weight_decay=0.0)
+def test_a_rate_that_is_too_high_is_warned_of(task, blobs, rng, caplog):
+    blobs[0].labels[:] = rng.permutation(blobs[0].labels)
+    linear.run(task("--config.linear.lr=100"))
     assert "more than the 1.61 of guessing" in caplog.text
-
-
-def fit(features, *, steps, lr, weight_decay):
-    return linear.fit(
-        linear.shuffled(features, batch_size=64, steps=steps, seed=0), classes=5,
-        learning_rate=lambda step: lr, weight_decay=weight_decay, seed=0,
-    )  # fmt: skip
 
 
 def test_few_labels_report_every_draw(blobs):

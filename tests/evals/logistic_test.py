@@ -42,9 +42,9 @@ def test_the_strength_is_chosen_on_a_part_of_the_training_split(finished, capsys
     found = result(finished, "logistic", 8, "pixels,digits,l2_count=3,l2_range=*")
     assert found["top1"] == pytest.approx(0.964, abs=0.02)  # as scikit-learn has it
     assert (found["num_examples"], found["unconverged"]) == (360, 0)
-    assert found["tried_l2"] == pytest.approx([0.1, 100, 1e5])
-    assert found["validation_top1"] == max(found["tried_top1"])
-    assert found["l2"] == found["tried_l2"][np.argmax(found["tried_top1"])]
+    assert [each["l2"] for each in found["tried"]] == pytest.approx([0.1, 100, 1e5])
+    best = max(found["tried"], key=lambda each: each["top1"])
+    assert (found["l2"], found["validation_top1"]) == (best["l2"], best["top1"])
     line = capsys.readouterr().out
     assert run("--list", f"--run={finished}") == 0
     assert line.split("  (")[0].partition(": ")[2] in capsys.readouterr().out
