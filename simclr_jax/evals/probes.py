@@ -101,9 +101,7 @@ def train(
         last = jax.tree.map(lambda rows: rows[-1], stacked)
         return params, state, jax.vmap(partial(loss_of, batch=last))(params, decays)
 
-    params: Any = None
-    state: Any = None
-    updates = 0
+    params, state, updates = None, None, 0
     for stacked in _stacked(batches):
         if params is None:
             one = Classifier(classes).init(jax.random.key(seed), stacked.x[0])["params"]
