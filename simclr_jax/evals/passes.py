@@ -55,7 +55,7 @@ class Rows:
         self._held: dict[int, Block] | None = {} if 4 * share * self.dim <= held else None
 
     def total(self, function: Callable[..., Any], weights: np.ndarray, *arguments: Any) -> Any:
-        """The sum over all blocks of function(block, *arguments).
+        """The sum over all blocks of a function of a block.
 
         Args:
           function: A function of a block, compiled, that returns arrays.

@@ -70,7 +70,8 @@ class Lane(NamedTuple):
       gradient: The gradient there.
       direction: The step that L-BFGS proposes from there.
       step: The part of it that is tried next; 0 where nothing is.
-      promise: The decrease that is expected of the whole step, ½ · |gradient · direction|.
+      promise: The decrease that is expected of the whole step, half the size of
+        gradient · direction.
       memory: The state of L-BFGS.
     """
 

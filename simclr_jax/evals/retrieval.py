@@ -4,7 +4,7 @@ Each labelled image of the evaluation split is a query. The database, the labell
 or the other images of the query's own split, is ranked by cosine similarity to it; an image is
 relevant if it has the query's class. With A(r) the number of images that are at least as similar to
 the query as the relevant image r, H(r) the number of relevant ones among them, and R the number of
-all relevant ones:
+all relevant ones::
 
     average precision   1/R · Σ_r H(r) / A(r), as scikit-learn's average_precision_score has it
     recall@k            1 if the nearest relevant image r is among the k nearest images, that is if
