@@ -23,10 +23,8 @@ from simclr_jax.store.files import is_remote, temporary_folder
 # The features (n, F), float32 or `Half`, and the labels (n,) int32.
 Arrays = tuple[np.ndarray, np.ndarray]
 
-DTYPES = {
-    "float32": "<f4",
-    "float16": "<f2",
-}  # The dtypes of stored features, as NumPy writes them.
+# The dtypes of stored features by name, as NumPy writes them.
+DTYPES = {"float32": "<f4", "float16": "<f2"}
 
 ROWS = 2**14  # The number of rows that are read at a time to check a file.
 LEFT_SECONDS = 86400.0  # The age at which an unfinished file counts as left behind.
