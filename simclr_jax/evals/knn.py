@@ -103,6 +103,7 @@ def votes(
             similarity, labels = _nearest(
                 query, similarity, labels, train.x[rows], train.labels[rows], k=most
             )
+            labels.block_until_ready()  # Blocks that wait would fill the memory.
         # Weights relative to the best neighbour's rank the classes alike, and do not overflow.
         weight = jnp.exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
         yield [np.asarray(_vote(weight[:, :k], labels[:, :k], classes=classes)) for k in ks]

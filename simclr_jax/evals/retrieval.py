@@ -16,7 +16,7 @@ the dataset decides nothing.
 Shapes: n queries of a block, m images of a block of the database, R relevant images at most, F.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -39,6 +39,7 @@ RULES: dict[str, Rule] = {
 }
 QUERIES = 512  # The largest number of queries of a block, on all devices together.
 ROWS = 2**15  # The number of images of a block of the database.
+NOTHING = -(2**31)  # The similarity, as an int32, where there is no image to compare with.
 BLOCK_BYTES = 2**27  # The largest number of bytes of the similarities of a block's relevant images.
 
 
@@ -118,45 +119,81 @@ def evaluate(
       at least as similar as the nearest relevant one, of the queries with relevant images.
     """
     known, asked = (np.flatnonzero(each.labels >= 0) for each in (database, queries))
-    most = int(np.bincount(database.labels[known]).max(initial=1))
+    classes = int(max(database.labels.max(), queries.labels.max())) + 1
+    relevant = Relevant(database.labels[known], classes)
     mesh = meshes.make()
-    share = max(1, min(block // mesh.size, BLOCK_BYTES // (4 * most)))
+    share = max(1, min(block // mesh.size, BLOCK_BYTES // (4 * relevant.most)))
     precisions, wrongs = [], []
     for first in range(0, len(asked), share * mesh.size):
         chosen = asked[first : first + share * mesh.size]
-        ranked = _ranked(queries, chosen, database, known, mesh, share, most, rest, rows)
-        precision, wrong, relevant = (gathered[: len(chosen)] for gathered in ranked)
-        precisions.append(precision[relevant > 0].astype(np.float64))
-        wrongs.append(wrong[relevant > 0])
+        ranked = _ranked(queries, chosen, database, known, relevant, mesh, share, rest, rows)
+        precision, wrong, count = (scored[: len(chosen)] for scored in ranked)
+        precisions.append(precision[count > 0].astype(np.float64))
+        wrongs.append(wrong[count > 0])
     return np.concatenate(precisions), np.concatenate(wrongs)
 
 
+class Relevant:
+    """The images of each class.
+
+    Args:
+      labels: The classes (m,) of the images, at least one.
+      classes: The number of classes, whether there are images of each or not.
+
+    Attributes:
+      most: The largest number of images of a class.
+    """
+
+    def __init__(self, labels: np.ndarray, classes: int):
+        self._order = np.argsort(labels, kind="stable").astype(np.int32)
+        self._starts = np.searchsorted(labels[self._order], np.arange(classes + 1))
+        self.most = int(np.diff(self._starts).max())
+
+    def of(self, labels: np.ndarray) -> np.ndarray:
+        """The numbers (n, most) int32 of the images of each class (n,); -1 where there are fewer.
+
+        >>> Relevant(np.array([1, 0, 1]), classes=3).of(np.array([0, 1, 2]))
+        array([[ 1, -1],
+               [ 0,  2],
+               [-1, -1]], dtype=int32)
+        """
+        found = np.full((len(labels), self.most), -1, np.int32)
+        for row, label in enumerate(labels):
+            own = self._order[self._starts[label] : self._starts[label + 1]]
+            found[row, : len(own)] = own
+        return found
+
+
 def _ranked(
-    queries: Features, chosen: np.ndarray, database: Features, known: np.ndarray, mesh: Mesh,
-    share: int, most: int, rest: bool, rows: int,
+    queries: Features, chosen: np.ndarray, database: Features, known: np.ndarray,
+    relevant: Relevant, mesh: Mesh, share: int, rest: bool, rows: int,
 ) -> Sequence[np.ndarray]:  # fmt: skip
     """What `_score` says of the queries `chosen`, padded to `share` for each device."""
     padded = np.resize(chosen, share * mesh.size)[meshes.local_rows(mesh, share * mesh.size)]
+    numbers = relevant.of(queries.labels[padded])
     query = meshes.put(
         {
             "x": queries.x[padded].astype(np.float32),
-            "label": queries.labels[padded],
             "place": padded.astype(np.int32) if rest else np.full(len(padded), -1, np.int32),
+            "relevant": numbers,
+            "nearest": np.full(numbers.shape, NOTHING, np.int32),
+            "above": np.zeros(numbers.shape, np.int32),
         },
         mesh,
     )
-    empty = np.full((len(padded), most), -np.inf, np.float32)
-    nearest = meshes.put({"x": empty}, mesh)["x"]
-    above = meshes.put({"x": np.zeros(empty.shape, np.int32)}, mesh)["x"]
-    for step in (_collect, _count):
+
+    def blocks() -> Iterator[tuple[int, jax.Array]]:
         for start in range(0, len(known), rows):
-            place = known[start : start + rows]
-            x, labels = database.x[place].astype(np.float32), database.labels[place]
-            similarity = _similarity(query["x"], query["place"], x, place.astype(np.int32))
-            if step is _collect:
-                nearest = _collect(nearest, similarity, query["label"], labels)
-            else:
-                above = _count(above, similarity, nearest)
+            places = known[start : start + rows]
+            x = database.x[places].astype(np.float32)
+            yield start, _similarity(query["x"], query["place"], x, places.astype(np.int32))
+
+    nearest, above = query["nearest"], query["above"]  # Blocks that wait would fill the memory.
+    for start, similarity in blocks():
+        nearest = _collect(nearest, similarity, query["relevant"], start).block_until_ready()
+    nearest = _falling(nearest)
+    for _, similarity in blocks():
+        above = _count(above, similarity, nearest).block_until_ready()
     return [on_host(each, mesh) for each in _score(nearest, above)]
 
 
@@ -169,22 +206,32 @@ def on_host(x: jax.Array, mesh: Mesh) -> np.ndarray:
 
 @jax.jit
 def _similarity(query: jax.Array, place: jax.Array, x: jax.Array, places: jax.Array) -> jax.Array:
-    """The cosine similarities (n, m) of queries and images; -inf for an image and itself.
+    """The cosine similarities (n, m) of queries and images; `NOTHING` for an image and itself.
 
-    Both passes over the database use this one program, so an image has the same similarity in both.
+    They are given as int32 in the same order, which are sorted several times faster. Both passes
+    over the database use this one program, so an image has the same similarity in both.
     """
     found = jnp.matmul(l2_normalize(query), l2_normalize(x).T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.where(place[:, None] == places[None, :], -jnp.inf, found)
+    bits = jax.lax.bitcast_convert_type(jnp.where(found == 0, 0.0, found), jnp.int32)
+    ordered = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # Of a negative float all but the sign.
+    return jnp.where(place[:, None] == places[None, :], NOTHING, ordered)
 
 
 @jax.jit
 def _collect(
-    nearest: jax.Array, similarity: jax.Array, label: jax.Array, labels: jax.Array
+    nearest: jax.Array, similarity: jax.Array, relevant: jax.Array, start: int
 ) -> jax.Array:
-    """The similarities (n, R) of the relevant images so far, falling, with those of more images."""
-    relevant = jnp.where(label[:, None] == labels[None, :], similarity, -jnp.inf)
-    joined = jnp.concatenate([nearest, relevant], axis=1)
-    return jax.lax.top_k(joined, nearest.shape[1])[0]
+    """The similarities (n, R) of the relevant images, with those of the block that begins here."""
+    column = relevant - start
+    here = (column >= 0) & (column < similarity.shape[1])
+    found = jnp.take_along_axis(similarity, jnp.where(here, column, 0), axis=1)
+    return jnp.where(here, found, nearest)
+
+
+@jax.jit
+def _falling(nearest: jax.Array) -> jax.Array:
+    """The similarities (n, R), the largest first."""
+    return jnp.sort(nearest, axis=1)[:, ::-1]
 
 
 @jax.jit
@@ -204,10 +251,11 @@ def _score(nearest: jax.Array, above: jax.Array) -> tuple[jax.Array, jax.Array, 
     """The average precision, the wrong images before a right one and the relevant ones, (n,) each.
 
     Args:
-      nearest: The similarities (n, R) of the relevant images, falling; -inf where there are fewer.
+      nearest: The similarities (n, R) of the relevant images, falling; `NOTHING` where there are
+        fewer.
       above: The numbers (n, R) of images at least as similar as each of them.
     """
-    valid = nearest > -jnp.inf
+    valid = nearest > NOTHING
     right = _at_least(nearest[:, ::-1], nearest)
     relevant = valid.sum(axis=1)
     precision = jnp.where(valid, right / jnp.maximum(above, 1), 0.0).sum(axis=1)

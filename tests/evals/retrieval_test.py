@@ -64,6 +64,19 @@ def test_every_query_has_scikit_learns_average_precision_whatever_the_blocks(blo
         assert wrong[place] == (scores[~relevant] >= scores[relevant].max()).sum()
 
 
+def test_opposite_and_orthogonal_images_are_in_order():
+    """Similarities of -1, -0.5, exactly 0 from both sides, and 1."""
+    database = Features(
+        np.float32([[-1, 0], [-1, 3**0.5], [0, 1], [0, -1], [-0.0, 2], [3, 0]]),
+        np.int32([0, 1, 0, 1, 1, 1]),
+    )
+    precision, wrong = retrieval.evaluate(
+        Features(np.float32([[2, 0]]), np.int32([0])), database, rest=False
+    )
+    np.testing.assert_allclose(precision, [(1 / 4 + 2 / 6) / 2])
+    assert wrong.tolist() == [3]
+
+
 def test_an_image_alone_in_its_class_is_left_out():
     split = at_angles([0, 10, 90], [0, 0, 1])
     precision, _ = retrieval.evaluate(split, split, rest=True)
