@@ -59,6 +59,27 @@ def test_float32_differs_no_more_than_by_permuting_the_batch(mesh1, mesh8):
     assert worst(state1.opt_state, state8.opt_state) <= 3 * floor
 
 
+@pytest.mark.parametrize("name", ["lars", pytest.param("momentum", marks=pytest.mark.slow)])
+def test_frozen_parts_stay_to_the_bit_and_have_no_slots(name, mesh1):
+    """Three supervised steps, in three microbatches, with weight decay in the loss or in LARS."""
+    model = {"end_to_end": True, "frozen": "stage2", "optimizer": name, "microbatches": 3}
+    before, _ = build(jnp.float32, **model)
+    after, _ = run(mesh1, jnp.float32, views=1, **model)[-1]
+    frozen = {"stem_conv", "stem_bn", "group1_block1", "group2_block1"}
+    pairs = [(before.params, after.params), (before.batch_stats, after.batch_stats)]
+    for old, new in pairs:
+        for module in new["encoder"]:
+            same = jax.tree.map(np.array_equal, old["encoder"][module], new["encoder"][module])
+            assert set(jax.tree.leaves(same)) == {module in frozen}, module
+        chex.assert_trees_all_equal(new["head"], old["head"])  # It lies behind the classifier.
+    slots = {
+        key.key for path, _ in jax.tree_util.tree_leaves_with_path(after.opt_state)
+        for key in path if hasattr(key, "key")
+    }  # fmt: skip
+    assert "group3_block1" in slots
+    assert not slots & {*frozen, "head"}
+
+
 def local_negatives(z_a, z_b):
     """A bug: each of eight devices contrasts only its own rows."""
     groups = z_a.reshape(8, -1, z_a.shape[-1]), z_b.reshape(8, -1, z_b.shape[-1])

@@ -6,7 +6,7 @@ from simclr_jax.config import rules
 from simclr_jax.config.overrides import keys
 from simclr_jax.errors import UserError
 from simclr_jax.models.heads import count_layers, layer_index
-from simclr_jax.models.resnet import stem_for
+from simclr_jax.models.resnet import FROZEN, stem_for
 
 
 def check_run(config: ConfigDict, *, devices: int) -> None:
@@ -57,9 +57,12 @@ def check_objective(config: ConfigDict) -> None:
       config: The config; a data.num_classes of None is not checked.
 
     Raises:
-      UserError: The contrastive objective has other than two views, another has no classes, or
-        there is a teacher and nothing to distill.
+      UserError: The contrastive objective has other than two views, another has no classes, there
+        is a teacher and nothing to distill, or nothing of the network is trained.
     """
+    all_of_it = config.train.frozen in FROZEN[-2:]
+    if all_of_it and config.objective.name == "contrastive" and config.model.head == "none":
+        raise rules.wrong("train.frozen", config.train.frozen, "at most stage3 without a head")
     name, views, classes = config.objective.name, config.data.views, config.data.num_classes
     if config.objective.teacher is not None and name != "distill":
         given = config.objective.teacher

@@ -164,6 +164,9 @@ def _train() -> ConfigDict:
     # The number of microbatches of a batch, to save memory, at least 1; the loss still compares
     # all images of the batch, and microbatch_norm says what batch norm normalises by.
     c.microbatches = 1
+    # The part of the network that stays as it is, batch-norm statistics included: 'none', 'stem',
+    # 'stageK' (everything up to stage K of 4) or 'encoder'.
+    c.frozen = "none"
     c.on_nonfinite = "stop"  # What an update that is not finite does to the run: 'stop' or 'skip'.
     # The number of skipped updates after which one more ends the run, at least 1 ('skip' only).
     c.max_skipped_updates = 10

@@ -66,6 +66,7 @@ def model(config: ConfigDict) -> SimCLR:
         end_to_end=config.objective.name != "contrastive",
         dtype=jnp.dtype(m.dtype),
         running_norm=config.train.microbatch_norm == "running",
+        frozen=config.train.frozen,
         remat=m.remat,
     )
 

@@ -15,7 +15,7 @@ from simclr_jax.config.overrides import get, keys
 from simclr_jax.errors import UserError
 from simclr_jax.losses import LOSSES
 from simclr_jax.models.heads import HEADS
-from simclr_jax.models.resnet import BLOCKS, REMAT, STEMS
+from simclr_jax.models.resnet import BLOCKS, FROZEN, REMAT, STEMS
 from simclr_jax.optim import OPTIMIZERS
 
 # The keys of the section "data" that choose labels, of which one at most is given.
@@ -191,6 +191,7 @@ RUN: dict[str, Rule] = {
     "train.epochs": number(0, 1e6, above=True, on_resume=ASK),
     "train.steps": number(1, 2**31 - 1, on_resume=ASK),
     "train.microbatches": at_least(1, ASK),
+    "train.frozen": one_of(*FROZEN, on_resume=FIXED),
     "train.on_nonfinite": one_of("stop", "skip"),
     "train.max_skipped_updates": at_least(1),
     "train.deterministic": anything("true or false"),

@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 
 from simclr_jax.errors import chosen
+from simclr_jax.models.attention import Module, SelectiveKernel, SqueezeExcite
 
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
 
 STEMS = ("auto", "small", "imagenet")  # The stems that a config can name.
 REMAT = ("none", "block", "stage")  # The values of `ResNet.remat`.
-
-Module = Callable[..., Any]  # A Flax module, or a function that makes or applies one.
+# The values of `ResNet.frozen`, each with one part more than the one before it.
+FROZEN = ("none", "stem", "stage1", "stage2", "stage3", "stage4", "encoder")
 
 
 def stem_for(stem: str, image_size: int) -> str:
@@ -35,6 +36,20 @@ def stem_for(stem: str, image_size: int) -> str:
     """
     auto = "small" if image_size <= 32 else "imagenet"
     return chosen({"auto": auto, "small": "small", "imagenet": "imagenet"}, "stem", stem)
+
+
+def is_frozen(module: str, frozen: str) -> bool:
+    """Whether a module of the encoder is frozen.
+
+    >>> [is_frozen(name, "stage1") for name in ("stem_bn", "group1_block2", "group2_block1")]
+    [True, True, False]
+
+    Args:
+      module: The name of the module.
+      frozen: The last part that is frozen, one of `FROZEN`.
+    """
+    stage = 0 if module.startswith("stem") else int(module.removeprefix("group").split("_")[0])
+    return stage < FROZEN.index(frozen)
 
 
 def conv_layer(filters: int, size: int, stride: int = 1, *, dtype: Any, name: str) -> nn.Conv:
@@ -90,69 +105,6 @@ def batch_norm(
         return y
 
     return normalize
-
-
-class SqueezeExcite(nn.Module):
-    """A squeeze-excite layer, which scales channels by a gate of their global averages.
-
-    Attributes:
-      filters: The filters of the block; in a bottleneck, its inner width.
-      ratio: The width of the hidden layer, as a fraction of `filters`.
-      dtype: The dtype of the computation.
-
-    Reference: Hu et al. 2017, Eq. 2-4 (arXiv 1709.01507).
-    """
-
-    filters: int
-    ratio: float
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        dense = partial(
-            nn.Conv,
-            kernel_size=(1, 1),
-            kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
-            dtype=self.dtype,
-        )
-        gate = x.mean(axis=(1, 2), keepdims=True)
-        gate = nn.relu(dense(max(1, int(self.filters * self.ratio)), name="reduce")(gate))
-        gate = dense(x.shape[-1], name="expand")(gate)
-        return x * nn.sigmoid(gate)
-
-
-class SelectiveKernel(nn.Module):
-    """A selective-kernel layer, which mixes two 3x3 convolutions by a softmax.
-
-    The weights of the softmax come from the pooled sum of both convolutions.
-
-    Attributes:
-      filters: The number of output channels.
-      stride: The stride of the convolutions.
-      ratio: The width of the hidden layer, as a fraction of `filters`. The smallest width is 32.
-      conv: The convolution, `conv_layer` with its dtype.
-      norm: The batch norm, `batch_norm` with its mode and dtype.
-
-    Reference: Li et al. 2019, section 3.1 (arXiv 1903.06586), with two 3x3 kernels as in SimCLRv2.
-    """
-
-    filters: int
-    stride: int
-    ratio: float
-    conv: Module
-    norm: Module
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        f = self.filters
-        x = nn.relu(self.norm(name="bn")(self.conv(2 * f, 3, self.stride, name="conv")(x)))
-        streams = x.reshape(*x.shape[:-1], 2, f)
-        mix = streams.sum(axis=-2).mean(axis=(1, 2), keepdims=True)
-        mix = self.conv(max(int(f * self.ratio), 32), 1, name="reduce")(mix)
-        mix = nn.relu(self.norm(name="reduce_bn")(mix))
-        mix = self.conv(2 * f, 1, name="expand")(mix)
-        weights = jax.nn.softmax(mix.reshape(*mix.shape[:-1], 2, f), axis=-2)
-        return (streams * weights).sum(axis=-2)
 
 
 class Block(nn.Module):
@@ -255,6 +207,8 @@ class ResNet(nn.Module):
       running_norm: Whether training normalises by the moving averages; see `batch_norm`.
       remat: The activations that the backward pass computes again: 'none', those inside each
         'block' and the stem, or those inside each 'stage' (its blocks; the first has the stem too).
+      frozen: The last part that is frozen, one of `FROZEN`: in training it and all before it have
+        no gradient, and are normalised by their moving averages, which stay as they are.
 
     Reference: He et al. 2015, Table 1 (arXiv 1512.03385).
     """
@@ -267,6 +221,7 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
     running_norm: bool = False
     remat: str = "none"
+    frozen: str = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -280,10 +235,15 @@ class ResNet(nn.Module):
           The representations h (N, F), in at least float32.
         """
         conv = partial(conv_layer, dtype=self.dtype)
-        norm = partial(batch_norm, train=train, running=self.running_norm, dtype=self.dtype)
         (block_class, sizes), filters = chosen(BLOCKS, "depth", self.depth), int(64 * self.width)
 
         def layer(module: "ResNet", name: str, group: int, index: int) -> Module:
+            norm = partial(
+                batch_norm,
+                train=train and not is_frozen(name, self.frozen),
+                running=self.running_norm,
+                dtype=self.dtype,
+            )
             if name == "stem":
                 return partial(module._stem, filters=filters, conv=conv, norm=norm)
             return block_class(
@@ -302,6 +262,8 @@ class ResNet(nn.Module):
             def run(module: "ResNet", x: jax.Array) -> jax.Array:
                 for place in places:
                     x = layer(module, *place)(x)
+                    if is_frozen(place[0], self.frozen):
+                        x = jax.lax.stop_gradient(x)
                 return x
 
             return run if self.remat == "none" else nn.remat(run)

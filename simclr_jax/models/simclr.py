@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from simclr_jax.models.heads import Classifier, ProjectionHead, layer_index, layer_number
-from simclr_jax.models.resnet import ResNet
+from simclr_jax.models.resnet import ResNet, is_frozen
 
 
 class Outputs(NamedTuple):
@@ -45,6 +45,7 @@ class SimCLR(nn.Module):
         objective. The layers of the head after the classifier's then take no part in training.
       dtype: The dtype of the encoder's convolutions. The heads compute in at least float32.
       running_norm: Whether training normalises by the moving averages; see `resnet.batch_norm`.
+      frozen: The last part of the encoder that is not trained; see `ResNet`.
       remat: The activations that are computed again in the backward pass; see `ResNet`.
 
     Reference: Chen et al. 2020, section 2.1, and appendix B.6 for the classifier whose gradient
@@ -64,6 +65,7 @@ class SimCLR(nn.Module):
     end_to_end: bool = False
     dtype: Any = jnp.float32
     running_norm: bool = False
+    frozen: str = "none"
     remat: str = "none"
 
     @nn.compact
@@ -87,6 +89,7 @@ class SimCLR(nn.Module):
             dtype=self.dtype,
             running_norm=self.running_norm,
             remat=self.remat,
+            frozen=self.frozen,
             name="encoder",
         )(images, train=train)
         layer = layer_index(self.classifier_layer)
@@ -114,6 +117,8 @@ class SimCLR(nn.Module):
         >>> [model.is_frozen(("head", name, "kernel")) for name in ("dense1", "dense2")]
         [False, True]
         """
+        if path[0] == "encoder":
+            return is_frozen(path[1], self.frozen)
         if path[0] == "head" and self.end_to_end:
             return layer_number(path[1]) > layer_index(self.classifier_layer)
         return False

@@ -116,7 +116,7 @@ def calibrate(
       mesh: The mesh of the devices.
     """
     zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
-    model = model.clone(running_norm=False, end_to_end=False)  # Every layer needs averages first.
+    model = model.clone(running_norm=False, end_to_end=False, frozen="none")  # For all averages.
 
     @partial(
         jax.jit,

@@ -2,7 +2,8 @@
 
 Convolutions and matrix products are counted, with two operations for a multiplication and an
 addition. Each is computed three times in a step: forward, and backward for its input and for its
-weights. The first convolution needs no gradient with respect to its input.
+weights. The first one that is trained needs no gradient with respect to its input, and frozen ones
+are only computed forward.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from simclr_jax import state
@@ -27,8 +29,10 @@ def of_step(config: ConfigDict) -> float:
       config: The config of the run; data.num_classes must be known.
     """
     forward = of_network(config)
+    trained = forward[count_frozen(config) :]
     views = parts.views(config).count * config.train.batch_size
-    return views * (3 * sum(forward) - forward[0] + of_teacher(config)) + of_loss(config)
+    student = sum(forward) + 2 * sum(trained) - trained[0]
+    return views * (student + of_teacher(config)) + of_loss(config)
 
 
 def of_loss(config: ConfigDict) -> float:
@@ -43,6 +47,19 @@ def of_loss(config: ConfigDict) -> float:
     views = 2 * config.train.batch_size
     dim = config.model.head_dim
     return 3 * 2.0 * views**2 * dim
+
+
+def count_frozen(config: ConfigDict) -> int:
+    """The number of layers at the beginning of the encoder that are frozen.
+
+    Args:
+      config: The config of the run; data.num_classes must be known.
+    """
+    model, size = parts.model(config), config.data.image_size
+    initial = partial(state.initialize_model, model, seed=config.seed, image_size=size)
+    encoder = flatten_dict(jax.eval_shape(initial)["params"]["encoder"])
+    kernels = [path for path in encoder if path[-1] == "kernel"]
+    return sum(model.is_frozen(("encoder", *path)) for path in kernels)
 
 
 def of_network(config: ConfigDict) -> list[float]:

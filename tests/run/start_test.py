@@ -83,6 +83,7 @@ def test_a_classifier_is_taken_where_it_has_learned_the_same(changes, reason):
 SUPERVISED = [
     *TINY, "--config.objective.name=supervised", "--config.model.head_layers=2",
     "--config.optim.name=momentum", "--config.checkpoint.every_steps=2",
+    "--config.train.frozen=stage1",
 ]  # fmt: skip
 
 

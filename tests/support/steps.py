@@ -31,8 +31,8 @@ def rate(step):
 
 
 def build(
-    dtype, *, mesh=None, loss=None, tx=None, classes=CLASSES, microbatches=1, width=1 / 16,
-    objective=None, **model,
+    dtype, *, mesh=None, loss=None, tx=None, optimizer="lars", classes=CLASSES, microbatches=1,
+    width=1 / 16, objective=None, **model,
 ):  # fmt: skip
     """(state, step) of a small network, with an objective that is made of the network.
 
@@ -45,7 +45,7 @@ def build(
     if loss is None:
         gather = partial(meshes.replicate, mesh=mesh) if mesh else losses.identity
         loss = partial(nt_xent, block_rows=BATCH, gather=gather)
-    optimizer = optim.optimizer("lars", rate, weight_decay=1e-2)
+    optimizer = optim.optimizer(optimizer, rate, weight_decay=1e-2)
     tx = optax.chain(recorder(), tx or optimizer.tx)
     shapes = jax.eval_shape(partial(states.initialize, model, tx, seed=0, image_size=SIZE))
 

@@ -27,6 +27,21 @@ def test_the_count_is_xlas_but_for_element_wise_work(sk_ratio):
     assert 0.85 < sum(flops.of_network(config)) / counted < 1.15
 
 
+def test_of_frozen_layers_only_the_forward_pass_counts():
+    config = default.get_config()
+    config.data.update(num_classes=10, num_examples=100, image_size=32)
+    config.model.update(depth=10, width=0.125)
+    config.objective.name = "supervised"
+    config.train.batch_size = 1
+    forward = flops.of_network(config)
+    assert len(forward) == 1 + 3 * 4 + 1  # The stem, three convolutions a block, the classifier.
+    assert flops.of_step(config) == 3 * sum(forward) - forward[0]
+    config.train.frozen = "stage1"
+    assert flops.of_step(config) == sum(forward) + 2 * sum(forward[4:]) - forward[4]
+    config.train.frozen = "encoder"
+    assert flops.of_step(config) == sum(forward) + forward[-1]
+
+
 def test_the_loss_is_three_products_of_all_views_with_all():
     config = default.get_config()
     config.train.batch_size, config.model.head_dim = 10, 7
