@@ -1,7 +1,10 @@
 """The experiment records that come with the package, by name: 'digits', 'eval/linear', …"""
 
+import runpy
 from importlib import metadata
 from pathlib import Path
+
+from ml_collections import ConfigDict
 
 _CHECKOUT = Path(__file__).parents[2]
 _INSTALLED = "share/simclr_jax/configs"
@@ -35,3 +38,22 @@ def records() -> dict[str, Path]:
             if _INSTALLED in str(file)
         }
     return {str(path.with_suffix("")): file.resolve() for path, file in sorted(found.items())}
+
+
+def load(name: str) -> ConfigDict:
+    """The config of an experiment record, without arguments, for a record that builds on it.
+
+    >>> load("digits").model.depth
+    18
+
+    Args:
+      name: The name, such as 'digits'.
+
+    Raises:
+      ValueError: There is no such record.
+    """
+    path = find(name)
+    if path is None:
+        raise ValueError(f"{name!r}: known records are {', '.join(records())}")
+    scope = runpy.run_path(str(path))
+    return scope["get_config"]()
