@@ -135,7 +135,7 @@ def train(
         progress.note("compiling the train step and making the first batches")
         last = training.train(step, state, rows)
     _count_unreadable(source, eval_source)
-    processes.say(progress.summary(last, total, workdir, labelled=config.data.num_classes > 0))
+    processes.say(progress.summary(last, total, workdir, progress.next_protocol(config)))
 
 
 def _begin(config: FrozenConfigDict) -> None:

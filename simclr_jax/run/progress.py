@@ -297,10 +297,17 @@ def announce(config: FrozenConfigDict, state: TrainState, total_steps: int) -> N
     )
 
 
-def summary(row: Row, total_steps: int, workdir: str, *, labelled: bool) -> str:
+def next_protocol(config: FrozenConfigDict) -> str:
+    """The evaluation to propose after a run: without labels its images can only be embedded."""
+    if config.objective.name != "contrastive":
+        return "classifier"
+    return "linear" if config.data.num_classes else "embed"
+
+
+def summary(row: Row, total_steps: int, workdir: str, protocol: str) -> str:
     """The last lines of a run: the scores that it reached, and the command to go on with.
 
-    >>> print(summary({}, 400, "runs/my photos", labelled=False))
+    >>> print(summary({}, 400, "runs/my photos", "embed"))
     done: runs/my photos had reached step 400 already
     next: simclr-eval --config=configs/eval/embed.py --run='runs/my photos'
 
@@ -308,9 +315,8 @@ def summary(row: Row, total_steps: int, workdir: str, *, labelled: bool) -> str:
       row: The last row; empty where no step was trained.
       total_steps: The number of steps of the run.
       workdir: The folder of the run.
-      labelled: Whether its images have labels, without which it can only be embedded.
+      protocol: The evaluation to propose.
     """
-    protocol = "linear" if labelled else "embed"
     command = f"simclr-eval --config=configs/eval/{protocol}.py --run={shlex.quote(workdir)}"
     if not row:
         return f"done: {workdir} had reached step {total_steps} already\nnext: {command}"

@@ -7,8 +7,9 @@ from simclr_jax.errors import UserError
 from simclr_jax.eval import PROTOCOLS
 
 DIGITS = "--config=digits"
-SHIPPED = ["finetune", "finetune:of=cifar10,labels=0.1,batch=256", "finetune:of=folder,labels=1",
-           "supervised:of=cifar10", "continued:depth=18,image_size=64",
+SHIPPED = ["finetune", "finetune:data=cifar10,labels=0.1,batch=256",
+           "finetune:data=folder,labels=1",
+           "supervised:data=cifar10", "continued:depth=18,image_size=64",
            "digits", "cifar10", "cifar10:recipe=small_batch", "imagenet", "folder",
            "imagenet:depth=152,width=3,sk_ratio=0.0625", "distill", "distill:data=imagenet",
            "eval/linear", "eval/knn",
