@@ -277,7 +277,7 @@ def check(config: ConfigDict, rules: Mapping[str, Rule], *, devices: int) -> Non
 
 def _check_labels(config: ConfigDict) -> None:
     """Raises UserError where labels are chosen in two ways, or among labels that are not used."""
-    given = [f"data.{key}" for key in LABELS if config.data[key] is not None]
+    given = [f"data.{key}" for key in LABELS if get(config, f"data.{key}") is not None]
     if given and config.data.num_classes == 0:
         raise wrong(
             "data.num_classes", 0, f"another number, or None, for {given[0]} chooses labels"

@@ -79,9 +79,14 @@ def open_validation(
 
 
 def open_all(config: ConfigDict) -> dict[str, Readable]:
-    """Opens 'train', with no image held out, and 'eval' where there is such a split."""
+    """Opens 'train', with no image held out, and 'eval' where there is such a split.
+
+    Of the training images they are those whose labels the config chooses.
+    """
     dataset = open_dataset(config)
-    opened = {"train": dataset.train(), "eval": dataset.eval()}
+    train, evaluation = dataset.train(), dataset.eval()
+    chosen = _chosen(config, train)
+    opened = {"train": labels.alone(train, chosen) if chosen else train, "eval": evaluation}
     return {name: readable(config, source) for name, source in opened.items() if source is not None}
 
 

@@ -14,7 +14,7 @@ from simclr_jax import mesh as meshes
 from simclr_jax import processes
 from simclr_jax import state as states
 from simclr_jax.augment.device import to_float
-from simclr_jax.config import parts, record, sources
+from simclr_jax.config import overrides, parts, record, rules, sources
 from simclr_jax.data import pipeline
 from simclr_jax.data.order import permutation
 from simclr_jax.data.source import Readable
@@ -72,6 +72,8 @@ class Network(NamedTuple):
           images: The config whose training split has the images.
         """
         mesh, model = meshes.make(), parts.model(config)
+        # Statistics need no labels, so it does not matter which are seen.
+        images = overrides.changed(images, {f"data.{key}": None for key in rules.LABELS})
         variables = calibrate(
             model,
             states.on_mesh(_initial(config, model), mesh),

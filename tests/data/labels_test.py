@@ -81,6 +81,14 @@ def test_a_supervised_run_trains_on_the_chosen_images_alone_and_counts_epochs_ov
         sources.open_splits(overrides.changed(config, {"train.batch_size": 512}))
 
 
+def test_an_evaluation_reads_the_chosen_training_images_alone_and_all_for_evaluation():
+    opened = sources.open_all(CONFIG)
+    assert {name: len(source) for name, source in opened.items()} == {"train": 30, "eval": 360}
+    chosen = sources.open_split(CONFIG, "train")
+    assert [chosen.name(k) for k in range(30)] == [opened["train"].name(k) for k in range(30)]
+    assert len(sources.open_split(CONFIG, "eval")) == 360
+
+
 def test_all_images_stay_and_only_the_labels_of_the_others_are_hidden():
     chosen = labels.by_class(DIGITS, 2, seed=0)
     seen = Readable(labels.Seen(DIGITS, chosen), on_bad_image="error")

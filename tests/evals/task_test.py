@@ -32,6 +32,13 @@ def test_labels_are_those_of_the_images_even_after_a_run_without_labels():
     assert data(num_classes=0).num_classes == 0
 
 
+def test_an_evaluation_uses_all_labels_unless_it_says_which():
+    run = overrides.changed(RUN, {"data.label_fraction": 0.01, "data.label_seed": 7})
+    assert with_data(run, default_eval.get_config("knn").data).data.label_fraction is None
+    few = data(labels_per_class=5)
+    assert (few.labels_per_class, few.label_fraction, few.label_seed) == (5, None, 0)
+
+
 def test_another_dataset_has_its_own_defaults_and_another_folder_the_runs_splits():
     moved = data(dir="LABELLED")
     assert (moved.name, moved.train_split, moved.label_key) == (
