@@ -228,9 +228,10 @@ class Task:
         if len(without):
             key, names = "train_split", self.train.source.class_names
             named = f" ({names[without[0]]!r})" if names else ""
+            more = f", nor of {len(without) - 1} others" if len(without) > 1 else ""
             raise UserError(
                 f"config.data.{key}={self.run_config.data[key]!r}: has no example of class "
-                f"{without[0]}{named}, which the evaluation split has; {len(without)} such classes"
+                f"{without[0]}{named}, which the evaluation split has{more}"
             )
 
     def features(

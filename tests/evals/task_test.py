@@ -91,3 +91,32 @@ def test_a_split_with_classes_and_no_label_is_refused_before_anything_is_compute
     with pytest.raises(UserError) as error:
         Task.check_labels(task)
     assert str(error.value).startswith("config.data.eval_split='validation': knn needs labels, and")
+
+
+def task_of(train, test):
+    return SimpleNamespace(
+        run_config=RUN, config=ConfigDict({"protocol": "retrieval"}), train=train, test=test
+    )
+
+
+def test_a_class_that_the_training_split_has_no_example_of_is_named():
+    train = Part([0, 0, 2])
+    train.class_names = ("cat", "dog", "horse")
+    task = task_of(train, Part([0, 1]))
+    Task.check_examples(task, np.array([0, 2, 1, -1]), np.array([0, 1, -1]))
+    with pytest.raises(UserError) as error:
+        Task.check_examples(task, np.array([0, 2, -1]), np.array([0, 1, -1, 1]))
+    assert str(error.value) == (
+        "config.data.train_split='train[:10%]': has no example of class 1 ('dog'), which the "
+        "evaluation split has"
+    )
+
+
+def test_one_split_alone_needs_labels_of_two_classes():
+    unlabelled, one_class = Part([-1]), Part([0, 0])
+    unlabelled.num_classes, one_class.num_classes = 0, 1
+    Task.check_labels(task_of(unlabelled, Part([0, 1])), "eval")
+    with pytest.raises(UserError, match="two at least, in the split; it has 1"):
+        Task.check_labels(task_of(unlabelled, one_class), "eval")
+    with pytest.raises(UserError, match="two at least, in both splits; they have 1 and 1"):
+        Task.check_labels(task_of(one_class, one_class))
