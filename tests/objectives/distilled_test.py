@@ -51,6 +51,7 @@ def test_eight_devices_equal_one_in_float64(one_device, mesh8):
     assert all(0 < metrics["teacher_agreement"] < 1 for _, metrics in one_device)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_the_derivative_of_both_equations_and_the_teacher_is_an_argument():
     """Along a random direction, by central differences of a loss computed beside it."""
     with jax.enable_x64(True):

@@ -3,8 +3,10 @@
 import jax
 import pytest
 
+from simclr_jax import state as states
 from simclr_jax.config import default, parts
-from simclr_jax.tpu import flops
+from simclr_jax.run import teacher
+from simclr_jax.tpu import compiled, flops
 
 
 def test_resnet50_takes_the_published_multiplications():
@@ -46,3 +48,20 @@ def test_the_loss_is_three_products_of_all_views_with_all():
     config = default.get_config()
     config.train.batch_size, config.model.head_dim = 10, 7
     assert flops.of_loss(config) == 3 * 2 * 20 * 20 * 7
+
+
+def test_a_teacher_costs_a_forward_pass_a_view_and_the_step_lowers_with_its_shapes_alone(mesh8):
+    """Without a run that is named, the teacher is a network like the student."""
+    config = default.get_config()
+    config.data.update(num_classes=10, num_examples=100, image_size=16)
+    config.model.update(depth=10, width=1 / 16)
+    config.train.batch_size, config.objective.name = 16, "supervised"
+    alone, forward = flops.of_step(config), sum(flops.of_network(config))
+    config.objective.name = "distill"
+    assert flops.of_step(config) == alone + 16 * forward
+    built = parts.build(config, mesh8, teacher.shapes(config, mesh8))
+    state = states.abstract(built.initial, mesh8)
+    lowered = built.jitted.lower(state, compiled.batch(config, mesh8), built.objective)
+    assert compiled.nbytes(built.objective) == compiled.nbytes((state.params, state.batch_stats))
+    (_, metrics) = lowered.out_info
+    assert {"distillation_loss", "classifier_loss", "teacher_agreement"} <= metrics.keys()
