@@ -16,7 +16,7 @@ from simclr_jax.data.order import permutation
 from simclr_jax.data.source import Images, Source, check_labels
 from simclr_jax.data.splits import Subset
 from simclr_jax.errors import ArgumentError
-from simclr_jax.store import outage
+from simclr_jax.store import files, outage
 
 # The stream of the permutation. It is larger than any epoch's number, and not that of `splits`:
 # with the seed of a run, the images that are drawn are not those of the beginning of an epoch.
@@ -206,7 +206,9 @@ def _names(path: str) -> list[str]:
 
     Raises:
       ArgumentError: There is no such file, or there is no name in it.
+      HostError: The file is in Google's storage, whose client is not installed.
     """
+    files.check_client(path)
     file = epath.Path(path).expanduser()
     if not outage.exists(file) or outage.is_dir(file):
         raise ArgumentError("label_list", path, "no such file")
