@@ -2,12 +2,12 @@
 
 The label 0 is the image as it is. The laws, with the images in [0, 1]::
 
-    colour     1 with probability 0.2, as in pretraining: the image's luma in all channels
-    rotation   0, 1, 2 or 3 with the same probability: a turn by 90° times the label, to the left
-    noise      1 with probability 1/2: Gaussian noise of a given sigma is added to each channel of
-               each pixel, and the sum is clipped to [0, 1]
-    sobel      1 with probability 1/2: the magnitude of Sobel's gradient of each channel, over 4 (a
-               straight edge from black to white is 1), clipped to [0, 1]
+- colour: 1 with probability 0.2, as in pretraining; the image's luma in all channels.
+- rotation: 0, 1, 2 or 3 with the same probability; a turn by 90° times the label, to the left.
+- noise: 1 with probability 1/2; Gaussian noise of a given sigma is added to each channel of each
+  pixel, and the sum is clipped to [0, 1].
+- sobel: 1 with probability 1/2; the magnitude of Sobel's gradient of each channel, over 4 (a
+  straight edge from black to white is 1), clipped to [0, 1].
 
 Shapes: N images of S x S pixels.
 
