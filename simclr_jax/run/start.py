@@ -99,7 +99,10 @@ class Origin(NamedTuple):
         reason = classifier_reason(config, theirs)
         taken = fitting_paths(*shapes, classifier=reason is None)
         if other := other_encoder(*shapes, taken):
-            raise UserError(f"{name}={run}: holds another encoder ({other}); set the same model.*")
+            raise UserError(
+                f"{name}={run}: holds another encoder ({other}); must be a run with the same "
+                "model.depth, model.width and model.sk_ratio"
+            )
         return cls(reader, step, taken, in_words(*shapes, taken, step=step, classifier=reason))
 
 
