@@ -130,5 +130,7 @@ def test_a_file_here_comes_before_a_record_of_its_name(tmp_path, monkeypatch):
 def test_a_name_takes_arguments_and_an_unknown_one_is_answered_with_those_there_are():
     config = overrides.load(["--config=imagenet:depth=101"])
     assert config.model.depth == 101
-    with pytest.raises(UserError, match=r"nowhere'.*\(cifar10, .*digits, .*eval/.*embed, .*imagenet"):
+    with pytest.raises(
+        UserError, match=r"nowhere'.*\(cifar10, .*digits, .*eval/.*embed, .*imagenet"
+    ):
         overrides.load(["--config=nowhere"])
