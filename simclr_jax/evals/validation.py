@@ -62,9 +62,7 @@ def choose(task: Task, *, key: str, held_out: float) -> Chosen:
     Raises:
       UserError: No image has a label to choose by.
     """
-    source = (
-        task.validation
-    )  # A split that cannot be opened is refused before anything is computed.
+    source = task.validation  # First, since it may be refused, before anything is computed.
     parts = [task.features(task.train)] + ([] if source is None else [task.features(source)])
     labels, first = np.concatenate([part.labels for part in parts]), len(parts[0].labels)
     if source is None:

@@ -10,7 +10,7 @@ import pytest
 from simclr_jax.config.parts import Intervals
 from simclr_jax.data.order import Order
 from simclr_jax.errors import DivergedError, PreemptedError
-from simclr_jax.run.health import Health
+from simclr_jax.run.health import Health, Start
 from simclr_jax.run.loop import Loop
 from simclr_jax.run.workdir import Workdir
 
@@ -64,7 +64,7 @@ def loop(recorder, tmp_path, mesh, *, bad=None, allowed=0):
         order=ORDER,
         name_of=lambda index: f"{index}.jpg",
         workdir=Workdir(tmp_path, {}, recorder, recorder),
-        health=Health(start_loss=9.0, patience=100, allowed=allowed, skipped=0),
+        health=Health(start=Start.of_pairs(48), patience=100, allowed=allowed, skipped=0),
         preemption=recorder,
     )
 
