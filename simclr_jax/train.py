@@ -104,7 +104,7 @@ def train(
         root = workdirs.make(workdir)
         stack.enter_context(workdirs.locked(root))
         total = built.schedule.total_steps
-        advice.warn(built.schedule, source, config.data.image_size)
+        advice.warn(config, built.schedule, source)
         rows = metrics.read_rows(root / "metrics.jsonl")
         checkpoints = stack.enter_context(workdirs.open_checkpoints(root, config, rows))
         fingerprints = record.fingerprints(source, eval_source) | taught

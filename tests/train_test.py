@@ -182,7 +182,7 @@ def test_a_supervised_run_goes_on_exactly_and_is_replayed(tmp_path, monkeypatch,
     assert run(tmp_path / "whole", *flags) == 0
     whole = rows(tmp_path / "whole")
     said = capsys.readouterr().out
-    assert "parameters; supervised, 8 steps" in said
+    assert "parameters; supervised from new weights, 8 steps" in said
     assert "contrastive" not in said
     for row in whole:
         assert {"loss", "classifier_loss", "train_accuracy", "weight_decay_loss"} <= row.keys()

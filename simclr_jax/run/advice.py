@@ -4,6 +4,8 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
+from ml_collections import FrozenConfigDict
+
 from simclr_jax import processes
 from simclr_jax.config.parts import Schedule
 from simclr_jax.data import images
@@ -14,10 +16,26 @@ SAMPLE = 16  # The largest number of images whose size is looked at.
 _log = logging.getLogger(__name__)
 
 
-def warn(schedule: Schedule, train: Readable, image_size: int) -> None:
-    """Logs the warnings that a run's schedule, its training images and its views' size give."""
+def warn(config: FrozenConfigDict, schedule: Schedule, train: Readable) -> None:
+    """Logs the warnings that a run's config, its schedule and its training images give."""
     warn_of_the_warmup(schedule)
-    warn_of_small_images(train.source, image_size)
+    warn_of_frozen_noise(config.train.frozen, config.init.run)
+    warn_of_small_images(train.source, config.data.image_size)
+
+
+def warn_of_frozen_noise(frozen: str, init_run: str | None) -> None:
+    """Logs a warning, in process 0, where what is frozen has not been trained before.
+
+    Args:
+      frozen: The last part of the encoder that is frozen, or 'none'.
+      init_run: The run that the weights are taken from; None: they are drawn by the seed.
+    """
+    if frozen != "none" and init_run is None and processes.is_primary():
+        _log.warning(
+            "train.frozen=%s keeps weights that the seed has drawn, since init.run names no run "
+            "to take trained ones from",
+            frozen,
+        )
 
 
 def warn_of_the_warmup(schedule: Schedule) -> None:

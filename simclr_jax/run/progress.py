@@ -289,7 +289,8 @@ def announce(config: FrozenConfigDict, state: TrainState, total_steps: int) -> N
     """
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
     devices = jax.devices()
-    what = "" if config.objective.name == "contrastive" else f"{config.objective.name}, "
+    begin = " from new weights" if config.init.run is None else ""
+    what = "" if config.objective.name == "contrastive" else f"{config.objective.name}{begin}, "
     processes.say(
         f"ResNet-{config.model.depth} x{config.model.width:g}, {count:,} parameters; "
         f"{what}{total_steps} steps of {config.train.batch_size} images on "

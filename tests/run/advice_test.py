@@ -5,7 +5,10 @@ import logging
 import numpy as np
 import pytest
 
+from simclr_jax.config import default
 from simclr_jax.config.parts import Schedule
+from simclr_jax.data.digits import Digits
+from simclr_jax.data.source import Readable
 from simclr_jax.run import advice
 from support.sources import encoded, readable, write
 
@@ -50,9 +53,20 @@ def test_unreadable_images_are_left_to_the_training(tmp_path, caplog):
     write(tmp_path / "train/4.png", b"\x89PNG")
     write(tmp_path / "test/0.png", encoded("white", "PNG"))
     images = readable(tmp_path, on_bad_image="error")
-    advice.warn(Schedule(1, 9, np.float32), images, 8)
+    advice.warn_of_small_images(images.source, 8)
     assert images.bad == {}
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("frozen", "init_run", "said"), [("none", None, 0), ("stem", None, 1), ("stem", "RUN", 0)]
+)
+def test_frozen_weights_that_were_never_trained_are_warned_of(caplog, frozen, init_run, said):
+    config = default.get_config()
+    config.train.frozen, config.init.run = frozen, init_run
+    advice.warn(config, Schedule(1, 9, np.float32), Readable(Digits("train"), on_bad_image="error"))
+    named = [record for record in caplog.records if "train.frozen=stem" in record.message]
+    assert len(named) == said
 
 
 @pytest.mark.parametrize(("warmup", "total", "said"), [(50, 100, 0), (51, 100, 1), (200, 100, 1)])
