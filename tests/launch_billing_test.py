@@ -59,7 +59,7 @@ def test_ctrl_c_does_not_leave_a_request_without_a_word(cloud, delete):
     process = cloud.start("create", QUEUED="1", DELETE=delete, ACCELERATOR="v4-32")
     wait_for(lambda: len(cloud.calls("describe")) > 5)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert (cloud.folder / "request").exists() == (delete == "0")
     if delete == "0":
@@ -83,7 +83,7 @@ def test_what_gcloud_was_creating_when_interrupted_is_deleted(cloud, answer, sen
     wait_for(lambda: any((cloud.folder / name).exists() for name in ("node", "node.later")))
     process.stderr.close()  # As if it were piped to a tee that the same signal has ended.
     os.killpg(process.pid, sent)
-    assert process.wait(timeout=30) == status
+    assert process.wait(timeout=120) == status
     process.stdout.close()
     assert len(cloud.calls("delete")) == 1
     assert not list(cloud.folder.glob("node*"))

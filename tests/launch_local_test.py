@@ -48,7 +48,7 @@ def local(tmp_path, n, outcomes, *arguments, **settings):
 
 def test_local_starts_n_processes_of_one_job(tmp_path):
     process = local(tmp_path, "3", "0,0,0", "--config=a b")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0
     port = out.split(":")[-1].strip()
     assert out == f"process 0 of 3 at 127.0.0.1:{port}\n"
@@ -63,7 +63,7 @@ def test_local_starts_n_processes_of_one_job(tmp_path):
 )
 def test_local_returns_the_status_that_explains_the_others(tmp_path, outcomes, status):
     process = local(tmp_path, "3", outcomes)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == status
 
 
@@ -75,7 +75,7 @@ def test_local_passes_a_signal_on_once(tmp_path, sent):
     os.killpg(process.pid, sent)
     time.sleep(0.15)
     os.killpg(process.pid, sent)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 75
     assert out == f"{sent.name}\n"
     assert (tmp_path / "logs" / "process-1.log").read_text().endswith(f"\n{sent.name}\n")
@@ -84,7 +84,7 @@ def test_local_passes_a_signal_on_once(tmp_path, sent):
 @pytest.mark.slow
 def test_local_ends_the_others_only_after_the_grace_time(tmp_path):
     process = local(tmp_path, "2", "wait,3", GRACE_SECONDS="1")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 3
     assert "after a failure" in err
     assert "SIGTERM" in out
@@ -93,6 +93,6 @@ def test_local_ends_the_others_only_after_the_grace_time(tmp_path):
 @pytest.mark.parametrize("n", ["0", "-1", "two", "1.5", ""])
 def test_local_refuses_a_number_of_processes_that_is_none(tmp_path, n):
     process = local(tmp_path, n, "0")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert err == f"local.sh: N: '{n}' is not allowed: a positive whole number\n"

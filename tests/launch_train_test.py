@@ -63,7 +63,7 @@ def test_a_dropped_connection_neither_ends_the_run_nor_repeats_lines(ready):
     process = ready.start("train")
     wait_for(lambda: len(ready.calls("ssh")) >= 3)
     assert ready.run("stop").returncode == 0
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 75
     assert out.splitlines() == ["hello from worker 0", "step 7/100  loss 1.0", "saved"]
     assert "connection to worker 0 is lost" in err
@@ -84,7 +84,7 @@ def test_a_command_that_gcloud_sends_twice_acts_once(ready):
     wait_for(lambda: len(ready.calls("ssh")) == 5)
     time.sleep(0.6)
     ready.run("stop")
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     assert out.splitlines() == ["hello from worker 0", "step 7/100  loss 1.0", "saved"]
 
 
@@ -93,7 +93,7 @@ def test_ctrl_c_ends_the_following_and_not_the_run(ready):
     process = ready.start("train", "--config=c", DELETE="1")
     assert process.stdout.readline() == "hello from worker 0\n"
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "logs" in err
     assert "pod is READY and billed" in err
@@ -110,7 +110,7 @@ def test_ctrl_c_ends_the_following_and_not_the_run(ready):
     stopped = ready.run("stop")
     assert stopped.returncode == 0
     assert "worker 1: ended 75" in stopped.stdout
-    again.communicate(timeout=30)
+    again.communicate(timeout=120)
     assert again.returncode == 75
     assert not (ready.folder / "node").exists()
     assert (ready.folder / "runs.0").read_text() == "run\n"
@@ -129,7 +129,7 @@ def test_stop_sends_sigterm_to_every_worker(ready):
     process.stdout.readline()
     result = ready.run("stop")
     assert result.stdout == "worker 0: ended 75\nworker 1: ended 75\n"
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 75
 
 
@@ -207,7 +207,7 @@ def test_stop_ends_a_run_that_is_retried(ready):
     process = ready.start("train", "--retry")
     process.stdout.readline()
     assert ready.run("stop").returncode == 0
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 75
     assert (ready.folder / "runs.0").read_text() == "run\n"
 

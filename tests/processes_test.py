@@ -100,7 +100,7 @@ def test_a_lost_process_ends_the_others_and_a_restart_continues(tmp_path, victim
     processes[victim].send_signal(signal.SIGKILL)
     begin = time.monotonic()
     status, _, line = ended(processes[1 - victim])
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 150
     assert status == 3
     assert "another process of the run is lost" in line
     processes[victim].communicate()
@@ -265,7 +265,7 @@ def test_told_to_stop_all_end_after_the_same_step(tmp_path):
     processes[1].send_signal(signal.SIGTERM)
     begin = time.monotonic()
     found = ends(processes)
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 90
     assert [status for status, _ in found] == [75, 75], found
     assert found[0][1] == found[1][1]
     newest = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())

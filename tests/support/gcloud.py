@@ -87,7 +87,7 @@ class Cloud:
 
     def run(self, *arguments, **settings):
         process = self.start(*arguments, **settings)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def plan(self, kind, *answers):
