@@ -297,6 +297,7 @@ def evaluate_one(task: tasks.Task, protocol: tasks.Protocol) -> None:
         "data_dir": data.dir,
         "layer": task.config.features.layer,
         "seed": task.config.seed,
+        **task.seen,
         **found,
     }
     if processes.is_primary():

@@ -57,6 +57,14 @@ def test_a_damaged_run_is_named(finished, tmp_path, capsys):
         assert "config.json: damaged" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_result_of_chosen_labels_says_which(finished, capsys):
+    assert run(KNN, f"--run={finished}", "--config.data.labels_per_class=9") == 0
+    said = "train with few labels: 90 of 1437 images, 9 a class"
+    assert f"layer h, {said}, k 200" in capsys.readouterr().out
+    found = result(finished, "knn", "8", "h,digits,data.labels_per_class=9")
+    assert found["train_split"] == said
+
+
 def test_pixels_are_the_images_themselves(finished):
     options = ("--config.features.layer=pixels", "--config.linear.labels_per_class=10")
     assert run(LINEAR, f"--run={finished}", *options) == 0

@@ -193,8 +193,10 @@ def in_words(result: dict[str, Any]) -> str:
     'lr 0.1 and weight decay 0.0 of 6 by 9 of val, 1 diverged'
     """
     count = result.get("labels_per_class")
-    labels = f"{count} label{'s' if count > 1 else ''} a class" if count else "all labels"
-    line = f"{scores_in_words(result)}, {labels}"
+    labels = f", {count} label{'s' if count > 1 else ''} a class" if count else ", all labels"
+    if "train_split" in result and not count:
+        labels = ""  # The choice among the training labels is in the line already.
+    line = f"{scores_in_words(result)}{labels}"
     if "settings" in result:
         chosen = f"lr {result['lr']} and weight decay {result['weight_decay']}"
         line += f", {chosen} of {result['settings']} by {result['validation']}"

@@ -97,7 +97,13 @@ def in_words(result: dict[str, Any]) -> str:
 
 
 def subject(result: dict[str, Any], left_out: str) -> str:
-    """The images that a result is of, those that were left out, and the layer, as text."""
+    """The images that a result is of, what was left out, the layer and the choice of labels.
+
+    >>> found = {"num_examples": 8, "dataset": "digits", "layer": "h"}
+    >>> subject({**found, "train_split": "train with few labels: 20 of 99 images, 2 a class"}, "")
+    '8 images of digits, layer h, train with few labels: 20 of 99 images, 2 a class'
+    """
     folder = f" {result['data_dir']}" if result.get("data_dir") else ""
     layer = f", layer {result['layer']}" if "layer" in result else ""
-    return f"{result['num_examples']} images of {result['dataset']}{folder}{left_out}{layer}"
+    seen = f", {result['train_split']}" if "train_split" in result else ""
+    return f"{result['num_examples']} images of {result['dataset']}{folder}{left_out}{layer}{seen}"

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from simclr_jax import mesh as meshes
 from simclr_jax.config import overrides, rules, shipped, sources
 from simclr_jax.config.overrides import get, keys
-from simclr_jax.config.rules import Rule
+from simclr_jax.config.rules import LABELS, Rule
 from simclr_jax.data.fingerprint import fingerprint
 from simclr_jax.data.source import Readable, has_labels
 from simclr_jax.data.splits import Splits
@@ -275,6 +275,16 @@ class Task:
     def _digest(self) -> str:
         """The digest of the weights."""
         return features.digest(self.network.variables)
+
+    @property
+    def seen(self) -> dict[str, str]:
+        """The entry of the result that tells which labels of the training split were chosen.
+
+        Without a choice, and without a training split, there is none.
+        """
+        chosen = any(self.run_config.data[key] is not None for key in LABELS)
+        split = self.sources["train"].split if "train" in self.sources else None
+        return {"train_split": split} if chosen and split else {}
 
     def tested(self, test: Features) -> dict[str, Any]:
         """The entries of the result that describe the evaluation split.
