@@ -1,6 +1,6 @@
 """Transformations to be told from features: what is done to an image is its label.
 
-The label 0 is the image as it is. The laws, with the images in [0, 1]::
+The label 0 is the image as it is. The laws, with the images in [0, 1]:
 
 - colour: 1 with probability 0.2, as in pretraining; the image's luma in all channels.
 - rotation: 0, 1, 2 or 3 with the same probability; a turn by 90° times the label, to the left.
