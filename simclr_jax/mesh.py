@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"  # The name of the mesh's only axis, over which batches are sharded.
@@ -74,6 +75,11 @@ def put(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
         key: jax.make_array_from_process_local_data(sharded(mesh), value)
         for key, value in batch.items()
     }
+
+
+def on_host(x: jax.Array) -> np.ndarray:
+    """All rows of a global array, on the host of every process."""
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def compiler_options(mesh: Mesh) -> dict[str, Any]:

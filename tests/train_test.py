@@ -14,11 +14,10 @@ import pytest
 
 from simclr_jax import cli, train, verify
 from simclr_jax.config import parts
-from simclr_jax.run import progress
 from simclr_jax.run.online import OnlineEvaluation
 from simclr_jax.store import checkpoint
 from simclr_jax.store.rows import read_rows
-from support.runs import TINY, changed_at, rows, saved_digests, status_of
+from support.runs import TINY, changed_at, killed_after, rows, saved_digests, status_of
 
 FLAGS = [
     *TINY,
@@ -125,23 +124,10 @@ def test_rows_that_are_gone_are_missed(finished, tmp_path, capsys):
     assert "has no rows from step 1 to the checkpoint's" in capsys.readouterr().err
 
 
-class KilledError(Exception):
-    pass
-
-
 def test_an_interrupted_run_goes_on_exactly(finished, tmp_path, monkeypatch, capsys):
     """Stopped after step 5; the last checkpoint is at 3."""
-    real = progress.MetricsLog.write
-
-    def stop(self, row):
-        real(self, row)
-        if row["step"] == 5:
-            raise KilledError
-
-    monkeypatch.setattr(progress.MetricsLog, "write", stop)
-    with pytest.raises(KilledError):
+    with killed_after(monkeypatch, 5):
         train.main([*FLAGS, "--config.train.steps=8", f"--workdir={tmp_path}"])
-    monkeypatch.undo()
     assert run(tmp_path) == 0
     said = capsys.readouterr()
     assert "resumed from step 3" in said.out
@@ -188,17 +174,8 @@ def test_a_supervised_run_goes_on_exactly_and_is_replayed(tmp_path, monkeypatch,
         assert {"loss", "classifier_loss", "train_accuracy", "weight_decay_loss"} <= row.keys()
         assert not any("contrastive" in key or "online" in key for key in row)
         assert ("eval_loss" in row and "eval_top1" in row) == (row["step"] in (4, 8))
-    real = progress.MetricsLog.write
-
-    def stop(self, row):
-        real(self, row)
-        if row["step"] == 5:
-            raise KilledError
-
-    monkeypatch.setattr(progress.MetricsLog, "write", stop)
-    with pytest.raises(KilledError):
+    with killed_after(monkeypatch, 5):
         train.main([*FLAGS, *flags, "--config.train.steps=8", f"--workdir={tmp_path}/cut"])
-    monkeypatch.undo()
     assert run(tmp_path / "cut", *flags) == 0
     assert rows(tmp_path / "cut") == whole
     chex.assert_trees_all_equal(*(saved_arrays(tmp_path / name) for name in ("cut", "whole")))

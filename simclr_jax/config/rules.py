@@ -88,28 +88,36 @@ def at_least(low: float, on_resume: str = FREE) -> Rule:
     return number(low, on_resume=on_resume)
 
 
-def counts(value: Any) -> tuple[int, ...]:
-    """The numbers of a key that takes one number or a tuple of them.
+def whole(low: int) -> Rule:
+    """The rule that a value is an integer from `low` on, also within a tuple.
 
-    >>> counts(200), counts((1, 5))
+    >>> [whole(1).holds(value) for value in (200, 0, True, 2.0)]
+    [True, False, False, False]
+    """
+    return Rule(lambda value: type(value) is int and value >= low, f"a whole number from {low} on")
+
+
+def values_of(value: Any) -> tuple[Any, ...]:
+    """The values of a key that takes one value or a tuple of them.
+
+    >>> values_of(200), values_of((1, 5))
     ((200,), (1, 5))
     """
     return value if isinstance(value, tuple) else (value,)
 
 
-def some_counts() -> Rule:
-    """The rule that a value is a number from 1 on, or several different ones.
+def some(rule: Rule) -> Rule:
+    """The rule that a value is as `rule` says, or a tuple of different ones that are.
 
-    >>> [some_counts().holds(value) for value in (200, (1, 5), (), (5, 5), 0, True, 2.0)]
-    [True, True, False, False, False, False, False]
+    >>> [some(above(0)).holds(value) for value in (0.1, (0.1, 1), (0.1, 0.1), (), (0.1, 0))]
+    [True, True, False, False, False]
     """
 
     def holds(value: Any) -> bool:
-        numbers = counts(value)
-        whole = all(type(number) is int and number >= 1 for number in numbers)
-        return whole and len(set(numbers)) == len(numbers) > 0
+        values = values_of(value)
+        return all(map(rule.holds, values)) and len(set(values)) == len(values) > 0
 
-    return Rule(holds, "a whole number from 1 on, or several different ones such as 1,5,10")
+    return Rule(holds, f"{rule.allowed}, or several different ones such as 1,5,10")
 
 
 def _is_area(value: Any) -> bool:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simclr_jax.config.rules import above, counts, some_counts
+from simclr_jax.config.rules import above, some, values_of, whole
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.scores import Tally
 from simclr_jax.evals.scores import in_words as scores_in_words
@@ -20,7 +20,7 @@ from simclr_jax.evals.task import Task
 from simclr_jax.losses import l2_normalize
 
 # The rules of the config section "knn".
-RULES = {"knn.k": some_counts(), "knn.temperature": above(0)}
+RULES = {"knn.k": some(whole(1)), "knn.temperature": above(0)}
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def run(task: Task) -> dict[str, Any]:
     task.check_labels()
     keys, test, train = task.config.knn, task.features(task.test), task.features(task.train)
     task.check_examples(train.labels, test.labels)
-    tallies = {k: Tally() for k in counts(keys.k)}
+    tallies = {k: Tally() for k in values_of(keys.k)}
     start = 0
     for block in votes(
         train,

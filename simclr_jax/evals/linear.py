@@ -13,7 +13,7 @@ import numpy as np
 from etils import epy
 
 from simclr_jax.config import rules
-from simclr_jax.config.rules import Rule, above, anything, at_least
+from simclr_jax.config.rules import above, anything, at_least, some
 from simclr_jax.data.labels import available, few
 from simclr_jax.data.order import permutation
 from simclr_jax.data.source import Readable
@@ -33,26 +33,12 @@ _log = logging.getLogger(__name__)
 FIT_BYTES = 2**28  # The bytes of features whose mean and deviation are computed at a time.
 
 
-def _some(rule: Rule) -> Rule:
-    """The rule that a value is as `rule` says, or several different ones that are.
-
-    >>> [_some(above(0)).holds(value) for value in (0.1, (0.1, 1), (0.1, 0.1), (), (0.1, 0))]
-    [True, True, False, False, False]
-    """
-
-    def holds(value: Any) -> bool:
-        values = rules.counts(value)
-        return all(map(rule.holds, values)) and len(set(values)) == len(values) > 0
-
-    return Rule(holds, f"{rule.allowed}, or several such values")
-
-
 # The rules of the config section "linear".
 RULES = {
-    "linear.lr": _some(above(0)),
+    "linear.lr": some(above(0)),
     "linear.batch_size": at_least(1),
     "linear.epochs": above(0),
-    "linear.weight_decay": _some(at_least(0)),
+    "linear.weight_decay": some(at_least(0)),
     "linear.held_out": rules.RUN["data.held_out"],
     "linear.augment": anything("true or false"),
     "linear.labels_per_class": at_least(1),
@@ -80,7 +66,7 @@ def _of_all_labels(task: Task) -> dict[str, Any]:
     for key in ("lr", "weight_decay"):
         if keys[key] is None:
             raise rules.wrong(f"linear.{key}", None, RULES[f"linear.{key}"].allowed)
-    rates, decays = (map(float, rules.counts(keys[key])) for key in ("lr", "weight_decay"))
+    rates, decays = (map(float, rules.values_of(keys[key])) for key in ("lr", "weight_decay"))
     settings = list(itertools.product(rates, decays))
     setting, chosen = (settings[0], {}) if len(settings) == 1 else _choose(task, settings)
     if keys.augment:

@@ -25,7 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from simclr_jax import mesh as meshes
-from simclr_jax.config.rules import Rule, counts, one_of, some_counts
+from simclr_jax.config.rules import Rule, one_of, some, values_of, whole
 from simclr_jax.errors import UserError
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.scores import subject
@@ -34,7 +34,7 @@ from simclr_jax.losses import l2_normalize
 
 # The rules of the config section "retrieval".
 RULES: dict[str, Rule] = {
-    "retrieval.k": some_counts(),
+    "retrieval.k": some(whole(1)),
     "retrieval.against": one_of("train", "rest"),
 }
 QUERIES = 512  # The largest number of queries of a block, on all devices together.
@@ -55,7 +55,7 @@ def run(task: Task) -> dict[str, Any]:
     database = test if rest else task.features(task.train)
     if not rest:
         task.check_examples(database.labels, test.labels)
-    ks = counts(keys.k)
+    ks = values_of(keys.k)
     precision, wrong = evaluate(test, database, rest=rest)
     if not len(precision):
         raise UserError(
@@ -194,14 +194,7 @@ def _ranked(
     nearest = _falling(nearest)
     for _, similarity in blocks():
         above = _count(above, similarity, nearest).block_until_ready()
-    return [on_host(each, mesh) for each in _score(nearest, above)]
-
-
-def on_host(x: jax.Array, mesh: Mesh) -> np.ndarray:
-    """An array whose rows are split over the devices, on every process."""
-    if jax.process_count() == 1:
-        return np.asarray(x)
-    return np.asarray(jax.jit(lambda x: x, out_shardings=meshes.replicated(mesh))(x))
+    return [meshes.on_host(each) for each in _score(nearest, above)]
 
 
 @jax.jit

@@ -124,7 +124,7 @@ class Progress:
 class Count:
     """The progress of a count, such as 'embedded 1280/5000, 312 images/s, 12s left'.
 
-    The line is redrawn on a terminal, and written every ten seconds elsewhere.
+    The line is redrawn on a terminal, and written every ten seconds elsewhere. Only process 0 does.
 
     Args:
       what: The verb that the line begins with.
@@ -139,7 +139,7 @@ class Count:
         self._what = what
         self._total = total
         self._stream = stream
-        self._live = stream.isatty()
+        self._live, self._shows = stream.isatty(), processes.is_primary()
         self._first: tuple[int, float] | None = None
         self._last = self._shown = time.monotonic()
         self.done = 0
@@ -162,10 +162,12 @@ class Count:
     def end(self) -> None:
         """Shows the last count, and ends the line on a terminal."""
         self._show()
-        if self._live:
+        if self._live and self._shows:
             self._stream.write("\n")
 
     def _show(self) -> None:
+        if not self._shows:
+            return
         parts = [f"{self._what} {self.done}/{self._total}"]
         if self.per_second:
             parts.append(f"{self.per_second:.0f} images/s")

@@ -9,9 +9,9 @@ import pytest
 from simclr_jax import train, verify
 from simclr_jax.config import constraints, overrides, record
 from simclr_jax.errors import UserError
-from simclr_jax.run import progress, teacher
+from simclr_jax.run import teacher
 from simclr_jax.store import checkpoint
-from support.runs import TINY, rows, saved_digests, status_of
+from support.runs import TINY, killed_after, rows, saved_digests, status_of
 
 DISTILL = "--config.objective.name=distill"
 
@@ -109,10 +109,6 @@ def test_a_teacher_is_refused_where_nothing_is_taught():
         constraints.check_run(config, devices=8)
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.mark.slow
 def test_a_distillation_goes_on_exactly_and_is_replayed_and_verified(
     finished, tmp_path, monkeypatch, capsys
@@ -132,17 +128,8 @@ def test_a_distillation_goes_on_exactly_and_is_replayed_and_verified(
             0.8 * row["distillation_loss"] + 0.2 * row["classifier_loss"] + row["weight_decay_loss"]
         )
         assert 0 <= row["teacher_agreement"] <= 1
-    real = progress.MetricsLog.write
-
-    def stop(self, row):
-        real(self, row)
-        if row["step"] == 3:
-            raise KilledError
-
-    monkeypatch.setattr(progress.MetricsLog, "write", stop)
-    with pytest.raises(KilledError):
+    with killed_after(monkeypatch, 3):
         train.main([*flags, f"--workdir={tmp_path}/cut"])
-    monkeypatch.undo()
     assert status_of(train.main, *flags, f"--workdir={tmp_path}/cut") == 0
     assert rows(tmp_path / "cut") == whole
     assert saved_digests(tmp_path / "cut", 5) == saved_digests(tmp_path / "whole", 5)

@@ -1,9 +1,11 @@
 """A tiny run of simclr-train, and what the tests read of a run."""
 
+import contextlib
 import json
 
 import pytest
 
+from simclr_jax.run import progress
 from simclr_jax.store.rows import read_rows
 
 # Seconds of training: a test adds what it is about, and an override after these wins.
@@ -25,6 +27,26 @@ def status_of(main, *argv):
     with pytest.raises(SystemExit) as status:
         main([str(argument) for argument in argv])
     return status.value.code
+
+
+class KilledError(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def killed_after(monkeypatch, step):
+    """A context in which a training must end, by an error, when it has written a step's row."""
+    real = progress.MetricsLog.write
+
+    def stop(self, row):
+        real(self, row)
+        if row["step"] == step:
+            raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(progress.MetricsLog, "write", stop)
+        with pytest.raises(KilledError):
+            yield
 
 
 def rows(workdir):
