@@ -19,6 +19,7 @@ from simclr_jax.config.rules import Rule, one_of
 from simclr_jax.errors import ArgumentError, UserError
 from simclr_jax.evals import tables
 from simclr_jax.evals.features import Features, finite
+from simclr_jax.evals.metrics import class_accuracies, mean_of_classes
 from simclr_jax.evals.scores import Tally, subject
 from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
@@ -126,12 +127,10 @@ class Scores:
           right, None for a class without images; "mean_per_class", the mean of these without None;
           "empty_classes", their number; and "confusion".
         """
-        totals, right = self.confusion.sum(axis=1), self.confusion.diagonal()
-        per_class = [int(r) / int(n) if n else None for r, n in zip(right, totals, strict=True)]
-        known = [fraction for fraction in per_class if fraction is not None]
+        per_class = class_accuracies(self.confusion.diagonal(), self.confusion.sum(axis=1))
         return {
             **self.tally.accuracies(),
-            "mean_per_class": sum(known) / len(known),
+            "mean_per_class": mean_of_classes(per_class),
             "per_class": per_class,
             "empty_classes": per_class.count(None),
             "confusion": self.confusion.tolist(),

@@ -49,11 +49,7 @@ class Tally:
         chex.assert_rank([scores, labels], [2, 1])
         chex.assert_equal_shape_prefix([scores, labels], 1)
         scores, labels = scores[labels >= 0], labels[labels >= 0]
-        wrong = np.isnan(scores).any(axis=1).sum()
-        if wrong:  # They would be ranked in the order of the classes.
-            raise DivergedError(
-                f"the scores of {wrong} of {len(scores)} images are not finite (NaN)"
-            )
+        check_finite(scores)
         hits = np.argsort(-scores, axis=1, kind="stable")[:, :5] == labels[:, None]
         self.count += len(labels)
         self._hits += hits[:, 0].sum(), hits.any(axis=1).sum()
@@ -62,6 +58,17 @@ class Tally:
         """The fractions "top1" and "top5" of all images with labels."""
         top1, top5 = self._hits / self.count
         return {"top1": float(top1), "top5": float(top5)}
+
+
+def check_finite(scores: np.ndarray) -> None:
+    """Checks that no score (n, C) is NaN, which would be ranked all the same.
+
+    Raises:
+      DivergedError: One is.
+    """
+    wrong = np.isnan(scores).any(axis=1).sum()
+    if wrong:
+        raise DivergedError(f"the scores of {wrong} of {len(scores)} images are not finite (NaN)")
 
 
 def mean_and_deviation(results: list[dict[str, float]]) -> dict[str, float]:
