@@ -1,5 +1,6 @@
 """The supervised step: one device or eight, whole or in parts, against numerical derivatives."""
 
+import dataclasses
 from functools import reduce
 from operator import getitem
 
@@ -10,7 +11,12 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from support.steps import batches, build, run, worst
+from simclr_jax import mesh as meshes
+from simclr_jax.config import overrides, parts
+from simclr_jax.weights.authors import from_reference
+from support import authors_step
+from support.authors_names import named
+from support.steps import batches, build, rate, run, worst
 
 MODEL = {"end_to_end": True, "classifier_layer": "head1", "head_layers": 3}
 FINE_TUNED = {**MODEL, "views": 1}
@@ -67,6 +73,90 @@ def test_the_gradient_is_the_derivative_of_the_cross_entropy_and_its_decay(one_d
         )
         np.testing.assert_allclose(slope, (loss(1e-6) - loss(-1e-6)) / 2e-6, rtol=1e-5)
         np.testing.assert_allclose(metrics["loss"], loss(0.0), rtol=1e-9)
+
+
+def is_behind(name):
+    """Whether an array belongs to layers 2 and 3 of the head, behind the classifier's."""
+    return name.startswith(("_projection_head.linear_layers.1", "_projection_head.linear_layers.2"))
+
+
+def names_of(state, style="object"):
+    return named({"params": state.params, "batch_stats": state.batch_stats})[style]
+
+
+def check_authors_steps(first, history, images_and_labels, rates, *, decay):
+    """Compares steps from head layer 1 with the authors'; theirs also update averages behind it."""
+    start = names_of(first)
+    theirs = authors_step.steps(
+        start, [*names_of(first, "keras")], images_and_labels, rates, decay=decay, selector=1
+    )
+    for (state, metrics), (expected, penalty, loss, norm) in zip(history, theirs, strict=True):
+        np.testing.assert_allclose(metrics["weight_decay_loss"], penalty, rtol=1e-9)
+        np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-9)
+        np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-9)
+        for name, array in names_of(state).items():
+            assert array.dtype == np.float64
+            if is_behind(name):
+                np.testing.assert_array_equal(array, start[name], err_msg=name)
+                assert np.array_equal(expected[name], array) == ("moving" not in name), name
+            else:
+                np.testing.assert_allclose(
+                    array, expected[name], rtol=1e-9, atol=1e-12, err_msg=name
+                )
+                assert not np.array_equal(array, start[name]), name
+
+
+def test_fine_tuning_from_head_layer_1_is_the_authors_step(one_device):
+    """Every array, the loss and its penalty over three steps of LARS with weight decay."""
+    with jax.enable_x64(True):
+        first, _ = build(jnp.float64, **MODEL)
+        check_authors_steps(
+            first, one_device, [(b["image"][:, 0], b["label"]) for b in batches(views=1)],
+            [float(rate(step)) for step in range(3)], decay=1e-2,
+        )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_config_builds_the_authors_fine_tuning(mesh1, rng):
+    """Without weight decay, by `parts.build`, with weights that are a function of their names."""
+    config = overrides.load([
+        "--config=digits", "--config.objective.name=supervised",
+        "--config.model.classifier_layer=head1", "--config.model.head_layers=3",
+        "--config.optim.name=lars", "--config.optim.lr=0.005", "--config.optim.lr_scaling=sqrt",
+        "--config.optim.weight_decay=0.0", "--config.optim.warmup_epochs=0.0",
+        "--config.model.width=0.0625", "--config.data.image_size=32",
+        "--config.train.batch_size=16", "--config.train.steps=5",
+    ])  # fmt: skip
+    config = overrides.changed(
+        config,
+        {
+            "data.num_examples": 160,
+            "data.num_classes": 10,
+            "model.dtype": "float64",
+            "model.depth": 10,
+        },
+    )
+    with jax.enable_x64(True):
+        built = parts.build(config, mesh1)
+        wide = {np.dtype(np.float32): np.float64}
+        state = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, wide.get(x.dtype, x.dtype)), jax.eval_shape(built.initial)
+        )
+        variables = {name: authors_step.drawn(name, x.shape) for name, x in names_of(state).items()}
+        _, params, batch_stats = from_reference(variables, classifier_layer="head1")
+        state = first = dataclasses.replace(state, params=params, batch_stats=batch_stats)
+        history, seen = [], []
+        for _ in range(4):
+            images, labels = rng.uniform(size=(16, 1, 32, 32, 3)), rng.integers(0, 10, 16)
+            batch = {"image": images, "label": labels.astype(np.int32)}
+            state, metrics = built.step(state, meshes.put(batch, mesh1))
+            history.append(jax.tree.map(np.asarray, (state, metrics)))
+            seen.append((images[:, 0], labels))
+    cosine = [0.005 * 4 * 0.5 * (1 + np.cos(np.pi * step / 5)) for step in range(4)]
+    rates = [float(metrics["learning_rate"]) for _, metrics in history]
+    np.testing.assert_allclose(rates, cosine, rtol=1e-6)  # The schedule is in float32.
+    with jax.enable_x64(True):
+        check_authors_steps(first, history, seen, rates, decay=0.0)
 
 
 @pytest.mark.slow
