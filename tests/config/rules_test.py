@@ -8,7 +8,7 @@ from simclr_jax.eval import PROTOCOLS
 
 DIGITS = "--config=digits"
 SHIPPED = ["finetune", "finetune:data=cifar10,labels=0.1,batch=256",
-           "finetune:data=folder,labels=1",
+           "finetune:data=folder,labels=1", "finetune:recipe=simclr",
            "supervised:data=cifar10", "continued:depth=18,image_size=64",
            "digits", "cifar10", "cifar10:recipe=small_batch", "imagenet", "folder",
            "imagenet:depth=152,width=3,sk_ratio=0.0625", "distill", "distill:data=imagenet",
@@ -27,6 +27,24 @@ def test_shipped_configs_are_valid_on_8_devices(name):
         assert set(overrides.keys(config)) == set(rows)
     else:
         constraints.check_run(config, devices=8)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ("", ("lars", 0.005, "sqrt", 1024, "head1", 60.0)),
+        (",labels=0.1", ("lars", 0.005, "sqrt", 1024, "head1", 30.0)),
+        (",recipe=simclr", ("momentum", 0.05, "linear", 4096, "h", 60.0)),
+        (",recipe=simclr,labels=0.1,batch=64", ("momentum", 0.05, "linear", 64, "h", 30.0)),
+    ],
+)
+def test_fine_tuning_has_the_settings_of_either_paper(recipe, expected):
+    """SimCLRv2's section 3 and SimCLR's appendix B.5; neither has decay, warm-up or colours."""
+    c = overrides.load([f"--config=finetune:data=imagenet{recipe}"])
+    optim, train = c.optim, c.train
+    found = (optim.name, optim.lr, optim.lr_scaling, train.batch_size, c.model.classifier_layer)
+    assert (*found, train.epochs) == expected
+    assert (optim.weight_decay, optim.warmup_epochs, c.augment.ops) == (0, 0, ("crop", "flip"))
 
 
 CHECKING = [
