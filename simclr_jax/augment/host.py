@@ -209,14 +209,17 @@ def gaussian_blur(image: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
     return tf.where(sigma > 0.0, blurred, image)
 
 
-def eval_view(image: tf.Tensor, *, size: int) -> tf.Tensor:
-    """The view of an image for evaluation: a central square crop of 87.5 %, resized.
+def eval_view(
+    image: tf.Tensor, *, size: int, crop_proportion: float = EVAL_CROP_PROPORTION
+) -> tf.Tensor:
+    """The view of an image for evaluation: a central square crop, resized.
 
     For views of up to 32 pixels there is no crop, since the subject fills such small images.
 
     Args:
       image: The image (H, W, 3), float32 in [0, 1] or uint8.
       size: The height and the width of the view, in pixels.
+      crop_proportion: The side of the crop over the shorter side of the image, above 0 to 1.
 
     Returns:
       The view (size, size, 3), float32, clipped to [0, 1].
@@ -224,7 +227,7 @@ def eval_view(image: tf.Tensor, *, size: int) -> tf.Tensor:
     if size > 32:
         shape = tf.shape(image)
         side = tf.cast(tf.minimum(shape[0], shape[1]), tf.float32)
-        crop = tf.cast(tf.math.rint(EVAL_CROP_PROPORTION * side), tf.int32)
+        crop = tf.cast(tf.math.rint(crop_proportion * side), tf.int32)
         y, x = (shape[0] - crop + 1) // 2, (shape[1] - crop + 1) // 2
         return tf.clip_by_value(resize(image, size, tf.stack([y, x, crop, crop])), 0.0, 1.0)
     if image.shape[0] == size and image.shape[1] == size:

@@ -239,6 +239,7 @@ EVALUATION: dict[str, Rule] = {
         "pixels, h, headK (after hidden layer K of the head), z or logits (of the classifier)",
     ),
     "features.batch_size": at_least(1),
+    "features.crop": number(0, 1, above=True),
     "features.dtype": one_of("float32", "float16"),
     "features.keep": at_least(0),
 }

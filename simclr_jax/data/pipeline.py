@@ -83,6 +83,7 @@ def eval_batches(
     rows: np.ndarray,
     image_size: int,
     transfer_dtype: str,
+    crop_proportion: float = host.EVAL_CROP_PROPORTION,
     order: np.ndarray | None = None,
 ) -> Batches:
     """Yields the batches of evaluation, with every readable example once.
@@ -93,6 +94,7 @@ def eval_batches(
       rows: The rows of the global batch to produce, (n,) int, ascending.
       image_size: The height and the width of the images, in pixels.
       transfer_dtype: The dtype of the images on their way to the device, 'uint8' or 'float32'.
+      crop_proportion: The side of the central crop; see `host.eval_view`.
       order: The indices of the examples in order, int. The default is all examples of the source.
 
     Yields:
@@ -109,7 +111,7 @@ def eval_batches(
 
     def view(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, mask: tf.Tensor) -> dict:
         del index
-        image = host.eval_view(decode(data), size=image_size)
+        image = host.eval_view(decode(data), size=image_size, crop_proportion=crop_proportion)
         return {"image": to_transfer(image, transfer_dtype), "label": label, "mask": mask > 0}
 
     steps = -(-total // batch_size)

@@ -17,6 +17,7 @@ from simclr_jax import mesh as meshes
 from simclr_jax import processes
 from simclr_jax.augment.device import to_float
 from simclr_jax.augment.draws import CROP_AREA, Views
+from simclr_jax.augment.host import EVAL_CROP_PROPORTION
 from simclr_jax.data import pipeline
 from simclr_jax.data.fingerprint import cache_key
 from simclr_jax.data.order import Order
@@ -62,6 +63,7 @@ class Extractor:
       batch_size: The number of images of a global batch.
       transfer_dtype: The dtype in which images go to the devices, 'uint8' or 'float32'.
       mesh: The mesh of the devices.
+      crop_proportion: The side of the central crop of an image; see `host.eval_view`.
 
     Attributes:
       layer: The layer.
@@ -80,6 +82,7 @@ class Extractor:
         batch_size: int,
         transfer_dtype: str,
         mesh: Mesh,
+        crop_proportion: float = EVAL_CROP_PROPORTION,
     ):
         layers = count_layers(model.head, model.head_layers)
         if layer.startswith("head") and int(layer[4:]) > layers:
@@ -89,6 +92,7 @@ class Extractor:
         self.batch_size = batch_size
         self.image_size = image_size
         self._transfer_dtype = transfer_dtype
+        self._crop_proportion = crop_proportion
         self.layer = layer
         self._variables = variables
         self._mesh = mesh
@@ -134,6 +138,7 @@ class Extractor:
             rows=self._rows,
             image_size=self.image_size,
             transfer_dtype=self._transfer_dtype,
+            crop_proportion=self._crop_proportion,
         ):
             labels, readable = gather(batch["label"], self._mesh), gather(batch["mask"], self._mesh)
             n = min(self.batch_size, len(source) - start)

@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from simclr_jax import mesh as meshes
+from simclr_jax.augment.host import EVAL_CROP_PROPORTION
 from simclr_jax.config import overrides, rules, shipped, sources
 from simclr_jax.config.overrides import get, keys
 from simclr_jax.config.rules import LABELS, Rule
@@ -96,6 +97,7 @@ class Task:
                 batch_size=config.features.batch_size or ROWS_PER_DEVICE * jax.device_count(),
                 transfer_dtype=self.run_config.data.transfer_dtype,
                 mesh=meshes.make(),
+                crop_proportion=config.features.crop,
             )
         except ValueError as error:
             raise UserError(f"config.features.layer={error}") from error
@@ -127,7 +129,7 @@ class Task:
         untrained, params = self.network.step is None, self.network.variables["params"]
         config = self.config.to_dict()
         # The rest is how the features are computed, not which.
-        config["features"] = {key: config["features"][key] for key in ("layer", "dtype")}
+        config["features"] = {key: config["features"][key] for key in ("layer", "dtype", "crop")}
         return {
             "config": config,
             # Batch norm of an untrained network is calibrated, to other bits on other devices.
@@ -264,11 +266,13 @@ class Task:
     @property
     def _view(self) -> dict[str, Any]:
         """What the features depend on besides the weights, the layer and the images, as JSON."""
-        data = self.run_config.data
+        data, crop = self.run_config.data, self.config.features.crop
         return {
             "image_size": data.image_size,
             "dtype": [self.run_config.model.dtype, data.transfer_dtype],
             "value_range": data.value_range,
+            # Features of the usual crop have the name that they had before there was another one.
+            **({} if crop == EVAL_CROP_PROPORTION else {"crop": crop}),
         }
 
     @cached_property
