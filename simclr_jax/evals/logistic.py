@@ -3,15 +3,19 @@
 Reference: Chen et al. 2020, appendix B.8 (arXiv 2002.05709).
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from simclr_jax import mesh as meshes
 from simclr_jax.config.rules import RUN, Rule, at_least
 from simclr_jax.evals import validation
+from simclr_jax.evals.features import Features
+from simclr_jax.evals.metrics import METRICS, class_accuracies, mean_of_classes
 from simclr_jax.evals.passes import Rows
-from simclr_jax.evals.regression import Regressions
+from simclr_jax.evals.regression import Fit, Regressions
 from simclr_jax.evals.scores import Tally
 from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
@@ -31,49 +35,94 @@ TEST_ROWS = 8192  # The number of test images that are classified at a time.
 def run(task: Task) -> dict[str, Any]:
     """Evaluates a network by logistic regression; returns its part of result.json.
 
-    Each strength is fitted to the training images. The one that is right most often on the images
-    for validation, and of equal ones the one with the smallest cross-entropy there, is fitted to
-    both, and tested once.
-
     Raises:
       UserError: The images have no labels to learn, or a class of the test has no example.
       DivergedError: A loss is not finite.
     """
     task.check_labels()
-    keys, classes = task.config.logistic, task.train.num_classes
+    keys = task.config.logistic
     data = validation.choose(task, key="logistic.held_out", held_out=keys.held_out)
     test = task.features(task.test)
     task.check_examples(data.labels, test.labels)
-
-    smallest, largest = keys.l2_range
-    strengths = np.geomspace(smallest, largest, keys.l2_count)
-    rows = Rows(data.parts, columns=len(strengths) * classes, mesh=meshes.make())
-    regressions = Regressions(rows, classes)
-    tried = regressions.fit(data.train, strengths)
-    right, loss = regressions.right(data.validation, tried)
-    accuracy = right.sum(axis=1) / data.validation.sum()
-    best = int(np.lexsort((loss, -accuracy))[0])
-    final = regressions.fit(data.train | data.validation, strengths[[best]])
-
+    fit, chosen = fitted(data, task.train.num_classes, strengths(keys))
     tally = Tally()
-    for start in range(0, len(test.x), TEST_ROWS):
-        scores = test.x[start : start + TEST_ROWS] @ final.kernel[0] + final.bias[0]
-        tally.add(scores, test.labels[start : start + TEST_ROWS])
-    return {
-        **task.tested(test),
-        **tally.accuracies(),
-        "l2": float(strengths[best]),
-        "l2_range": [float(strengths[0]), float(strengths[-1])],
-        "l2_count": len(strengths),
+    for scores, labels in tested(fit, test):
+        tally.add(scores, labels)
+    return {**task.tested(test), **tally.accuracies(), **chosen}
+
+
+def strengths(keys: ConfigDict) -> np.ndarray:
+    """The strengths (K,) of L2 that the keys l2_range and l2_count of a section name."""
+    return np.geomspace(*keys.l2_range, keys.l2_count)
+
+
+def fitted(
+    data: validation.Chosen, classes: int, l2: np.ndarray, metric: str = "top1"
+) -> tuple[Fit, dict[str, Any]]:
+    """The regression of the best of several strengths.
+
+    Each strength is fitted to the training images. The best one on the images for validation, and
+    of equal ones that with the smallest cross-entropy there, is fitted to both.
+
+    Args:
+      data: The images.
+      classes: The number C of classes.
+      l2: The strengths (K,), above 0.
+      metric: What tells the better one, the name of one of `metrics.METRICS`.
+
+    Returns:
+      The regression, and the entries of the result that say how it was chosen.
+
+    Raises:
+      DivergedError: A loss is not finite.
+    """
+    rows = Rows(data.parts, columns=len(l2) * classes, mesh=meshes.make())
+    regressions = Regressions(rows, classes)
+    tried = regressions.fit(data.train, l2)
+    right, loss = regressions.right(data.validation, tried)
+    values = _values(data, right, tried, metric)
+    best = int(np.lexsort((loss, -values))[0])
+    final = regressions.fit(data.train | data.validation, l2[[best]])
+    return final, {
+        "l2": float(l2[best]),
+        "l2_range": [float(l2[0]), float(l2[-1])],
+        "l2_count": len(l2),
         "validation": data.name,
-        "validation_top1": float(accuracy[best]),
+        f"validation_{metric}": float(values[best]),
         "tried": [
-            {"l2": float(l2), "top1": float(top1)}
-            for l2, top1 in zip(strengths, accuracy, strict=True)
+            {"l2": float(strength), metric: float(value)}
+            for strength, value in zip(l2, values, strict=True)
         ],
         "unconverged": int((~tried.converged).sum() + (~final.converged).sum()),
         "passes": tried.passes + final.passes,
     }
+
+
+def _values(data: validation.Chosen, right: np.ndarray, tried: Fit, metric: str) -> np.ndarray:
+    """The metric of each strength on the images for validation, (K,).
+
+    Args:
+      data: The images.
+      right: How many of these images of each class are classified right (K, C).
+      tried: The regressions of all strengths.
+      metric: The name of the metric.
+    """
+    if metric == "top1":
+        return right.sum(axis=1) / data.validation.sum()
+    if metric == "mean_per_class":
+        total = np.bincount(data.labels[data.validation], minlength=right.shape[1])
+        return np.array([mean_of_classes(class_accuracies(each, total)) for each in right])
+    parts = list(data.to_choose_by())
+    x, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
+    fits = zip(tried.kernel, tried.bias, strict=True)
+    return np.array([METRICS[metric](x @ kernel + bias, labels) for kernel, bias in fits])
+
+
+def tested(fit: Fit, test: Features) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the scores (n, C) of a single regression and the labels of images, some at a time."""
+    for start in range(0, len(test.x), TEST_ROWS):
+        rows = slice(start, start + TEST_ROWS)
+        yield test.x[rows] @ fit.kernel[0] + fit.bias[0], test.labels[rows]
 
 
 def in_words(result: dict[str, Any]) -> str:
@@ -84,9 +133,14 @@ def in_words(result: dict[str, Any]) -> str:
     >>> in_words({**found, "unconverged": 0}).partition(", L2 ")[2]
     '0.01, the smallest of 3, by 9 of val'
     """
+    return f"{scores_in_words(result)}, {chosen_in_words(result)}"
+
+
+def chosen_in_words(result: dict[str, Any]) -> str:
+    """How the strength of a result was chosen, as text."""
     smallest, largest = result["l2_range"]
     place = {largest: "the largest ", smallest: "the smallest "}.get(result["l2"], "")
-    line = f"{scores_in_words(result)}, L2 {result['l2']:.3g}"
+    line = f"L2 {result['l2']:.3g}"
     if result["l2_count"] > 1:
         line += f", {place}of {result['l2_count']}, by {result['validation']}"
     if result["unconverged"]:
