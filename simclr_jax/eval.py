@@ -38,6 +38,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
         logistic,
         results,
         retrieval,
+        transfer,
         transform,
     )
     from simclr_jax.evals import task as tasks
@@ -279,6 +280,8 @@ def nonfinite(root: epath.Path, step: int) -> list[epath.Path]:
 def evaluate_one(task: tasks.Task, protocol: tasks.Protocol) -> None:
     """Evaluates a network by a protocol; process 0 writes result.json and prints the result.
 
+    Nothing is written where other commands have a part of the work to do first.
+
     Raises:
       DivergedError: Numbers are not finite; there is no result.
     """
@@ -289,6 +292,8 @@ def evaluate_one(task: tasks.Task, protocol: tasks.Protocol) -> None:
     except DivergedError as error:
         of = "the untrained network" if network.step is None else f"step {network.step}"
         raise DivergedError(f"{task.config.protocol} of {of}: no result, for {error}") from error
+    if found is None:
+        return
     result = {
         "protocol": task.config.protocol,
         "checkpoint_step": network.step or 0,
@@ -332,6 +337,7 @@ PROTOCOLS: dict[str, tasks.Protocol] = {
     "retrieval": retrieval,
     "geometry": geometry,
     "transform": transform,
+    "transfer": transfer,
     "embed": embed,
 }
 

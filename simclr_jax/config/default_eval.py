@@ -44,8 +44,8 @@ def get_config(protocol: str) -> ConfigDict:
     # 'z' (the embedding) or 'logits' (the outputs of the run's own classifier).
     features.layer = "h"
     features.batch_size = placeholder(int)  # The images of a global batch; None: 64 a device.
-    # The side of the central crop of an image over its shorter side, above 0 to 1; images of at most
-    # 32 px are not cropped.
+    # The side of the central crop of an image over its shorter side, above 0 to 1; for views of at
+    # most 32 px images are not cropped.
     features.crop = 0.875
     # The dtype of the features in files: 'float32', or 'float16' of half the size, which keeps 11
     # bits of each number.

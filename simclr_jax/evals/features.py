@@ -1,6 +1,7 @@
 """Frozen features: the outputs of a layer for every image of a split, computed once and cached."""
 
 import contextlib
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -102,6 +103,12 @@ class Extractor:
             out_shardings=meshes.replicated(mesh),
             compiler_options=meshes.compiler_options(mesh),
         )
+
+    def of(self, variables: Any) -> "Extractor":
+        """The same extractor with other weights, which are not compiled anew."""
+        other = copy.copy(self)
+        other._variables = variables
+        return other
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The features (B, F) of a global batch, of which a process has rows (n, S, S, 3)."""

@@ -10,8 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from simclr_jax import mesh as meshes
-from simclr_jax.config.rules import RUN, Rule, at_least
-from simclr_jax.evals import validation
+from simclr_jax.config.rules import RUN, at_least
+from simclr_jax.evals import grid, validation
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.metrics import METRICS, class_accuracies, mean_of_classes
 from simclr_jax.evals.passes import Rows
@@ -22,10 +22,7 @@ from simclr_jax.evals.task import Task
 
 # The rules of the config section "logistic".
 RULES = {
-    "logistic.l2_range": Rule(
-        lambda value: len(value) == 2 and 0 < value[0] <= value[1] < np.inf,
-        "two numbers, 0 < smallest <= largest",
-    ),
+    "logistic.l2_range": grid.RANGE,
     "logistic.l2_count": at_least(1),
     "logistic.held_out": RUN["data.held_out"],
 }
@@ -53,7 +50,8 @@ def run(task: Task) -> dict[str, Any]:
 
 def strengths(keys: ConfigDict) -> np.ndarray:
     """The strengths (K,) of L2 that the keys l2_range and l2_count of a section name."""
-    return np.geomspace(*keys.l2_range, keys.l2_count)
+    smallest, largest = keys.l2_range
+    return np.geomspace(smallest, largest, keys.l2_count)
 
 
 def fitted(

@@ -31,6 +31,7 @@ Result = dict[str, Any]  # The content of a result.json.
 # The entries that TensorBoard draws.
 SCORES = (
     *("top1", "top1_std", "top5", "top5_std", "mean_average_precision", "recall_at_1"),
+    *("mean_per_class", "map11"),
     *("alignment", "uniformity", "effective_rank", "rankme"),
     *("colour", "rotation", "noise", "sobel"),
 )
@@ -38,8 +39,11 @@ SCORES = (
 # of values that are tried.
 LONG = ("of", "class_names", "per_class", "confusion", "tried")
 LIST = "results.jsonl"  # The name of the list of all results of a folder.
-# Keys that a result does not depend on: how the features are computed and kept.
-_NO_PART = ("protocol", "features.layer", "features.batch_size", "features.keep", "data.name")
+# Keys that a result does not depend on, or that its name has anyway.
+_NO_PART = (
+    *("protocol", "features.layer", "features.batch_size", "features.keep", "data.name"),
+    "transfer.share",
+)
 _LONGEST = 200  # The largest number of letters in the name of a folder; file systems allow 255.
 
 
@@ -98,7 +102,7 @@ def place(folder: epath.Path, name: str, of: Mapping[str, Any]) -> epath.Path:
     """
     candidate, number = folder / name, 1
     while True:
-        found = _read(candidate / "result.json")
+        found = read(candidate / "result.json")
         if found is None or same(of, found.get("of")):
             return candidate
         number += 1
@@ -182,7 +186,7 @@ def rows(folder: epath.Path, listed: Mapping[str, Result] | None = None) -> list
     for name in _names(folder):
         row = (listed or {}).get(name)
         if row is None:
-            result = _read(folder / name / "result.json")
+            result = read(folder / name / "result.json")
             if result is None:
                 continue
             row = {"folder": name, **_without(result, LONG)}
@@ -220,8 +224,8 @@ def _listed(folder: epath.Path) -> dict[str, Result]:
     return listed
 
 
-def _read(path: epath.Path) -> Result | None:
-    """The content of a result.json; None where there is none, or it is damaged."""
+def read(path: epath.Path) -> Result | None:
+    """The content of a JSON file, a dict; None where there is none, or it is damaged."""
     try:
         return _parsed(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):

@@ -34,8 +34,8 @@ class Protocol(typing.Protocol):
     def RULES(self) -> Mapping[str, Rule]:  # noqa: N802 (a module's constant)
         """The rules of the protocol's config section, by dotted key."""
 
-    def run(self, task: "Task") -> dict[str, Any]:
-        """The protocol's part of result.json."""
+    def run(self, task: "Task") -> dict[str, Any] | None:
+        """The protocol's part of result.json; None where other commands have work to do first."""
 
     def in_words(self, result: dict[str, Any]) -> str:
         """A result as a line of text."""
@@ -128,8 +128,9 @@ class Task:
         """What the result is computed from, as JSON: the config, the weights and the images."""
         untrained, params = self.network.step is None, self.network.variables["params"]
         config = self.config.to_dict()
-        # The rest is how the features are computed, not which.
+        # The rest is how the features are computed, not which, and who computes what.
         config["features"] = {key: config["features"][key] for key in ("layer", "dtype", "crop")}
+        config.get("transfer", {}).pop("share", None)
         return {
             "config": config,
             # Batch norm of an untrained network is calibrated, to other bits on other devices.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from simclr_jax.errors import chosen
-from simclr_jax.models.resnet import batch_norm
+from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM, batch_norm
 
 HEADS = ("none", "linear", "nonlinear")
 
@@ -62,6 +62,7 @@ class ProjectionHead(nn.Module):
       dim: The width of z. The other layers are as wide as h.
       dtype: The dtype of the computation.
       running_norm: Whether training normalises by the moving averages; see `resnet.batch_norm`.
+      norm_momentum: The momentum of the moving averages; see `resnet.batch_norm`.
 
     Reference: Chen et al. 2020, section 4.2 (arXiv 2002.05709); SimCLRv2 (arXiv 2006.10029).
     """
@@ -71,6 +72,7 @@ class ProjectionHead(nn.Module):
     dim: int = 128
     dtype: Any = jnp.float32
     running_norm: bool = False
+    norm_momentum: float = BATCH_NORM_MOMENTUM
 
     @nn.compact
     def __call__(
@@ -101,6 +103,7 @@ class ProjectionHead(nn.Module):
             x = batch_norm(
                 train=train,
                 running=self.running_norm,
+                momentum=self.norm_momentum,
                 dtype=self.dtype,
                 use_bias=not last,
                 name=f"bn{layer}",

@@ -80,7 +80,13 @@ def conv_layer(filters: int, size: int, stride: int = 1, *, dtype: Any, name: st
 
 
 def batch_norm(
-    *, train: bool, running: bool, dtype: Any, name: str, **kwargs: Any
+    *,
+    train: bool,
+    running: bool,
+    dtype: Any,
+    name: str,
+    momentum: float = BATCH_NORM_MOMENTUM,
+    **kwargs: Any,
 ) -> Callable[[jax.Array], jax.Array]:
     """Batch normalisation over the global batch.
 
@@ -92,10 +98,11 @@ def batch_norm(
       running: Whether the moving averages before this batch normalise in training too.
       dtype: The dtype of the output.
       name: The name of the layer.
+      momentum: The part of the moving averages that a batch leaves as it is, 0 to 1.
       **kwargs: Further arguments of `nn.BatchNorm`.
     """
     layer = nn.BatchNorm(
-        momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name, **kwargs
+        momentum=momentum, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name, **kwargs
     )
 
     def normalize(x: jax.Array) -> jax.Array:
@@ -207,6 +214,7 @@ class ResNet(nn.Module):
       running_norm: Whether training normalises by the moving averages; see `batch_norm`.
       remat: The activations that the backward pass computes again: 'none', those inside each
         'block' and the stem, or those inside each 'stage' (its blocks; the first has the stem too).
+      norm_momentum: The momentum of the moving averages; see `batch_norm`.
       frozen: The last part that is frozen, one of `FROZEN`: in training it and all before it have
         no gradient, and are normalised by their moving averages, which stay as they are.
 
@@ -220,6 +228,7 @@ class ResNet(nn.Module):
     se_ratio: float = 0.0
     dtype: Any = jnp.float32
     running_norm: bool = False
+    norm_momentum: float = BATCH_NORM_MOMENTUM
     remat: str = "none"
     frozen: str = "none"
 
@@ -242,6 +251,7 @@ class ResNet(nn.Module):
                 batch_norm,
                 train=train and not is_frozen(name, self.frozen),
                 running=self.running_norm,
+                momentum=self.norm_momentum,
                 dtype=self.dtype,
             )
             if name == "stem":

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from simclr_jax.models.heads import Classifier, ProjectionHead, layer_index, layer_number
-from simclr_jax.models.resnet import ResNet, is_frozen
+from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM, ResNet, is_frozen
 
 
 class Outputs(NamedTuple):
@@ -45,6 +45,7 @@ class SimCLR(nn.Module):
         objective. The layers of the head after the classifier's then take no part in training.
       dtype: The dtype of the encoder's convolutions. The heads compute in at least float32.
       running_norm: Whether training normalises by the moving averages; see `resnet.batch_norm`.
+      norm_momentum: The momentum of the moving averages; see `resnet.batch_norm`.
       frozen: The last part of the encoder that is not trained; see `ResNet`.
       remat: The activations that are computed again in the backward pass; see `ResNet`.
 
@@ -65,6 +66,7 @@ class SimCLR(nn.Module):
     end_to_end: bool = False
     dtype: Any = jnp.float32
     running_norm: bool = False
+    norm_momentum: float = BATCH_NORM_MOMENTUM
     frozen: str = "none"
     remat: str = "none"
 
@@ -88,6 +90,7 @@ class SimCLR(nn.Module):
             se_ratio=self.se_ratio,
             dtype=self.dtype,
             running_norm=self.running_norm,
+            norm_momentum=self.norm_momentum,
             remat=self.remat,
             frozen=self.frozen,
             name="encoder",
@@ -99,6 +102,7 @@ class SimCLR(nn.Module):
             dim=self.head_dim,
             dtype=head_dtype,
             running_norm=self.running_norm,
+            norm_momentum=self.norm_momentum,
             name="head",
         )(h, train=train, until=layer if train and self.end_to_end else None)
         logits = None
