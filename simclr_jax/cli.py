@@ -61,6 +61,7 @@ _LINES = {
     "label_fraction": "config.data.label_fraction={value!r}: {reason}",
     "labels_per_class": "config.data.labels_per_class={value!r}: {reason}",
     "label_list": "config.data.label_list={value!r}: {reason}",
+    "per_class": "config.linear.labels_per_class={value!r}: {reason}",
     "held_out": "config.data.held_out={value!r}: {reason}, or name data.eval_split",
     "on_bad_image": "config.data.on_bad_image={value!r}: {reason}",
     "labelled": "config.data.name: {reason}; to use the images without labels set "

@@ -141,6 +141,7 @@ def train(
 def _begin(config: FrozenConfigDict) -> None:
     """Sets up the process, starts the devices, and checks that the config fits them."""
     checkpoint.quiet()
+    constraints.check_keys(config)
     determinism.ask_for(config.train.deterministic)
     constraints.check_run(config, devices=jax.device_count())
     progress.note("listing the images")

@@ -9,6 +9,20 @@ from simclr_jax.models.heads import count_layers, layer_index
 from simclr_jax.models.resnet import FROZEN, stem_for
 
 
+def check_keys(config: ConfigDict) -> None:
+    """Checks that a config has every key of a training run.
+
+    Raises:
+      UserError: A key is missing.
+    """
+    missing = rules.RUN.keys() - keys(config).keys()
+    if missing:
+        raise UserError(
+            f"--config: lacks {', '.join(sorted(missing))}; is it a training run's? "
+            "Begin it with simclr_jax.config.default.get_config()"
+        )
+
+
 def check_run(config: ConfigDict, *, devices: int) -> None:
     """Checks the config of a training run: each key, then those that constrain each other.
 
@@ -19,12 +33,7 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
     Raises:
       UserError: A key is missing, or a value is not allowed.
     """
-    missing = rules.RUN.keys() - keys(config).keys()
-    if missing:
-        raise UserError(
-            f"--config: lacks {', '.join(sorted(missing))}; is it a training run's? "
-            "Begin it with simclr_jax.config.default.get_config()"
-        )
+    check_keys(config)
     rules.check(config, rules.RUN, devices=devices)
     if config.data.name is None:
         raise rules.wrong("data.name", None, rules.RUN["data.name"].allowed)

@@ -63,7 +63,8 @@ def number(
         text = f"{text} and at most {high}"
 
     def holds(value: Any) -> bool:
-        return math.isfinite(value) and (value > low if above else value >= low) and value <= high
+        known = not isinstance(value, bool) and math.isfinite(value)
+        return known and (value > low if above else value >= low) and value <= high
 
     return Rule(holds, text, on_resume)
 

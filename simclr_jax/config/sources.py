@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from simclr_jax.config import rules
 from simclr_jax.data import labels, splits
-from simclr_jax.data.source import Readable, Source
+from simclr_jax.data.source import FEW_LABELS, Readable, Source
 
 
 def open_split(config: ConfigDict, which: str, dataset: splits.Splits | None = None) -> Readable:
@@ -33,6 +33,8 @@ def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
 
     Raises:
       UserError: There are fewer images than in a batch, or the splits differ in their classes.
+      ArgumentError: A class of the evaluation split has no example to learn it from; of many images
+        this is not looked at.
     """
     dataset = open_dataset(config)
     train = _to_train_on(config, dataset)
@@ -58,6 +60,11 @@ def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
             config.data.eval_split,
             f"a split with the training split's {train.num_classes} classes",
         )
+    from_labels = config.objective.name == "supervised" or config.objective.label_weight > 0
+    if labelled and from_labels and max(len(train), len(evaluation)) <= FEW_LABELS:
+        found = (split.source.labels() for split in (train, evaluation))
+        split, names = config.data.train_split, train.source.class_names
+        labels.check_examples(*found, train_split=split, names=names)
     return train, evaluation
 
 

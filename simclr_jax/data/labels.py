@@ -60,6 +60,30 @@ def available(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.bincount(labels[labels >= 0], minlength=classes)
 
 
+def check_examples(
+    train: np.ndarray, test: np.ndarray, *, train_split: str, names: Sequence[str]
+) -> None:
+    """Checks that every class of the evaluation images has an example among the training images.
+
+    Args:
+      train: The labels (m,) of the training images; -1: none.
+      test: Those (n,) of the evaluation images.
+      train_split: The name of the training split, for the error.
+      names: The names of the classes, or none.
+
+    Raises:
+      ArgumentError: A class has none.
+    """
+    without = np.setdiff1d(test[test >= 0], train)
+    if len(without):
+        named = f" ({names[without[0]]!r})" if names else ""
+        more = f", nor of {len(without) - 1} others" if len(without) > 1 else ""
+        reason = (
+            f"has no example of class {without[0]}{named}, which the evaluation split has{more}"
+        )
+        raise ArgumentError("train_split", train_split, reason)
+
+
 def by_fraction(source: Source, fraction: float, *, seed: int) -> Chosen:
     """Draws a fraction of the labels, balanced as the classes are.
 

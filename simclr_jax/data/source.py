@@ -29,6 +29,8 @@ Images = list[bytes | str]  # Encoded images; the reason, in words, for one that
 
 MAX_TRIES = 1000  # The largest number of unreadable images in a row.
 _LABELS = 128  # The number of labels that are looked at before all are.
+# The number of images up to which reading all labels takes seconds, even where they are in records.
+FEW_LABELS = 100_000
 NAMED = 20  # The largest number of unreadable images that the log names.
 
 

@@ -14,7 +14,14 @@ from simclr_jax import processes
 from simclr_jax.data import tfds_keys
 from simclr_jax.data.array_record import ArrayRecordReader
 from simclr_jax.data.prepared import open_builder
-from simclr_jax.data.source import File, Images, check_labels, evenly_spaced, file_at
+from simclr_jax.data.source import (
+    FEW_LABELS,
+    File,
+    Images,
+    check_labels,
+    evenly_spaced,
+    file_at,
+)
 from simclr_jax.data.tfrecord import TFRecordReader
 from simclr_jax.errors import ArgumentError, one_line
 
@@ -25,7 +32,6 @@ with epy.lazy_imports():
 # The number of labels that are looked at when a split is opened, and where none of them is there.
 _LABELS, _MORE_LABELS = 128, 1024
 _PART = 1024  # The number of records that are read at a time for all labels.
-_MANY = 100_000  # The number of records from which on a line says that all labels are read.
 
 
 class Dataset:
@@ -210,7 +216,7 @@ class Records:
 
     def labels(self) -> np.ndarray:
         if self._all_labels is None:
-            if len(self) >= _MANY:
+            if len(self) > FEW_LABELS:
                 processes.say(f"{self.place}: reading the labels of {len(self)} images")
             starts = range(0, len(self), _PART)
             self._all_labels = np.concatenate([self._labels_from(start) for start in starts])

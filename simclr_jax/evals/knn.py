@@ -11,9 +11,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
+from simclr_jax import mesh as meshes
+from simclr_jax import processes
 from simclr_jax.config.rules import above, some, values_of, whole
 from simclr_jax.evals.features import Features
+from simclr_jax.evals.passes import Block, Rows
 from simclr_jax.evals.scores import Tally
 from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
@@ -33,6 +37,9 @@ def run(task: Task) -> dict[str, Any]:
     keys, test, train = task.config.knn, task.features(task.test), task.features(task.train)
     task.check_examples(train.labels, test.labels)
     tallies = {k: Tally() for k in values_of(keys.k)}
+    if max(tallies) > (neighbours := int((train.labels >= 0).sum())):
+        said = f"config.knn.k={max(tallies)}: all of the {neighbours} training images vote"
+        processes.say(said)
     start = 0
     for block in votes(
         train,
@@ -40,6 +47,7 @@ def run(task: Task) -> dict[str, Any]:
         classes=task.train.num_classes,
         ks=tuple(tallies),
         temperature=keys.temperature,
+        mesh=meshes.make(),
     ):
         for tally, scores in zip(tallies.values(), block, strict=True):
             tally.add(scores, test.labels[start : start + len(scores)])
@@ -70,15 +78,18 @@ def in_words(result: dict[str, Any]) -> str:
 
 def votes(
     train: Features, x: np.ndarray, *, classes: int, ks: Sequence[int], temperature: float,
-    test_rows: int = 512, train_rows: int = 65536,
+    mesh: Mesh, test_rows: int = 512, held_bytes: int | None = None,
 ) -> Iterator[list[np.ndarray]]:  # fmt: skip
     """Yields, for a block of test images at a time, the votes (n, C) for their classes for each k.
 
     The k training images with the highest cosine similarity to a test image vote for their classes
-    with the weights exp((similarity - highest similarity) / temperature).
+    with the weights exp((similarity - highest similarity) / temperature). Of equally similar ones
+    the first are taken. The training images are split over the devices, each of which finds the
+    nearest of its own.
 
     >>> train = Features(np.float32([[1, 0], [0, 1]]), np.int32([0, 1]))
-    >>> list(votes(train, np.float32([[0, 2]]), classes=2, ks=[1], temperature=0.1))
+    >>> options = dict(classes=2, ks=[1], temperature=0.1, mesh=meshes.make())
+    >>> list(votes(train, np.float32([[0, 2]]), **options))
     [[array([[0., 1.]], dtype=float32)]]
 
     Args:
@@ -87,47 +98,64 @@ def votes(
       classes: The number C of classes.
       ks: The numbers of neighbours; with fewer training images, all of them vote.
       temperature: The temperature of the weights, above 0.
+      mesh: The mesh of the devices.
       test_rows: The number n of test images that are compared at a time, which bounds the memory.
-      train_rows: The number of training images that are compared at a time.
+      held_bytes: See `passes.Rows`.
     """
     chex.assert_rank([train.x, train.labels, x], [2, 1, 2])
     chex.assert_equal_shape_suffix([train.x, x], 1)
-    known = np.flatnonzero(train.labels >= 0)
-    most = min(max(ks), len(known))
+    known = train.labels >= 0
+    most = min(max(ks), int(known.sum()))
+    rows = Rows([train], columns=test_rows, mesh=mesh, held_bytes=held_bytes)
     for first in range(0, len(x), test_rows):
-        query = _unit(x[first : first + test_rows])
-        similarity = jnp.zeros((len(query), 0))
-        labels = jnp.zeros((len(query), 0), jnp.int32)
-        for start in range(0, len(known), train_rows):
-            rows = known[start : start + train_rows]
-            similarity, labels = _nearest(
-                query, similarity, labels, train.x[rows], train.labels[rows], k=most
-            )
+        query = _unit(x[first : first + test_rows], mesh=mesh)
+        similarity = np.zeros((len(query), 0), np.float32)
+        labels = np.zeros((len(query), 0), np.int32)
+        for block in rows.blocks(known):
+            similarity, labels = _nearer(query, similarity, labels, block, k=most, mesh=mesh)
             labels.block_until_ready()  # Blocks that wait would fill the memory.
         # Weights relative to the best neighbour's rank the classes alike, and do not overflow.
         weight = jnp.exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
         yield [np.asarray(_vote(weight[:, :k], labels[:, :k], classes=classes)) for k in ks]
 
 
-_unit = jax.jit(l2_normalize)
+@partial(jax.jit, static_argnames="mesh")
+def _unit(x: jax.Array, *, mesh: Mesh) -> jax.Array:
+    """The features (n, F) at unit length, on every device."""
+    return meshes.replicate(l2_normalize(x), mesh=mesh)
 
 
-@partial(jax.jit, static_argnames="k")
-def _nearest(
-    query: jax.Array,
-    similarity: jax.Array,
-    labels: jax.Array,
-    x: jax.Array,
-    y: jax.Array,
-    *,
-    k: int,
+@partial(jax.jit, static_argnames=("k", "mesh"))
+def _nearer(
+    query: jax.Array, similarity: jax.Array, labels: jax.Array, block: Block, *, k: int, mesh: Mesh
 ) -> tuple[jax.Array, jax.Array]:
-    """The k best of the neighbours so far (n, k') and of more training images x (m, F)."""
-    new = jnp.matmul(query, l2_normalize(x).T, precision=jax.lax.Precision.HIGHEST)
-    similarity = jnp.concatenate([similarity, new], axis=1)
-    labels = jnp.concatenate([labels, jnp.broadcast_to(y, new.shape)], axis=1)
-    best, index = jax.lax.top_k(similarity, min(k, similarity.shape[1]))
-    return best, jnp.take_along_axis(labels, index, axis=1)
+    """The k best of the neighbours so far (n, k') and of a block of training images.
+
+    Each device sends the nearest of its own images alone.
+    """
+    rows, columns = meshes.sharded(mesh).spec, PartitionSpec(None, *meshes.sharded(mesh).spec)
+    here = jax.shard_map(
+        partial(_nearest, k=k),
+        mesh=mesh,
+        in_specs=(PartitionSpec(), rows),
+        out_specs=(columns, columns),
+    )
+    found = (meshes.replicate(each, mesh=mesh) for each in here(query, block))
+    joined = zip((similarity, labels), found, strict=True)
+    return _best(*(jnp.concatenate(both, axis=1) for both in joined), k=k)
+
+
+def _nearest(query: jax.Array, block: Block, *, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k best neighbours (n, k) among the training images of one device."""
+    new = jnp.matmul(query, l2_normalize(block["x"]).T, precision=jax.lax.Precision.HIGHEST)
+    new = jnp.where(block["weight"][None] > 0, new, -jnp.inf)
+    return _best(new, jnp.broadcast_to(block["label"], new.shape), k=k)
+
+
+def _best(similarity: jax.Array, labels: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k highest similarities of (n, m) with their labels; of equal ones the first."""
+    found, index = jax.lax.top_k(similarity, min(k, similarity.shape[1]))
+    return found, jnp.take_along_axis(labels, index, axis=1)
 
 
 @partial(jax.jit, static_argnames="classes")

@@ -11,22 +11,26 @@ from typing import Any
 
 import numpy as np
 from etils import epy
+from jax.sharding import Mesh
 
+from simclr_jax import mesh as meshes
 from simclr_jax.config import rules
 from simclr_jax.config.rules import above, anything, at_least, some
 from simclr_jax.data.labels import available, few
 from simclr_jax.data.order import permutation
-from simclr_jax.data.source import Readable
+from simclr_jax.data.source import FEW_LABELS, Readable
 from simclr_jax.errors import ArgumentError, DivergedError
 from simclr_jax.evals import validation
 from simclr_jax.evals.features import Features
+from simclr_jax.evals.passes import Rows
 from simclr_jax.evals.probes import Probe, logits, num_steps, shuffled, train
+from simclr_jax.evals.regression import Regressions
 from simclr_jax.evals.scores import Tally, accuracies, mean_and_deviation
 from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
 
 with epy.lazy_imports():
-    from sklearn import linear_model, preprocessing
+    from sklearn import preprocessing
 
 _log = logging.getLogger(__name__)
 
@@ -68,11 +72,13 @@ def _of_all_labels(task: Task) -> dict[str, Any]:
             raise rules.wrong(f"linear.{key}", None, RULES[f"linear.{key}"].allowed)
     rates, decays = (map(float, rules.values_of(keys[key])) for key in ("lr", "weight_decay"))
     settings = list(itertools.product(rates, decays))
+    test = task.features(task.test)
     setting, chosen = (settings[0], {}) if len(settings) == 1 else _choose(task, settings)
     if keys.augment:
         number, batches = len(task.train), partial(_augmented, task, task.train)
     else:
         features = task.features(task.train)
+        task.check_examples(features.labels, test.labels)
         number, batches = len(features.x), partial(shuffled, features)
     (probe,) = _train(task, [setting], number, batches)
     if probe.loss > probe.guessing:
@@ -80,7 +86,6 @@ def _of_all_labels(task: Task) -> dict[str, Any]:
             "the classifier ends with a loss of %.3g on its last batch, more than the %.3g of "
             "guessing: its learning rate or weight decay is too high", probe.loss, probe.guessing,
         )  # fmt: skip
-    test = task.features(task.test)
     return {
         **task.tested(test),
         **accuracies(logits(probe.params, test.x), test.labels),
@@ -191,26 +196,34 @@ def in_words(result: dict[str, Any]) -> str:
 
 
 def _of_few_labels(task: Task) -> dict[str, Any]:
-    keys = task.config.linear
+    keys, classes = task.config.linear, task.train.num_classes
+    if len(task.train) <= FEW_LABELS:  # Before anything is computed.
+        _check_enough(task.train.source.labels(), classes, keys.labels_per_class)
     train, test = task.features(task.train), task.features(task.test)
-    try:
-        results = few_labels(
-            train,
-            test,
-            classes=task.train.num_classes,
-            per_class=keys.labels_per_class,
-            draws=keys.draws,
-            c=keys.c,
-            seed=task.config.seed,
-        )
-    except ArgumentError as error:
-        raise rules.wrong("linear.labels_per_class", error.value, error.reason) from error
+    results = few_labels(
+        train,
+        test,
+        classes=classes,
+        per_class=keys.labels_per_class,
+        draws=keys.draws,
+        c=keys.c,
+        seed=task.config.seed,
+        mesh=meshes.make(),
+    )
     return {
         **task.tested(test),
         **mean_and_deviation(results),
         "labels_per_class": keys.labels_per_class,
         "draws": [result["top1"] for result in results],
     }
+
+
+def _check_enough(labels: np.ndarray, classes: int, per_class: int) -> None:
+    """Raises ArgumentError where a class has fewer than `per_class` examples."""
+    there = available(labels, classes)
+    if there.min() < per_class:
+        reason = f"must be at most {there.min()}, the examples of class {there.argmin()}"
+        raise ArgumentError("per_class", per_class, reason)
 
 
 def few_labels(
@@ -222,6 +235,7 @@ def few_labels(
     draws: int,
     c: float,
     seed: int,
+    mesh: Mesh,
 ) -> list[dict[str, float]]:
     """The accuracy of L2-regularised logistic regression on random draws of few labels.
 
@@ -235,6 +249,7 @@ def few_labels(
       draws: The number of draws.
       c: The inverse strength of the regularisation of the summed loss (scikit-learn's C), above 0.
       seed: The seed of the draws.
+      mesh: The mesh of the devices.
 
     Returns:
       The accuracies of each draw; see `accuracies`.
@@ -242,24 +257,28 @@ def few_labels(
     Raises:
       ArgumentError: A class has fewer than `per_class` examples.
     """
-    there = available(train.labels, classes)
-    if there.min() < per_class:
-        reason = f"at most {there.min()}, the examples of class {there.argmin()}"
-        raise ArgumentError("per_class", per_class, reason)
+    _check_enough(train.labels, classes, per_class)
     scaler = preprocessing.StandardScaler()
     size = max(1, FIT_BYTES // train.x[0].nbytes)  # It makes copies of what it is given.
     for start in range(0, len(train.x), size):
         scaler.partial_fit(train.x[start : start + size])
-    test_x = scaler.transform(test.x)
-    results = []
-    for draw in range(draws):
-        order = permutation(len(train.labels), seed=seed, stream=draw)
-        rows = few(train.labels, np.full(classes, per_class), order)
-        model = linear_model.LogisticRegression(C=c, max_iter=1000).fit(
-            scaler.transform(train.x[rows]), train.labels[rows]
+    drawn = [
+        few(train.labels, np.full(classes, per_class), order)
+        for order in (permutation(len(train.labels), seed=seed, stream=k) for k in range(draws))
+    ]
+    of = np.repeat(np.arange(draws), classes * per_class)  # The draw of each row.
+    rows = np.concatenate(drawn)
+    features = Features(scaler.transform(train.x[rows]), train.labels[rows])
+    regressions = Regressions(Rows([features], columns=classes, mesh=mesh), classes)
+    # scikit-learn's penalty of two classes is that of the difference of their weights.
+    l2 = np.array([(2 if classes == 2 else 1) / c])
+    fits = [regressions.fit((of == k).astype(np.float32), l2) for k in range(draws)]
+    tallies = [Tally() for _ in fits]
+    for start in range(0, len(test.x), size):
+        x, labels = (
+            scaler.transform(test.x[start : start + size]),
+            test.labels[start : start + size],
         )
-        scores = model.decision_function(test_x)
-        if scores.ndim == 1:  # With two classes scikit-learn returns the score of the second.
-            scores = np.stack([-scores, scores], axis=1)
-        results.append(accuracies(scores, test.labels))
-    return results
+        for fit, tally in zip(fits, tallies, strict=True):
+            tally.add(x @ fit.kernel[0] + fit.bias[0], labels)
+    return [tally.accuracies() for tally in tallies]

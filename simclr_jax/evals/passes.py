@@ -63,7 +63,7 @@ class Rows:
           *arguments: The function's other arguments.
         """
         found: Any = None
-        for block in self._blocks(np.where(self.labels >= 0, weights, 0)):
+        for block in self.blocks(np.where(self.labels >= 0, weights, 0)):
             before, found = found, function(block, *arguments)
             if before is not None:
                 found = jax.tree.map(jnp.add, before, found)
@@ -71,7 +71,12 @@ class Rows:
                 jax.block_until_ready(before)
         return found
 
-    def _blocks(self, weights: np.ndarray) -> Iterator[Block]:
+    def blocks(self, weights: np.ndarray) -> Iterator[Block]:
+        """Yields all rows in their order, padded at the end with rows of weight 0.
+
+        Args:
+          weights: The weight of each row (n,).
+        """
         local = meshes.local_rows(self.mesh, self._size)
         for start in range(0, len(self.labels), self._size):
             index = start + local

@@ -5,7 +5,8 @@ For each strength λ, with weights W (F, C), bias b (C,) and N labelled rows, it
     J(W, b) = 1/N · Σₙ −log softmax(xₙ W + b)[yₙ] + λ/(2N) · ‖W‖²
 
 which is the sum of the cross-entropies plus λ/2 · ‖W‖², divided by N. The bias is not penalised.
-scikit-learn's LogisticRegression(C=1/λ) has the same minimum.
+scikit-learn's LogisticRegression(C=1/λ) has the same minimum; of two classes, of which it penalises
+the difference of the weights, LogisticRegression(C=2/λ) has it.
 
 All strengths share each pass over the features: a pass computes the loss and the gradient of every
 one at its own point. L-BFGS (optax) gives the direction, and each strength has a backtracking line

@@ -15,8 +15,9 @@ from simclr_jax.augment.host import EVAL_CROP_PROPORTION
 from simclr_jax.config import overrides, rules, shipped, sources
 from simclr_jax.config.overrides import get, keys
 from simclr_jax.config.rules import LABELS, Rule
+from simclr_jax.data import labels
 from simclr_jax.data.fingerprint import fingerprint
-from simclr_jax.data.source import Readable, has_labels
+from simclr_jax.data.source import FEW_LABELS, Readable, has_labels
 from simclr_jax.data.splits import Splits
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features, results
@@ -194,11 +195,14 @@ class Task:
     def check_labels(self, splits: str = "both") -> None:
         """Checks that both splits have labels of the same classes, or that one has labels.
 
+        Where labels are read in seconds, `check_examples` is asked about both splits as well, which
+        protocols ask again about the images that can be read.
+
         Args:
           splits: The splits that need labels, 'both' or 'eval'.
 
         Raises:
-          UserError: They do not.
+          UserError, ArgumentError: They do not.
         """
         name, protocol = self.run_config.data.name, self.config.protocol
         opened = {"train_split": self.train} if splits == "both" else {}
@@ -216,6 +220,8 @@ class Task:
                 f"config.data.name={name!r}: {protocol} needs labels of the same classes, two at "
                 f"least, {where} {' and '.join(map(str, classes))}"
             )
+        if splits == "both" and max(map(len, opened.values())) <= FEW_LABELS:
+            self.check_examples(*(source.source.labels() for source in opened.values()))
 
     def check_examples(self, train: np.ndarray, test: np.ndarray) -> None:
         """Checks that every class of the evaluation split has an example in the training split.
@@ -225,17 +231,10 @@ class Task:
           test: The labels (n,) of the evaluation split.
 
         Raises:
-          UserError: A class has none.
+          ArgumentError: A class has none.
         """
-        without = np.setdiff1d(test[test >= 0], train)
-        if len(without):
-            key, names = "train_split", self.train.source.class_names
-            named = f" ({names[without[0]]!r})" if names else ""
-            more = f", nor of {len(without) - 1} others" if len(without) > 1 else ""
-            raise UserError(
-                f"config.data.{key}={self.run_config.data[key]!r}: has no example of class "
-                f"{without[0]}{named}, which the evaluation split has{more}"
-            )
+        split, names = self.run_config.data.train_split, self.train.source.class_names
+        labels.check_examples(train, test, train_split=split, names=names)
 
     def features(
         self,

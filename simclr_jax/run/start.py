@@ -18,6 +18,7 @@ from simclr_jax.state import TrainState
 from simclr_jax.store import checkpoint
 
 _NAMES = ("config.init.run", "config.init.step")
+_ENCODER = ("depth", "width", "sk_ratio", "se_ratio")  # The keys that make another encoder.
 
 Path = tuple[str, ...]  # The path of an array, which begins with 'params' or 'batch_stats'.
 Shapes = dict[Path, tuple[int, ...]]  # The shapes of the arrays of a network by their paths.
@@ -98,11 +99,8 @@ class Origin(NamedTuple):
         shapes = _shapes(config, parts.model(config)), _shapes(theirs, parts.model(theirs))
         reason = classifier_reason(config, theirs)
         taken = fitting_paths(*shapes, classifier=reason is None)
-        if other := other_encoder(*shapes, taken):
-            raise UserError(
-                f"{name}={run}: holds another encoder ({other}); must be a run with the same "
-                "model.depth, model.width and model.sk_ratio"
-            )
+        if other := other_encoder(config, theirs):
+            raise UserError(f"{name}={run}: holds another encoder ({other})")
         return cls(reader, step, taken, in_words(*shapes, taken, step=step, classifier=reason))
 
 
@@ -129,16 +127,17 @@ def fitting_paths(ours: Shapes, theirs: Shapes, *, classifier: bool) -> list[Pat
     ]
 
 
-def other_encoder(ours: Shapes, theirs: Shapes, taken: list[Path]) -> str:
-    """What shows that the other network has another encoder, in words; nothing if it has ours.
+def other_encoder(config: FrozenConfigDict, theirs: FrozenConfigDict) -> str:
+    """What shows that another run has another encoder, in words; nothing if it has ours.
 
     Its stem may be another one, for images of another size.
     """
-    for path, shape in ours.items():
-        of_block = path[1] == "encoder" and not path[2].startswith("stem")
-        if of_block and path in theirs and theirs[path] != shape:
-            return f"{'/'.join(path[1:])} is {theirs[path]} there and {shape} here"
-    return "" if any(path[1] == "encoder" for path in taken) else "none of its arrays fits"
+    found = (
+        f"model.{key}={theirs.model[key]} there and {config.model[key]} here"
+        for key in _ENCODER
+        if config.model[key] != theirs.model[key]
+    )
+    return ", ".join(found)
 
 
 def classifier_reason(config: FrozenConfigDict, theirs: FrozenConfigDict) -> str | None:

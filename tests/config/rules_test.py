@@ -1,10 +1,14 @@
 """Configs: every shipped one is valid, and every mistake is one line that names it."""
 
+import re
+
 import pytest
 
+from simclr_jax import train
 from simclr_jax.config import constraints, default, overrides, rules, same_run
 from simclr_jax.errors import UserError
 from simclr_jax.eval import PROTOCOLS
+from support.runs import status_of
 
 DIGITS = "--config=digits"
 SHIPPED = ["finetune", "finetune:data=cifar10,labels=0.1,batch=256",
@@ -101,9 +105,15 @@ def test_an_objective_of_classes_needs_two(classes, these):
     assert str(error.value) == line
 
 
-def test_an_evaluations_config_does_not_train():
-    with pytest.raises(UserError, match=r"--config: lacks augment\.blur_on, .*is it a training"):
-        constraints.check_run(overrides.load(["--config=eval/knn"]), devices=8)
+def test_an_evaluations_config_does_not_train(tmp_path, capsys):
+    assert status_of(train.main, "--config=eval/knn", f"--workdir={tmp_path}/run") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"--config: lacks augment\.blur_on, .*is it a training run's\?", line)
+
+
+@pytest.mark.parametrize("value", [True, (0.1, True), "0.1", None])
+def test_only_numbers_are_numbers(value):
+    assert not rules._holds(rules.some(rules.above(0)), value)
 
 
 def test_another_config_does_not_continue_a_run():

@@ -168,6 +168,22 @@ def test_images_that_have_no_label_cannot_be_listed(tmp_path, partly):
         listed(half, tmp_path, f"{names[True]}\n{names[False]}\n".encode())
 
 
+def test_labels_are_learned_only_where_the_evaluations_classes_have_examples(tmp_path, monkeypatch):
+    for name in ("train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg", "test/a/1.jpg", "test/c/1.jpg"):
+        write(tmp_path / name, encoded((200, 0, 0)))
+    flags = ["--config=supervised:data=folder", f"--config.data.dir={tmp_path}"]
+    config = overrides.load([*flags, "--config.train.batch_size=2"])
+    line = r"data\.train_split='train': has no example of class 2 \('c'\), which the evaluation"
+    labelled = {"objective.name": "distill", "objective.label_weight": 0.5}
+    for changes in ({}, labelled):
+        with pytest.raises(UserError, match=line), said():
+            sources.open_splits(overrides.changed(config, changes))
+    for changes in ({"objective.name": "contrastive"}, {**labelled, "objective.label_weight": 0.0}):
+        sources.open_splits(overrides.changed(config, changes))
+    monkeypatch.setattr(sources, "FEW_LABELS", 2)
+    sources.open_splits(config)
+
+
 def test_without_labels_there_is_nothing_to_choose_from(partly):
     test = split("partly", partly, train_split="test")
     with pytest.raises(UserError, match=r"data\.label_fraction=0\.5: 'test' has no labels"), said():

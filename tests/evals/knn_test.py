@@ -1,8 +1,9 @@
 """Votes of nearest neighbours against a loop over them."""
 
 import numpy as np
+import pytest
 
-from simclr_jax.evals import knn
+from simclr_jax.evals import knn, passes
 from simclr_jax.evals.features import Features
 
 
@@ -16,25 +17,42 @@ def by_hand(train, test, k, temperature):
     return votes
 
 
-def votes(train, test, **options):
+def votes(train, test, mesh, **options):
     """The votes of all blocks, an array for each k."""
-    blocks = zip(*knn.votes(train, test.x, classes=5, temperature=0.2, **options), strict=True)
+    options = {"classes": 5, "temperature": 0.2, "mesh": mesh, **options}
+    blocks = zip(*knn.votes(train, test.x, **options), strict=True)
     return [np.concatenate(block) for block in blocks]
 
 
-def test_knn_equals_voting_by_hand_for_every_k(blobs):
-    ks = [7, 1, 1000]
-    found = votes(*blobs, ks=ks, test_rows=40, train_rows=64)
+@pytest.mark.parametrize("held_bytes", [None, 0])
+def test_knn_equals_voting_by_hand_for_every_k(blobs, mesh8, monkeypatch, held_bytes):
+    """The training images are several blocks, of 13 on each device, held there or read anew."""
+    monkeypatch.setattr(passes, "LOGITS_BYTES", 4 * 40 * 13)
+    ks, options = [7, 1, 1000], {"test_rows": 40, "held_bytes": held_bytes}
+    found = votes(*blobs, mesh8, ks=ks, **options)
     for k, each in zip(ks, found, strict=True):
         np.testing.assert_allclose(each, by_hand(*blobs, k, 0.2), rtol=1e-4)
-        np.testing.assert_array_equal(each, votes(*blobs, ks=[k], test_rows=40, train_rows=64)[0])
+        np.testing.assert_array_equal(each, votes(*blobs, mesh8, ks=[k], **options)[0])
 
 
-def test_an_image_without_a_label_is_no_neighbour(blobs):
+def test_eight_devices_take_the_neighbours_of_one_even_among_equal_ones(rng, mesh1, mesh8):
+    """Unit vectors of ±1/4 have exact similarities, of which there are 17: many are equal."""
+    signs = rng.choice(np.float32([-1, 1]), (300, 16))
+    train = Features(signs, rng.integers(0, 5, 300).astype(np.int32))
+    test = Features(rng.choice(np.float32([-1, 1]), (40, 16)), np.zeros(40, np.int32))
+    ks = [1, 20, 299]
+    one, eight = (votes(train, test, mesh, ks=ks) for mesh in (mesh1, mesh8))
+    np.testing.assert_array_equal(one, eight)
+    nearest = np.argsort(-(test.x @ signs.T), axis=1, kind="stable")[:, 0]
+    assert (one[0].argmax(axis=1) == train.labels[nearest]).all()
+
+
+def test_an_image_without_a_label_is_no_neighbour(blobs, mesh8):
     train, test = blobs
     labels = np.where(np.arange(len(train.labels)) % 3, train.labels, -1)
     known = labels >= 0
     kept = Features(train.x[known], labels[known])
-    np.testing.assert_array_equal(
-        votes(Features(train.x, labels), test, ks=[7]), votes(kept, test, ks=[7])
+    found, expected = (
+        votes(each, test, mesh8, ks=[7]) for each in (kept, Features(train.x, labels))
     )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -4,10 +4,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
+from simclr_jax import eval as evaluation
 from simclr_jax.config import overrides
-from simclr_jax.errors import ArgumentError, DivergedError
+from simclr_jax.data.labels import few
+from simclr_jax.data.order import permutation
+from simclr_jax.errors import DivergedError
 from simclr_jax.evals import linear
+from simclr_jax.evals.features import Features
+from simclr_jax.evals.task import Task
+from support.runs import status_of
 
 
 @pytest.fixture
@@ -18,7 +26,8 @@ def task(blobs):
     def make(*flags):
         config = overrides.load(["--config=eval/linear", "--config.linear.epochs=20", *flags])
         return SimpleNamespace(
-            check_labels=lambda: None, config=config, validation=None,
+            check_labels=lambda: None, check_examples=lambda train, test: None,
+            config=config, validation=None,
             train=SimpleNamespace(num_classes=5, split="train"), test=None,
             features=lambda source: test if source is None else train, tested=lambda test: {},
         )  # fmt: skip
@@ -60,9 +69,9 @@ def test_a_rate_that_is_too_high_is_warned_of(task, blobs, rng, caplog):
     assert "more than the 1.61 of guessing" in caplog.text
 
 
-def test_few_labels_report_every_draw(blobs):
+def test_few_labels_report_every_draw(blobs, mesh8):
     train, test = blobs
-    options = {"classes": 5, "per_class": 3, "draws": 4, "c": 0.1}
+    options = {"classes": 5, "per_class": 3, "draws": 4, "c": 0.1, "mesh": mesh8}
     results = linear.few_labels(train, test, seed=0, **options)
     assert len(results) == 4
     assert results == linear.few_labels(train, test, seed=0, **options)
@@ -72,23 +81,34 @@ def test_few_labels_report_every_draw(blobs):
         linear.few_labels(train, test, seed=0, **{**options, "per_class": 200})
 
 
-def test_few_labels_are_scaled_by_all_features_however_few_are_read_at_a_time(blobs, monkeypatch):
+@pytest.mark.parametrize("classes", [5, 2])
+def test_few_labels_are_learned_as_scikit_learn_does(blobs, mesh8, classes):
+    """The features are standardised by all training images, and classified right as often."""
+    train, test = (Features(each.x, each.labels % classes) for each in blobs)
+    options = {"classes": classes, "per_class": 4, "c": 0.1, "seed": 0}
+    found = linear.few_labels(train, test, draws=2, mesh=mesh8, **options)
+    scale = StandardScaler().fit(train.x).transform
+    for draw, each in enumerate(found):
+        order = permutation(len(train.x), seed=0, stream=draw)
+        rows = few(train.labels, np.full(classes, 4), order)
+        model = LogisticRegression(C=0.1).fit(scale(train.x[rows]), train.labels[rows])
+        assert each["top1"] == pytest.approx(model.score(scale(test.x), test.labels))
+
+
+def test_few_labels_are_scaled_by_all_features_however_few_are_read_at_a_time(
+    blobs, mesh8, monkeypatch
+):
     train, test = blobs
     train.x[:7] += 100
-    options = {"classes": 5, "per_class": 3, "draws": 4, "c": 0.1, "seed": 0}
+    options = {"classes": 5, "per_class": 3, "draws": 4, "c": 0.1, "seed": 0, "mesh": mesh8}
     whole = linear.few_labels(train, test, **options)
     monkeypatch.setattr(linear, "FIT_BYTES", 7 * train.x[0].nbytes)
     assert linear.few_labels(train, test, **options) == whole
 
 
-def test_an_image_that_ends_an_evaluation_is_not_taken_for_too_few_labels():
-    def unreadable(source):
-        raise ArgumentError("on_bad_image", "error", "x.jpg is unreadable")
-
-    keys = SimpleNamespace(labels_per_class=3)
-    task = SimpleNamespace(
-        check_labels=lambda: None, config=SimpleNamespace(linear=keys, seed=0),
-        train=None, test=None, features=unreadable,
-    )  # fmt: skip
-    with pytest.raises(ArgumentError, match=r"x\.jpg is unreadable"):
-        linear.run(task)
+def test_too_few_labels_are_named_before_anything_is_computed(finished, capsys, monkeypatch):
+    monkeypatch.setattr(Task, "features", None)
+    flags = ["--config=eval/linear", f"--run={finished}", "--config.linear.labels_per_class=133"]
+    assert status_of(evaluation.main, *flags) == 2
+    line = "config.linear.labels_per_class=133: must be at most 132, the examples of class 9"
+    assert capsys.readouterr().err.splitlines()[-1] == line

@@ -9,7 +9,9 @@ from ml_collections import ConfigDict
 from simclr_jax.config import default, default_eval, overrides
 from simclr_jax.errors import UserError
 from simclr_jax.evals import results
+from simclr_jax.evals import task as tasks
 from simclr_jax.evals.task import Task, with_data
+from support.sources import said
 
 RUN = overrides.changed(
     default.get_config(),
@@ -66,7 +68,7 @@ def test_equal_weights_that_see_images_in_another_way_have_results_of_their_own(
 class Part(list):
     """A source of images with these labels."""
 
-    num_classes, split = 2, "100 held out of train by seed 0"
+    num_classes, split, class_names = 2, "100 held out of train by seed 0", ()
 
     @property
     def source(self):
@@ -79,12 +81,17 @@ class Part(list):
         return np.array(self)
 
 
+def task_of(train, test):
+    """A task with these splits."""
+    task = object.__new__(Task)
+    task.config, task.run_config = ConfigDict({"protocol": "knn"}), RUN
+    task.train, task.test = train, test
+    return task
+
+
 @pytest.mark.parametrize("labelled", [0, 1])
 def test_a_split_with_classes_and_no_label_is_refused_before_anything_is_computed(labelled):
-    labels = Part([-1] * 500 + [1] * labelled + [-1] * 500)
-    task = SimpleNamespace(
-        run_config=RUN, config=ConfigDict({"protocol": "knn"}), train=Part([0, 1]), test=labels
-    )
+    task = task_of(Part([0, 1]), Part([-1] * 500 + [1] * labelled + [-1] * 500))
     if labelled:
         Task.check_labels(task)
         return
@@ -93,23 +100,23 @@ def test_a_split_with_classes_and_no_label_is_refused_before_anything_is_compute
     assert str(error.value).startswith("config.data.eval_split='validation': knn needs labels, and")
 
 
-def task_of(train, test):
-    return SimpleNamespace(
-        run_config=RUN, config=ConfigDict({"protocol": "retrieval"}), train=train, test=test
-    )
-
-
-def test_a_class_that_the_training_split_has_no_example_of_is_named():
-    train = Part([0, 0, 2])
+def test_a_class_that_the_training_split_has_no_example_of_is_named(monkeypatch):
+    """Before anything is computed where there are few labels to read."""
+    train, test = Part([0, 0, -1, 2]), Part([0, 1, -1, 1])
     train.class_names = ("cat", "dog", "horse")
-    task = task_of(train, Part([0, 1]))
-    Task.check_examples(task, np.array([0, 2, 1, -1]), np.array([0, 1, -1]))
-    with pytest.raises(UserError) as error:
-        Task.check_examples(task, np.array([0, 2, -1]), np.array([0, 1, -1, 1]))
-    assert str(error.value) == (
-        "config.data.train_split='train[:10%]': has no example of class 1 ('dog'), which the "
-        "evaluation split has"
-    )
+    Task.check_labels(task_of(Part([0, 1]), test))
+    for check in (
+        lambda: Task.check_labels(task_of(train, test)),
+        lambda: Task.check_examples(task_of(train, test), np.array([0, 2, -1]), test.labels()),
+    ):
+        with pytest.raises(UserError) as error, said():
+            check()
+        assert str(error.value) == (
+            "config.data.train_split='train[:10%]': has no example of class 1 ('dog'), which the "
+            "evaluation split has"
+        )
+    monkeypatch.setattr(tasks, "FEW_LABELS", 3)
+    Task.check_labels(task_of(train, test))
 
 
 def test_one_split_alone_needs_labels_of_two_classes():

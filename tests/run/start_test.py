@@ -48,21 +48,19 @@ def test_what_has_the_same_name_and_shape_is_taken_and_the_rest_is_named():
 
 
 @pytest.mark.parametrize(
-    ("theirs", "said"),
+    ("changes", "said"),
     [
-        (with_shape("conv1", (1, 1, 4, 4)), "encoder/group1_block1/conv1/kernel is (1, 1, 4, 4) t"),
-        ({path: shape for path, shape in OURS.items() if "encoder" not in path}, "none of its arr"),
+        ({"model.depth": 50}, "model.depth=50 there and 18 here"),
+        ({"model.width": 1.0}, "model.width=1.0 there and 0.25 here"),
+        # Of a ResNet-18, selective kernels change the stem alone.
+        ({"model.sk_ratio": 0.0625}, "model.sk_ratio=0.0625 there and 0.0 here"),
+        ({"model.se_ratio": 0.25}, "model.se_ratio=0.25 there and 0.0 here"),
+        ({"model.stem": "imagenet", "data.image_size": 224}, ""),
+        ({"model.head_layers": 2, "model.head_dim": 64}, ""),
     ],
 )  # fmt: skip
-def test_another_encoder_is_told(theirs, said):
-    taken = start.fitting_paths(OURS, theirs, classifier=True)
-    assert start.other_encoder(OURS, theirs, taken).startswith(said)
-
-
-def test_another_stem_is_no_other_encoder():
-    theirs = with_shape("stem_conv", (7, 7, 3, 4))
-    taken = start.fitting_paths(OURS, theirs, classifier=True)
-    assert start.other_encoder(OURS, theirs, taken) == ""
+def test_another_encoder_is_told_and_another_stem_is_none(changes, said):
+    assert start.other_encoder(CONFIG, overrides.changed(CONFIG, changes)) == said
 
 
 @pytest.mark.parametrize(
@@ -141,7 +139,7 @@ def test_the_first_state_has_the_weights_of_the_checkpoint_and_the_seeds_where_t
     [
         (["--config.init.run=nowhere"], "config.init.run=nowhere: no run there"),
         (["--config.init.step=5"], "config.init.step=5: {} has checkpoints 4, 8"),
-        (["--config.model.width=0.125"], "config.init.run={}: holds another encoder (encoder/"),
+        (["--config.model.width=0.125"], "config.init.run={}: holds another encoder (model.w"),
         (["--config.init.run=None", "--config.init.step=4"], "config.init.step=4: must be None wi"),
     ],
 )  # fmt: skip
