@@ -135,7 +135,7 @@ def train(
         progress.note("compiling the train step and making the first batches")
         last = training.train(step, state, rows)
     _count_unreadable(source, eval_source)
-    processes.say(progress.summary(last, total, workdir, progress.next_protocol(config)))
+    processes.say(progress.summary(last, total, workdir, progress.next_protocol(config, source)))
 
 
 def _begin(config: FrozenConfigDict) -> None:

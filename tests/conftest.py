@@ -59,6 +59,16 @@ def finished(tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """A TFDS data directory with the dataset 'scenes', whose images have several labels."""
+    from support.scenes import Scenes
+
+    folder = tmp_path_factory.mktemp("scenes")
+    Scenes(data_dir=folder, file_format="array_record").download_and_prepare()
+    return folder
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -312,3 +312,25 @@ def test_a_workdir_that_cannot_be_made_is_named(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert run(tmp_path / "file/run") == cli.USER_ERROR
     assert f"--workdir={tmp_path}/file/run: cannot be made" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_supervised_run_of_several_labels_an_image_learns_them(tmp_path, scenes, capsys):
+    flags = [
+        "--config.objective.name=supervised", "--config.data.name=scenes",
+        f"--config.data.dir={scenes}", "--config.data.label_key=labels", "--config.augment.ops=()",
+        "--config.optim.lr=3.0", "--config.checkpoint.every_steps=30",
+        "--config.train.microbatches=2",
+    ]  # fmt: skip
+    assert run(tmp_path, *flags, steps=30) == 0
+    said = capsys.readouterr().out
+    assert "3 classes, of which an image can have several: 'red', 'green', 'blue'" in said
+    assert "--config=configs/eval/logistic.py" in said
+    found = rows(tmp_path)
+    assert found[0]["loss"] == pytest.approx(math.log(2), abs=0.2)
+    assert np.mean([row["loss"] for row in found[-5:]]) < 0.4
+    assert np.mean([row["train_accuracy"] for row in found[-5:]]) > 0.8
+    assert "eval_loss" in found[-1]
+    assert "eval_top1" not in found[-1]
+    assert 0.5 < found[-1]["eval_binary_accuracy"] < 1
+    assert status_of(verify.main, f"--run={tmp_path}") == 0

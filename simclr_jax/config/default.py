@@ -34,7 +34,9 @@ def _data() -> ConfigDict:
     # The feature of a TFDS dataset that is the image; None: that of its supervised_keys, else
     # 'image', else the only one.
     c.image_key = placeholder(str)
-    c.label_key = placeholder(str)  # The feature that is the label; None: found in the same way.
+    # The feature that is the label; None: found in the same way. One of several labels an image, as
+    # 'labels' of voc, has to be named.
+    c.label_key = placeholder(str)
     # The fraction of the training images to hold out where there is no evaluation split, above 0
     # and below 1.
     c.held_out = 0.1

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from simclr_jax.config import rules
 from simclr_jax.data import labels, splits
 from simclr_jax.data.source import FEW_LABELS, Readable, Source
+from simclr_jax.errors import UserError
 
 
 def open_split(config: ConfigDict, which: str, dataset: splits.Splits | None = None) -> Readable:
@@ -38,6 +39,8 @@ def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
     """
     dataset = open_dataset(config)
     train = _to_train_on(config, dataset)
+    if train.multilabel and config.objective.name != "supervised":
+        raise several_labels(config, f"objective.name={config.objective.name}")
     if len(train) < config.train.batch_size:
         raise rules.wrong(
             "train.batch_size",
@@ -131,6 +134,9 @@ def _open(config: ConfigDict, which: str, dataset: splits.Splits) -> Source:
 def _chosen(config: ConfigDict, source: Source) -> labels.Chosen | None:
     """The training images whose labels are seen; None: all of them."""
     data = config.data
+    given = [f"data.{key}" for key in rules.LABELS if data[key] is not None]
+    if given and source.multilabel:
+        raise several_labels(config, f"{given[0]}={data[given[0].removeprefix('data.')]}")
     if data.label_fraction is not None:
         return labels.by_fraction(source, data.label_fraction, seed=data.label_seed)
     if data.labels_per_class is not None:
@@ -138,6 +144,20 @@ def _chosen(config: ConfigDict, source: Source) -> labels.Chosen | None:
     if data.label_list is not None:
         return labels.by_list(source, data.label_list)
     return None
+
+
+def several_labels(config: ConfigDict, what: str) -> UserError:
+    """The error for what takes one label of an image, where the config names a feature of several.
+
+    Args:
+      config: The config.
+      what: What takes one label, in words.
+    """
+    return rules.wrong(
+        "data.label_key",
+        config.data.label_key,
+        f"a feature of one label of an image for {what}, or leave out labels (data.num_classes=0)",
+    )
 
 
 def _labelled(config: ConfigDict) -> bool:

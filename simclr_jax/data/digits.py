@@ -30,6 +30,7 @@ class Digits:
     """
 
     num_classes = 10
+    multilabel = False
     class_names: tuple[str, ...] = tuple("0123456789")
     features: tuple[str, ...] = ()
     place = "digits"

@@ -201,6 +201,7 @@ class Folder:
     """
 
     split = ""
+    multilabel = False
     features: tuple[str, ...] = ()
 
     def __init__(

@@ -22,7 +22,7 @@ class Joined:
         self._sources = sources
         self._starts = np.cumsum([0, *map(len, sources)])
         self.num_classes, self.class_names = first.num_classes, first.class_names
-        self.features = first.features
+        self.features, self.multilabel = first.features, first.multilabel
         self.split = " + ".join(source.split for source in sources)
         self.place = first.place
 

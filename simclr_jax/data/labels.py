@@ -65,22 +65,28 @@ def check_examples(
 ) -> None:
     """Checks that every class of the evaluation images has an example among the training images.
 
+    With several labels an image, a class needs an image without it too.
+
     Args:
-      train: The labels (m,) of the training images; -1: none.
-      test: Those (n,) of the evaluation images.
+      train: The labels of the training images, (m,) or (m, C); -1: none.
+      test: Those of the evaluation images, (n,) or (n, C).
       train_split: The name of the training split, for the error.
       names: The names of the classes, or none.
 
     Raises:
       ArgumentError: A class has none.
     """
-    without = np.setdiff1d(test[test >= 0], train)
+    lacks = "no example of"
+    if test.ndim == 2:
+        lacks = "no images both with and without"
+        learnt = (train == 1).any(axis=0) & (train == 0).any(axis=0)
+        without = np.flatnonzero((test == 1).any(axis=0) & ~learnt)
+    else:
+        without = np.setdiff1d(test[test >= 0], train)
     if len(without):
         named = f" ({names[without[0]]!r})" if names else ""
         more = f", nor of {len(without) - 1} others" if len(without) > 1 else ""
-        reason = (
-            f"has no example of class {without[0]}{named}, which the evaluation split has{more}"
-        )
+        reason = f"has {lacks} class {without[0]}{named}, which the evaluation split has{more}"
         raise ArgumentError("train_split", train_split, reason)
 
 

@@ -48,9 +48,9 @@ def train_batches(
         multiples of 1/255, or 'float32', which is exact.
 
     Yields:
-      "image" (n, V, size, size, 3) in `transfer_dtype`; "label" (n,) int32, which is -1 without
-      labels; and "blur_sigma" (n, V) float32, the sigma in pixels of the blur that the device has
-      yet to apply, 0 for none. V is `views.count`.
+      "image" (n, V, size, size, 3) in `transfer_dtype`; "label", the labels as the source loads
+      them, (n,) int32 or (n, C) int8; and "blur_sigma" (n, V) float32, the sigma in pixels of the
+      blur that the device has yet to apply, 0 for none. V is `views.count`.
     """
 
     def indices_and_epochs(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -98,9 +98,9 @@ def eval_batches(
       order: The indices of the examples in order, int. The default is all examples of the source.
 
     Yields:
-      "image" (n, image_size, image_size, 3) in `transfer_dtype`, "label" (n,) int32 and "mask" (n,)
-      bool. The mask is False where an image stands for another one: the last batch is padded with
-      repeated examples, and unreadable images are replaced.
+      "image" (n, image_size, image_size, 3) in `transfer_dtype`, "label" (n,) int32 or (n, C) int8,
+      and "mask" (n,) bool. The mask is False where an image stands for another one: the last batch
+      is padded with repeated examples, and unreadable images are replaced.
     """
     order = np.arange(len(source)) if order is None else order
     total = len(order)
@@ -172,9 +172,11 @@ def _stream(
         return np.array(images, object), labels, index, epoch_or_mask
 
     def load_in_graph(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        types = (tf.string, tf.int32, tf.int64, tf.int64)
+        several = source.multilabel
+        types = (tf.string, tf.int8 if several else tf.int32, tf.int64, tf.int64)
+        shapes = (n,), (n, source.num_classes) if several else (n,), (n,), (n,)
         loaded = tf.numpy_function(load, [step], types, stateful=False)
-        return tuple(tf.ensure_shape(tensor, (n,)) for tensor in loaded)
+        return tuple(map(tf.ensure_shape, loaded, shapes))
 
     plain = tf.autograph.experimental.do_not_convert  # The functions have no Python control flow.
     dataset = steps.map(plain(load_in_graph), num_parallel_calls=2).unbatch()

@@ -63,7 +63,8 @@ class Source(Protocol):
     """A split of a dataset, as encoded images by index.
 
     Attributes:
-      num_classes: The number of classes; 0 for unlabelled data, whose labels are all -1.
+      num_classes: The number C of classes; 0 for unlabelled data, whose labels are all -1.
+      multilabel: Whether an image can have several labels.
       class_names: The names of the classes, or none where they are not known.
       features: The names of the image and the label in the files' records, or none where each file
         is an image.
@@ -72,6 +73,7 @@ class Source(Protocol):
     """
 
     num_classes: int
+    multilabel: bool
     split: str
     place: str
     class_names: tuple[str, ...]
@@ -94,8 +96,9 @@ class Source(Protocol):
           indices: The indices of the images, from 0 and below the length.
 
         Returns:
-          The encoded images, with the reason for one that cannot be read, and the labels (n,)
-          int32, both in the order of `indices`.
+          The encoded images, with the reason for one that cannot be read, and the labels, both in
+          the order of `indices`. The labels are (n,) int32; with `multilabel` (n, C) int8: 1 where
+          the image is of the class, 0 where it is not, -1 where neither counts.
 
         Raises:
           HostError: The storage of the images is out of reach.
@@ -103,7 +106,7 @@ class Source(Protocol):
         ...
 
     def labels(self) -> np.ndarray:
-        """The labels of all images (n,) int32, which are read once; -1: an image without one.
+        """The labels of all images, as `load` returns them, which are read once.
 
         Raises:
           HostError: The storage of the labels is out of reach.
@@ -130,6 +133,19 @@ def has_labels(source: Source) -> bool:
         return False
     _, some = source.load(evenly_spaced(source, _LABELS))
     return bool((some >= 0).any() or (source.labels() >= 0).any())
+
+
+def is_labelled(labels: np.ndarray) -> np.ndarray:
+    """Whether each image has a label, or of several labels one that counts, as bools (n,).
+
+    >>> is_labelled(np.array([2, -1])), is_labelled(np.array([[0, -1], [-1, -1]], np.int8))
+    (array([ True, False]), array([ True, False]))
+
+    Args:
+      labels: The labels of a source, (n,) or (n, C).
+    """
+    given = np.asarray(labels >= 0)
+    return given if given.ndim == 1 else np.asarray(given.any(axis=1))
 
 
 def check_labels(labels: np.ndarray, classes: int, name: Callable[[int], str]) -> None:
@@ -204,7 +220,7 @@ class Readable:
           indices: The indices of the images, from 0 and below the length.
 
         Returns:
-          The images as JPEG or PNG, and the labels (n,) int32; -1: an image without one.
+          The images as JPEG or PNG, and the labels; see `Source.load`.
 
         Raises:
           ArgumentError: An image is unreadable and `on_bad_image` is 'error', none of `MAX_TRIES`
@@ -217,10 +233,15 @@ class Readable:
         for row in [row for row, image in enumerate(images) if image is None]:
             images[row], labels[row] = self._replacement(int(indices[row]))
         if not self.num_classes:
-            labels[:] = -1
-            return images, labels  # type: ignore[return-value]
-        check_labels(labels, self.num_classes, lambda row: self.in_words(int(indices[row])))
+            return images, np.full(len(images), -1, np.int32)  # type: ignore[return-value]
+        if not self.multilabel:  # Several labels are checked where they are read.
+            check_labels(labels, self.num_classes, lambda row: self.in_words(int(indices[row])))
         return images, labels  # type: ignore[return-value]
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image can have several labels; see `Source`."""
+        return self.num_classes > 0 and self.source.multilabel
 
     def readable(self, indices: np.ndarray) -> np.ndarray:
         """Whether each image could be read, as far as it was tried, as bools (n,)."""
@@ -274,7 +295,7 @@ class Readable:
             if count == NAMED:
                 _log.warning("further unreadable images are counted, but not named")
 
-    def _replacement(self, index: int) -> tuple[bytes, int]:
+    def _replacement(self, index: int) -> tuple[bytes, np.ndarray]:
         """The next readable image after an unreadable one, and its label.
 
         Images that are known to be unreadable are passed over; of others `MAX_TRIES` are tried, so
@@ -291,7 +312,7 @@ class Readable:
             (data,), labels = self.source.load([candidate])
             image = self._prepare(candidate, data)
             if image is not None:
-                return image, int(labels[0])
+                return image, labels[0]
         raise self._unreadable(tried)
 
     def _unreadable(self, tried: list[int]) -> Exception:

@@ -187,6 +187,7 @@ class Subset:
         self._source = source
         self._indices = indices
         self.num_classes, self.class_names = source.num_classes, source.class_names
+        self.multilabel = source.multilabel
         self.features = source.features
         self.split = name
         self.place = source.place

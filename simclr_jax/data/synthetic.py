@@ -24,6 +24,7 @@ class Photos:
     """
 
     num_classes = 1
+    multilabel = False
     class_names: tuple[str, ...] = ("photograph",)
     features: tuple[str, ...] = ()
     split = "synthetic"

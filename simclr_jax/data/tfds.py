@@ -22,6 +22,7 @@ from simclr_jax.data.source import (
     evenly_spaced,
     file_at,
 )
+from simclr_jax.data.tfds_labels import Label, SeveralLabels
 from simclr_jax.data.tfrecord import TFRecordReader
 from simclr_jax.errors import ArgumentError, one_line
 
@@ -70,9 +71,7 @@ class Dataset:
         self._builder = open_builder(name, directory)
         self.splits = tuple(self._builder.info.splits)
         self._image_key = tfds_keys.image_key(name, self._builder.info, image_key)
-        self._label_key = (
-            tfds_keys.label_key(name, self._builder.info, label_key) if labelled else None
-        )
+        self._label = tfds_keys.label(name, self._builder.info, label_key) if labelled else None
 
     def open(self, split: str) -> Records:
         """Opens a split or a slice of one, such as 'train[:90%]'.
@@ -107,24 +106,23 @@ class Dataset:
             reader,
             paths=[os.fspath(instruction.filename) for instruction in info.file_instructions],
             image_key=self._image_key,
-            label_key=self._label_key,
-            num_classes=self._num_classes(),
+            label=self._label,
+            num_classes=0 if self._classes is None else int(self._classes.num_classes),
             class_names=self._class_names(),
             place=f"{self._name}/{self._builder.version}",
             split=split,
         )
 
-    def _num_classes(self) -> int:
-        """The number of classes of the label, or 0 without one."""
-        if self._label_key is None:
-            return 0
-        return int(tfds_keys.flat(self._builder.info.features)[self._label_key].num_classes)
+    @property
+    def _classes(self) -> Any:
+        """The ClassLabel of the label; None without one."""
+        return self._label and tfds_keys.classes_of(self._builder.info, self._label.keys[0])
 
     def _class_names(self) -> tuple[str, ...]:
         """The names of the classes of the label, or none where it has none but their numbers."""
-        if self._label_key is None:
+        if self._classes is None:
             return ()
-        names = tuple(tfds_keys.flat(self._builder.info.features)[self._label_key].names)
+        names = tuple(self._classes.names)
         return () if names == tuple(map(str, range(len(names)))) else names
 
 
@@ -137,9 +135,9 @@ class Records:
       reader: The reader of serialised examples by index.
       paths: The paths of the files that it reads.
       image_key: The name of the image feature.
-      label_key: The name of the label feature, or None for unlabelled data.
+      label: How labels are read, or None for unlabelled data.
       num_classes: The number of classes; 0 for unlabelled data. It becomes 0 where no example that
-        is looked at has a label (-1), as in the test splits of some datasets.
+        is looked at has a label, as in the test splits of some datasets.
       class_names: The names of the classes, or none where they are not known.
       place: The name and the version of the dataset, for messages.
       split: The name of the split.
@@ -151,7 +149,7 @@ class Records:
         *,
         paths: list[str],
         image_key: str,
-        label_key: str | None,
+        label: Label | None,
         num_classes: int,
         class_names: tuple[str, ...],
         place: str,
@@ -160,39 +158,40 @@ class Records:
         self._reader = reader
         self._paths = paths
         self._image_key = image_key
-        self._label_key = label_key
+        self._label = label
+        self.multilabel = isinstance(label, SeveralLabels)
         self.num_classes, self.class_names = num_classes, class_names
         self.place, self.split = place, split
-        self.features: tuple[str, ...] = (image_key, label_key or "")
+        self.features: tuple[str, ...] = (image_key, *(label.keys if label else ("",)))
         self._all_labels: np.ndarray | None = None
-        self._parse = {image_key: tf.io.FixedLenFeature([], tf.string)}
-        if label_key:
-            self._parse[label_key] = tf.io.FixedLenFeature([], tf.int64)
-            self._look_at_labels()
+        self._image = {image_key: tf.io.FixedLenFeature([], tf.string)}
+        if label:
+            self._look_at_labels(label)
 
-    def _look_at_labels(self) -> None:
+    def _look_at_labels(self, label: Label) -> None:
         """Finds out whether the split has labels, from some of them, evenly spaced.
 
         Raises:
           ArgumentError: A label is not one of the classes.
         """
         labels = self._labels_of(evenly_spaced(self, _LABELS))
-        if (labels < 0).all():
+        if not label.given(labels).any():
             labels = self._labels_of(evenly_spaced(self, _MORE_LABELS))
-        without, where = int((labels < 0).sum()), f"{self.place}: {self.split!r}"
+        without, where = int((~label.given(labels)).sum()), f"{self.place}: {self.split!r}"
         seen = f"{len(labels)} images that were looked at, of {len(self)}"
         if without == len(labels):
             self.num_classes = 0
             processes.say(f"{where} has no labels: none in {seen}")
-        elif without:
+        elif without and not self.multilabel:
             processes.say(f"{where} lacks the labels of {without} in {seen}")
 
     def _labels_of(self, indices: list[int]) -> np.ndarray:
         """The labels of the readable images among those with some indices, each checked."""
         images, labels = self.load(indices)
-        check_labels(
-            labels, self.num_classes, lambda row: f"{self.place}/{self.name(indices[row])}"
-        )
+        if not self.multilabel:
+            check_labels(
+                labels, self.num_classes, lambda row: f"{self.place}/{self.name(indices[row])}"
+            )
         return labels[[isinstance(image, bytes) for image in images]]
 
     def __len__(self) -> int:
@@ -206,13 +205,8 @@ class Records:
             return list(pool.map(file_at, self._paths))
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
-        records = self._reader.__getitems__([int(index) for index in indices])
-        images, labels = list(records), np.full(len(records), -1, np.int32)
-        rows = [row for row, record in enumerate(records) if isinstance(record, bytes)]
-        parsed = self._parsed([records[row] for row in rows], self._parse)
-        for row, (image, label) in zip(rows, parsed, strict=True):
-            images[row], labels[row] = image, label
-        return images, labels
+        features = self._image | (self._label.features() if self._label else {})
+        return self._read([int(index) for index in indices], features)
 
     def labels(self) -> np.ndarray:
         if self._all_labels is None:
@@ -224,32 +218,49 @@ class Records:
 
     def _labels_from(self, start: int) -> np.ndarray:
         """The labels of `_PART` records at most; -1 for one that is damaged or has none."""
-        records = self._reader.__getitems__(range(start, min(start + _PART, len(self))))
-        labels = np.full(len(records), -1, np.int32)
+        indices = range(start, min(start + _PART, len(self)))
+        if self._label is None:
+            return np.full(len(indices), -1, np.int32)
+        return self._read(indices, self._label.features())[1]
+
+    def _read(self, indices: Sequence[int], features: dict[str, Any]) -> tuple[Images, np.ndarray]:
+        """Some features of records, as `load` returns them."""
+        records = self._reader.__getitems__(indices)
+        images, labels = list(records), self._no_labels(len(records))
         rows = [row for row, record in enumerate(records) if isinstance(record, bytes)]
-        if self._label_key is not None:
-            label = {self._label_key: self._parse[self._label_key]}
-            labels[rows] = [found for _, found in self._parsed([records[i] for i in rows], label)]
-        return labels
+        parsed = self._parsed([records[row] for row in rows], features)
+        for row, (image, label) in zip(rows, parsed, strict=True):
+            images[row], labels[row] = image, label
+        return images, labels
+
+    def _no_labels(self, count: int) -> np.ndarray:
+        """The labels of records of which none can be read."""
+        return self._label.none(count) if self._label else np.full(count, -1, np.int32)
 
     def _parsed(
         self, records: list[bytes], features: dict[str, Any]
-    ) -> list[tuple[bytes | str, int]]:
+    ) -> list[tuple[bytes | str, Any]]:
         """The image and the label of each record; the reason for one that is no such example.
 
         Args:
           records: The records.
           features: Those of the two that are wanted; others are b"" and -1.
         """
+        labels = self._no_labels(len(records))
         try:
             parsed = tf.io.parse_example(tf.constant(records, tf.string), features)
         except tf.errors.InvalidArgumentError as error:
             if len(records) == 1:
-                return [(f"not an example with the dataset's features: {one_line(error, 200)}", -1)]
+                return [
+                    (
+                        f"not an example with the dataset's features: {one_line(error, 200)}",
+                        labels[0],
+                    )
+                ]
             return [found for record in records for found in self._parsed([record], features)]
-        images, labels = [b""] * len(records), [-1] * len(records)
+        images = [b""] * len(records)
         if self._image_key in features:
             images = list(parsed[self._image_key].numpy())
-        if self._label_key in features:
-            labels = parsed[self._label_key].numpy().tolist()
+        if self._label and self._label.keys[0] in features:
+            labels = self._label.read(parsed)
         return list(zip(images, labels, strict=True))

@@ -8,10 +8,15 @@ import numpy as np
 from etils import epy
 
 from simclr_jax import processes
+from simclr_jax.data.tfds_labels import Label, OneLabel, SeveralLabels
 from simclr_jax.errors import ArgumentError
 
 with epy.lazy_imports():
     import tensorflow_datasets as tfds
+
+# The features of PASCAL VOC that list the classes of all objects of an image, and of those objects
+# that are not difficult to recognise.
+_DIFFICULT = ("labels", "labels_no_difficult")
 
 
 def image_key(name: str, info: Any, given: str | None) -> str:
@@ -47,8 +52,11 @@ def image_key(name: str, info: Any, given: str | None) -> str:
     return key
 
 
-def label_key(name: str, info: Any, given: str | None) -> str | None:
-    """The name of the label among a dataset's features; None: there is none.
+def label(name: str, info: Any, given: str | None) -> Label | None:
+    """The label among a dataset's features; None: there is none.
+
+    A feature of several labels an image, a `Sequence(ClassLabel)`, is the label only where it is
+    asked for.
 
     Args:
       name: The name of the dataset, for messages.
@@ -65,12 +73,48 @@ def label_key(name: str, info: Any, given: str | None) -> str | None:
         for key, feature in features.items()
         if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes
     ]
-    named = _supervised(info, 1)
-    key = _choose("label_key", given, labels, features, named, "label")
+    several = [key for key in features if classes_of(info, key) and key not in labels]
+    if given in several:
+        return _several(name, info, given)
+    named, listed = _supervised(info, 1), ", ".join(sorted(several))
+    if given is None and several and not labels:
+        processes.say(
+            f"{name}: used without labels; an image can have several of them, in {listed} "
+            "(label_key)"
+        )
+        return None
+    candidates = labels if given is None else labels + several
+    key = _choose("label_key", given, candidates, features, named, "label")
     if given is None and named not in (None, key):
         instead = f"{key!r} is taken (label_key)" if key else "it is used without labels"
         processes.say(f"{name}: its {_named(info, named)}, no ClassLabel; {instead}")
-    return key
+    return None if key is None else OneLabel(key)
+
+
+def classes_of(info: Any, key: str) -> Any:
+    """The ClassLabel of a feature of one label or several; None for another feature, or no class.
+
+    Args:
+      info: The DatasetInfo.
+      key: The name of the feature.
+    """
+    feature = flat(info.features)[key]
+    if type(feature) is tfds.features.Sequence:
+        feature = feature.feature
+    is_label = isinstance(feature, tfds.features.ClassLabel) and feature.num_classes
+    return feature if is_label else None
+
+
+def _several(name: str, info: Any, key: str) -> SeveralLabels:
+    """The labels of a feature of several; says where the dataset tells which are difficult."""
+    count = int(classes_of(info, key).num_classes)
+    if key not in _DIFFICULT or not flat(info.features).keys() >= {*_DIFFICULT}:
+        return SeveralLabels((key,), count)
+    processes.say(
+        f"{name}: a class of which an image has difficult objects alone, by {_DIFFICULT[0]!r} and "
+        f"{_DIFFICULT[1]!r}, is neither there nor absent in it"
+    )
+    return SeveralLabels(_DIFFICULT, count)
 
 
 def _choose(

@@ -37,7 +37,8 @@ class Features(NamedTuple):
 
     Attributes:
       x: The features (n, F) float32; those of a file are mapped, and read as their rows are taken.
-      labels: The labels (n,) int32; -1: none.
+      labels: The labels (n,) int32; -1: none. With several labels an image (n, C) int8: 1 there, 0
+        absent, -1 not counted.
     """
 
     x: np.ndarray

@@ -9,13 +9,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from simclr_jax import mesh as meshes
+from simclr_jax.data.source import is_labelled
 from simclr_jax.evals.features import Features
 
 LOGITS_BYTES = 2**26  # The bytes of a block's logits on a device.
 ROWS_BYTES = 2**28  # The bytes of a block's features on a device.
 HELD_BYTES = 2**31  # The bytes of features that are held on a device whose memory is not known.
 
-Block = dict[str, jax.Array]  # Rows: x (n, F) float32, label (n,) int32, weight (n,) float32.
+# Rows: x (n, F) float32, label (n,) int32 or (n, C) int8, weight (n,) float32.
+Block = dict[str, jax.Array]
 
 
 class Rows:
@@ -24,14 +26,15 @@ class Rows:
     The blocks are held on the devices where they fit; otherwise each pass reads them anew.
 
     Args:
-      parts: The features of one split or several, whose rows follow each other. Those with the
-        label -1 have no part in anything.
+      parts: The features of one split or several, whose rows follow each other. Those without a
+        label have no part in anything.
       columns: The number of logits of a row, K·C, which bounds the rows of a block.
       mesh: The mesh of the devices.
       held_bytes: The bytes of features that a device can hold; None: a half of its free memory.
 
     Attributes:
-      labels: The labels (n,) int32 of all parts.
+      labels: The labels of all parts, (n,) int32 or (n, C) int8.
+      labelled: Which of them have a label, bools (n,).
       dim: The width F of the features.
     """
 
@@ -44,6 +47,7 @@ class Rows:
         held_bytes: int | None = None,
     ):
         self.labels = np.concatenate([part.labels for part in parts])
+        self.labelled = is_labelled(self.labels)
         self.dim = parts[0].x.shape[1]
         self.mesh = mesh
         self._parts = parts
@@ -63,7 +67,7 @@ class Rows:
           *arguments: The function's other arguments.
         """
         found: Any = None
-        for block in self.blocks(np.where(self.labels >= 0, weights, 0)):
+        for block in self.blocks(np.where(self.labelled, weights, 0)):
             before, found = found, function(block, *arguments)
             if before is not None:
                 found = jax.tree.map(jnp.add, before, found)
@@ -94,14 +98,18 @@ class Rows:
             if here.any():
                 x[here] = part.x[index[here] - offset]
             offset += len(part.x)
-        return {"x": x, "label": _padded(np.maximum(self.labels, 0), index)}
+        one = self.labels.ndim == 1  # Of several, -1 tells which do not count.
+        labels = np.maximum(self.labels, 0) if one else self.labels
+        return {"x": x, "label": _padded(labels, index)}
 
 
 def _padded(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     """The values at some positions; zeros for those past the end."""
     inside = index < len(values)
-    dtype = np.int32 if values.dtype == np.int32 else np.float32
-    return np.where(inside, values[np.where(inside, index, 0)], 0).astype(dtype)
+    dtype = values.dtype if values.dtype in (np.int32, np.int8) else np.float32
+    found = values[np.where(inside, index, 0)]
+    found[~inside] = 0
+    return found.astype(dtype)
 
 
 def _held_bytes(mesh: Mesh) -> int:

@@ -1,4 +1,4 @@
-"""Multinomial logistic regressions on frozen features, of many strengths of L2 at once.
+"""Logistic regressions on frozen features, of many strengths of L2 at once.
 
 For each strength λ, with weights W (F, C), bias b (C,) and N labelled rows, it minimises
 
@@ -8,6 +8,11 @@ which is the sum of the cross-entropies plus λ/2 · ‖W‖², divided by N. Th
 scikit-learn's LogisticRegression(C=1/λ) has the same minimum; of two classes, of which it penalises
 the difference of the weights, LogisticRegression(C=2/λ) has it.
 
+With several labels an image, each class has a regression of its own against the rest, and all are
+fitted at once: the cross-entropy of a row is the sum of the binary ones of its classes that count,
+−log σ(±(xₙ W + b)[c]) with + where the image is of the class c. For each class it is the minimum of
+scikit-learn's binary regression with C=1/λ, on the rows in which the class counts.
+
 All strengths share each pass over the features: a pass computes the loss and the gradient of every
 one at its own point. L-BFGS (optax) gives the direction, and each strength has a backtracking line
 search of its own: it tries the next step, or a shorter one, in the next pass. So the features may
@@ -15,7 +20,7 @@ lie on the devices or be read anew in each pass, and no strength waits for anoth
 
 The features' directions have very different variances, which would take L-BFGS hundreds of passes.
 It therefore works on V = H^(1/2) W, where H is the Hessian of J at W = 0: the covariance of the
-features divided by C, plus λ/N. The minimum stays the same.
+features divided by C (with several labels by 4), plus λ/N. The minimum stays the same.
 
 A strength has converged, and stays as it is, when the next step of L-BFGS promises to lower J by
 less than `TOLERANCE`.
@@ -31,7 +36,8 @@ import optax
 
 from simclr_jax import mesh as meshes
 from simclr_jax.errors import DivergedError
-from simclr_jax.evals.passes import Block, Rows
+from simclr_jax.evals import sums
+from simclr_jax.evals.passes import Rows
 
 TOLERANCE = 3e-7  # The expected decrease of J at which a strength has converged.
 PASSES = 1000  # The largest number of passes over the features.
@@ -42,7 +48,6 @@ DECREASE = 1e-4  # The part of the expected decrease with which the line search 
 ROUNDING = 1e-6  # The relative error of J, by which it may grow in a step.
 SHORTEST = 1e-6  # The step, as a part of L-BFGS's, below which the line search gives up.
 
-_product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 _lbfgs = optax.scale_by_lbfgs(memory_size=MEMORY)
 
 
@@ -110,16 +115,20 @@ class Regressions:
     def __init__(self, rows: Rows, classes: int):
         self._rows, self._classes = rows, classes
         self._compiled = compiled = partial(jax.jit, out_shardings=meshes.replicated(rows.mesh))
-        self._loss, self._hits = compiled(_loss), compiled(_hits)
-        self._weights, self._advance = compiled(_weights), compiled(_advance)
+        several = rows.labels.ndim == 2
+        self._loss = compiled(sums.binary_losses if several else sums.losses)
+        self._hits = compiled(sums.binary_hits if several else sums.hits)
+        divisor = 4 if several else classes
+        self._weights = compiled(partial(_weights, divisor=divisor))
+        self._advance = compiled(partial(_advance, divisor=divisor))
         ones = np.ones(len(rows.labels), np.float32)
-        count = np.float32((rows.labels >= 0).sum())
-        mean = rows.total(compiled(_sum), ones) / count
+        count = np.float32(rows.labelled.sum())
+        mean = rows.total(compiled(sums.total), ones) / count
         if rows.dim <= ROTATED:
-            products = rows.total(compiled(_products), ones, mean)
+            products = rows.total(compiled(sums.products), ones, mean)
             variance, basis = compiled(_principal)(products, count)
         else:
-            variance, basis = rows.total(compiled(_squares), ones, mean) / count, None
+            variance, basis = rows.total(compiled(sums.squares), ones, mean) / count, None
         self._coordinates = Coordinates(mean, basis, compiled(_above_rounding)(variance))
 
     def fit(self, weights: np.ndarray, l2: np.ndarray) -> Fit:
@@ -143,15 +152,15 @@ class Regressions:
         )
 
     def _fit(self, weights: np.ndarray, l2: np.ndarray) -> Fit:
-        count = np.float32(weights[self._rows.labels >= 0].sum())
+        count = np.float32(weights[self._rows.labelled].sum())
         penalty = np.float32(l2 / count)
         shape = len(l2), self._rows.dim, self._classes
         lanes, passes = self._compiled(partial(_start, *shape))(), 0
         while passes < PASSES:
             passes += 1
             kernel, bias = self._weights(lanes, penalty, self._coordinates)
-            sums = self._rows.total(self._loss, weights, kernel, bias, self._coordinates.mean)
-            lanes = self._advance(lanes, kernel, sums, count, penalty, self._coordinates)
+            totals = self._rows.total(self._loss, weights, kernel, bias, self._coordinates.mean)
+            lanes = self._advance(lanes, kernel, totals, count, penalty, self._coordinates)
             if not np.any(np.asarray(lanes.step)):
                 break
         promise = np.asarray(lanes.promise)
@@ -168,12 +177,15 @@ class Regressions:
     def right(self, weights: np.ndarray, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
         """How many rows of each class are classified right (K, C), and the mean loss (K,).
 
+        With several labels an image, it is the rows of which each class is told right, there or
+        absent, among those in which it counts.
+
         Args:
           weights: The weight of each row (n,), 1 or 0.
           fit: The regressions. The loss is the cross-entropy, without the penalty.
         """
         right, loss = self._rows.total(self._hits, weights, fit.kernel, fit.bias)
-        return np.asarray(right), np.asarray(loss) / weights[self._rows.labels >= 0].sum()
+        return np.asarray(right), np.asarray(loss) / weights[self._rows.labelled].sum()
 
 
 def _start(strengths: int, dim: int, classes: int) -> Lane:
@@ -195,95 +207,62 @@ def _above_rounding(variance: jax.Array) -> jax.Array:
     return jnp.maximum(variance, rounding)
 
 
-def _sum(block: Block) -> jax.Array:
-    """Σₙ xₙ, (F,)."""
-    return _product("n,nf->f", block["weight"], block["x"])
-
-
-def _products(block: Block, mean: jax.Array) -> jax.Array:
-    """Σₙ (xₙ - mean)ᵀ (xₙ - mean), (F, F)."""
-    x = block["x"] - mean[None]
-    return _product("nf,ng->fg", block["weight"][:, None] * x, x)
-
-
-def _squares(block: Block, mean: jax.Array) -> jax.Array:
-    """Σₙ (xₙ - mean)², elementwise, (F,)."""
-    return _product("n,nf->f", block["weight"], (block["x"] - mean[None]) ** 2)
-
-
-def _loss(block: Block, kernel: jax.Array, bias: jax.Array, mean: jax.Array) -> Any:
-    """The sum of the cross-entropies (K,), and its gradient with respect to W and b.
-
-    Args:
-      block: The rows.
-      kernel: The weights W (K, F, C) of the centred features.
-      bias: The bias b (K, C).
-      mean: The mean of the features (F,).
-    """
-    x = block["x"] - mean[None]
-    logits = _product("nf,kfc->nkc", x, kernel) + bias[None]
-    label = jax.nn.one_hot(block["label"], logits.shape[2])[:, None]
-    weight = block["weight"][:, None]
-    log_p = jax.nn.log_softmax(logits)
-    residual = weight[..., None] * (jnp.exp(log_p) - label)
-    loss = -(weight * (log_p * label).sum(axis=2)).sum(axis=0)
-    return loss, (_product("nf,nkc->kfc", x, residual), residual.sum(axis=0))
-
-
-def _hits(block: Block, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The sums of `Regressions.right` over a block."""
-    logits = _product("nf,kfc->nkc", block["x"], kernel) + bias[None]
-    label = jax.nn.one_hot(block["label"], logits.shape[2])
-    right = block["weight"][:, None] * (logits.argmax(axis=2) == block["label"][:, None])
-    loss = -(jax.nn.log_softmax(logits) * label[:, None]).sum(axis=2)
-    return right.T @ label, block["weight"] @ loss
-
-
-def _scales(penalty: jax.Array, at: Coordinates, classes: int) -> tuple[jax.Array, jax.Array]:
+def _scales(penalty: jax.Array, at: Coordinates, divisor: int) -> tuple[jax.Array, jax.Array]:
     """The factors from V to W (K, F, 1) and of the bias (1, 1): the Hessian to the power of -½."""
-    curvature = at.variance[None] / classes + penalty[:, None]
-    return jax.lax.rsqrt(curvature)[..., None], jnp.full((1, 1), jnp.sqrt(classes))
+    curvature = at.variance[None] / divisor + penalty[:, None]
+    return jax.lax.rsqrt(curvature)[..., None], jnp.full((1, 1), jnp.sqrt(divisor))
 
 
-def _weights(lanes: Lane, penalty: jax.Array, at: Coordinates) -> tuple[jax.Array, jax.Array]:
+def _weights(
+    lanes: Lane, penalty: jax.Array, at: Coordinates, *, divisor: int
+) -> tuple[jax.Array, jax.Array]:
     """The weights W (K, F, C) and the bias b (K, C) that are tried next, for centred features.
 
     Args:
       lanes: The state of all strengths.
       penalty: λ/N of each (K,).
       at: The coordinates.
+      divisor: What the covariance is divided by in the Hessian: C, or 4 with several labels.
     """
 
     def tried(params: jax.Array, direction: jax.Array) -> jax.Array:
         return params + lanes.step.reshape(-1, *[1] * (params.ndim - 1)) * direction
 
     kernel, bias = jax.tree.map(tried, lanes.params, lanes.direction)
-    kernel_scale, bias_scale = _scales(penalty, at, bias.shape[1])
+    kernel_scale, bias_scale = _scales(penalty, at, divisor)
     kernel = kernel_scale * kernel
     if at.basis is not None:
-        kernel = _product("fg,kgc->kfc", at.basis, kernel)
+        kernel = sums.product("fg,kgc->kfc", at.basis, kernel)
     return kernel, bias_scale * bias
 
 
 def _advance(
-    lanes: Lane, kernel: jax.Array, sums: Any, count: jax.Array, penalty: jax.Array, at: Coordinates
+    lanes: Lane,
+    kernel: jax.Array,
+    totals: Any,
+    count: jax.Array,
+    penalty: jax.Array,
+    at: Coordinates,
+    *,
+    divisor: int,
 ) -> Lane:
     """The state of all strengths after a pass over the features.
 
     Args:
       lanes: The state before.
       kernel: The weights W (K, F, C) that were tried.
-      sums: The sums of `_loss` there.
+      totals: The totals there, as `sums.losses` has them.
       count: The number N of rows.
       penalty: λ/N of each strength (K,).
       at: The coordinates.
+      divisor: See `_weights`.
     """
-    loss, (kernel_sum, bias_sum) = sums
+    loss, (kernel_sum, bias_sum) = totals
     value = loss / count + penalty / 2 * (kernel**2).sum(axis=(1, 2))
     gradient = kernel_sum / count + penalty[:, None, None] * kernel
     if at.basis is not None:
-        gradient = _product("fg,kfc->kgc", at.basis, gradient)
-    kernel_scale, bias_scale = _scales(penalty, at, kernel.shape[2])
+        gradient = sums.product("fg,kfc->kgc", at.basis, gradient)
+    kernel_scale, bias_scale = _scales(penalty, at, divisor)
     gradients = kernel_scale * gradient, bias_scale * bias_sum / count
     return jax.vmap(_step)(lanes, value, gradients)
 

@@ -97,10 +97,11 @@ def in_words(result: dict[str, Any]) -> str:
     spread = f" ± {result['top1_std']:.1%}" if "top1_std" in result else ""
     if result.get("unlabelled"):
         left_out += f", {result['unlabelled']} without labels left out"
-    return (
-        f"top-1 {result['top1']:.1%}{spread}, top-5 {result['top5']:.1%} "
-        f"on {subject(result, left_out)}"
-    )
+    if "map11" in result:
+        found = f"11-point mAP {result['map11']:.1%}"
+    else:
+        found = f"top-1 {result['top1']:.1%}{spread}, top-5 {result['top5']:.1%}"
+    return f"{found} on {subject(result, left_out)}"
 
 
 def subject(result: dict[str, Any], left_out: str) -> str:

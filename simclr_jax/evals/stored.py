@@ -20,7 +20,7 @@ from etils import epath
 from simclr_jax.errors import UserError, chosen
 from simclr_jax.store.files import is_remote, temporary_folder
 
-# The features (n, F), float32 or `Half`, and the labels (n,) int32.
+# The features (n, F), float32 or `Half`, and the labels, (n,) int32 or (n, C) int8.
 Arrays = tuple[np.ndarray, np.ndarray]
 
 # The dtypes of stored features by name, as NumPy writes them.
@@ -69,7 +69,7 @@ def write(path: epath.Path, batches: Iterable[Arrays], *, dtype: str = "float32"
                 )
             file.write(rows.data)
             sha.update(rows.data)
-            labels.append(y.astype("<i4"))
+            labels.append(y.astype("<i4" if y.ndim == 1 else "i1"))
             count += len(rows)
         joined = np.concatenate(labels)
         np.lib.format.write_array(file, joined, version=(1, 0))

@@ -17,12 +17,15 @@ from simclr_jax.config.overrides import get, keys
 from simclr_jax.config.rules import LABELS, Rule
 from simclr_jax.data import labels
 from simclr_jax.data.fingerprint import fingerprint
-from simclr_jax.data.source import FEW_LABELS, Readable, has_labels
+from simclr_jax.data.source import FEW_LABELS, Readable, has_labels, is_labelled
 from simclr_jax.data.splits import Splits
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features, results
 from simclr_jax.evals.features import Features
 from simclr_jax.run.network import ROWS_PER_DEVICE, Network
+
+# The protocols that can use images of several labels.
+MULTILABEL = ("logistic", "transfer", "geometry")
 
 # The keys of the data that have their defaults with another dataset.
 _OF_A_DATASET = ("dir", "eval_split", "image_key", "label_key", "value_range")
@@ -152,14 +155,12 @@ class Task:
     @cached_property
     def train(self) -> Readable:
         """The training split."""
-        source = sources.open_split(self.run_config, "train", self.dataset)
-        return self.sources.setdefault("train", source)
+        return self._opened("train", sources.open_split(self.run_config, "train", self.dataset))
 
     @cached_property
     def test(self) -> Readable:
         """The evaluation split."""
-        source = sources.open_split(self.run_config, "eval", self.dataset)
-        return self.sources.setdefault("eval", source)
+        return self._opened("eval", sources.open_split(self.run_config, "eval", self.dataset))
 
     @cached_property
     def validation(self) -> Readable | None:
@@ -177,7 +178,17 @@ class Task:
                 f"config.data.validation_split={named!r}: must have labels of the training split's "
                 f"{self.train.num_classes} classes"
             )
-        return source and self.sources.setdefault("validation", source)
+        return source and self._opened("validation", source)
+
+    def _opened(self, name: str, source: Readable) -> Readable:
+        """A split, which is kept by its name.
+
+        Raises:
+          UserError: An image can have several labels, which the protocol cannot use.
+        """
+        if source.multilabel and self.config.protocol not in MULTILABEL:
+            raise sources.several_labels(self.run_config, self.config.protocol)
+        return self.sources.setdefault(name, source)
 
     def open(self, which: str) -> dict[str, Readable]:
         """The split to train on ('train') or to evaluate on ('eval'), or both ('all'), by name.
@@ -185,7 +196,8 @@ class Task:
         Of both, 'train' has all of its images, with none held out.
         """
         if which == "all":
-            self.sources.update(sources.open_all(self.run_config))
+            for name, source in sources.open_all(self.run_config).items():
+                self._opened(name, source)
         elif which == "train":
             self.sources["train"] = self.train
         else:
@@ -226,9 +238,11 @@ class Task:
     def check_examples(self, train: np.ndarray, test: np.ndarray) -> None:
         """Checks that every class of the evaluation split has an example in the training split.
 
+        With several labels an image, a class needs an image without it too.
+
         Args:
-          train: The labels (m,) of the training split.
-          test: The labels (n,) of the evaluation split.
+          train: The labels of the training split, (m,) or (m, C).
+          test: The labels of the evaluation split, (n,) or (n, C).
 
         Raises:
           ArgumentError: A class has none.
@@ -298,7 +312,7 @@ class Task:
         """
         return {
             "split": self.test.split,
-            "num_examples": int((test.labels >= 0).sum()),
+            "num_examples": int(is_labelled(test.labels).sum()),
             "unreadable": len(self.test) - len(test.labels),
-            "unlabelled": int((test.labels < 0).sum()),
+            "unlabelled": int((~is_labelled(test.labels)).sum()),
         }

@@ -59,6 +59,10 @@ def run(task: Task) -> dict[str, Any] | None:
       DivergedError: All trainings have diverged, or a loss is not finite.
     """
     task.check_labels()
+    metric = task.config.transfer.metric
+    if task.train.multilabel != (metric == "map11"):
+        several = "map11 for images of several labels, and another for images of one"
+        raise wrong("transfer.metric", metric, several)
     return _linear(task) if task.config.transfer.method == "linear" else _fine_tuned(task)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from simclr_jax.config import rules
 from simclr_jax.config.sources import readable
 from simclr_jax.data.order import permutation
-from simclr_jax.data.source import Readable
+from simclr_jax.data.source import Readable, is_labelled
 from simclr_jax.data.splits import Subset
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.task import Task
@@ -36,15 +36,16 @@ class Chosen(NamedTuple):
 
     @property
     def labels(self) -> np.ndarray:
-        """The labels of all parts (n,) int32; -1: none."""
+        """The labels of all parts; see `Features`."""
         return np.concatenate([part.labels for part in self.parts])
 
     def to_choose_by(self) -> Iterator[Features]:
         """Yields the images for validation, some at a time."""
         start = 0
         for x, labels in self.parts:
+            chosen = self.validation[start : start + len(x)]
             for first in range(0, len(x), ROWS):
-                rows = first + np.flatnonzero(self.validation[start + first : start + first + ROWS])
+                rows = first + np.flatnonzero(chosen[first : first + ROWS])
                 if len(rows):
                     yield Features(x[rows], labels[rows])
             start += len(x)
@@ -56,8 +57,8 @@ def choose(task: Task, *, key: str, held_out: float) -> Chosen:
     Args:
       task: The task.
       key: The key of the fraction, for the error.
-      held_out: The fraction of each class's training images that is held out where there is no
-        validation split. A class has one of them in each part at least, if it has two.
+      held_out: The fraction of the training images that is held out where there is no validation
+        split; see `held_out_rows`.
 
     Raises:
       UserError: No image has a label to choose by.
@@ -69,11 +70,11 @@ def choose(task: Task, *, key: str, held_out: float) -> Chosen:
         validation = held_out_rows(labels, held_out, seed=task.config.seed)
         name = f"{validation.sum()} held out of {task.train.split} by seed {task.config.seed}"
     else:
-        validation = (np.arange(len(labels)) >= first) & (labels >= 0)
+        validation = (np.arange(len(labels)) >= first) & is_labelled(labels)
         name = f"{validation.sum()} of {source.split}"
     if not validation.any():
         raise rules.wrong(key, held_out, f"a fraction that leaves images to choose by, not {name}")
-    return Chosen(parts, (labels >= 0) & ~validation, validation, name)
+    return Chosen(parts, is_labelled(labels) & ~validation, validation, name)
 
 
 def divide(task: Task, held_out: float) -> tuple[Readable, Readable, str]:
@@ -99,16 +100,19 @@ def divide(task: Task, held_out: float) -> tuple[Readable, Readable, str]:
 def held_out_rows(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
     """Which images are held out, a fraction of each class, as bools (n,).
 
+    With several labels an image, it is a fraction of all images.
+
     >>> held_out_rows(np.array([0, 0, 0, 0, 1, 1, 2, -1]), 0.25, seed=0).sum()
     np.int64(2)
 
     Args:
-      labels: The labels (n,); images with -1, without a label, are not held out.
+      labels: The labels, (n,) or (n, C); images without a label are not held out.
       fraction: The fraction, rounded to whole images of a class: at least one, but not all.
       seed: The seed of the draw.
     """
     order = permutation(len(labels), seed=seed, stream=_STREAM)
     found = np.zeros(len(labels), bool)
+    labels = labels if labels.ndim == 1 else is_labelled(labels) - 1  # All of one class, or none.
     for label in np.unique(labels[labels >= 0]):
         rows = order[labels[order] == label]
         found[rows[: min(len(rows) - 1, max(1, round(fraction * len(rows))))]] = True

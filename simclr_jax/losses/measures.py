@@ -100,16 +100,52 @@ def collapse(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
 
 
 def label_weights(labels: jax.Array) -> jax.Array:
-    """The weights (N,) float32 with which the mean over N images is that over the labelled ones.
+    """The weights float32 with which a mean over all labels is that over those other than -1.
 
     >>> label_weights(jnp.array([2, -1, 0, -1])).tolist()
     [2.0, 0.0, 2.0, 0.0]
 
     Args:
-      labels: The classes (N,) int; -1: an image without a label.
+      labels: The labels, of any shape, int; -1: none.
     """
     labelled = labels >= 0
-    return jnp.where(labelled, len(labels) / jnp.maximum(1, labelled.sum()), 0.0)
+    return jnp.where(labelled, labels.size / jnp.maximum(1, labelled.sum()), 0.0)
+
+
+def label_loss(
+    logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """The `cross_entropy` of labels (N,), or the `binary_cross_entropy` of labels (N, C)."""
+    return (binary_cross_entropy if labels.ndim == 2 else cross_entropy)(logits, labels, weights)
+
+
+def binary_cross_entropy(
+    logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """The mean binary cross-entropy and the accuracy of logits, over the labels that count.
+
+    Args:
+      logits: The logits (N, C) of the classes, each for itself, float.
+      labels: Whether an image is of a class (N, C): 1 yes, 0 no, -1 not counted.
+      weights: The weights (N, C) of the labels in the means; None: those of `label_weights`.
+
+    Returns:
+      The mean of the cross-entropies of σ(logit) in nats, and the fraction of labels that the sign
+      of the logit tells, from 0 to 1; both scalars, and 0 without any label.
+
+    Raises:
+      AssertionError: The shapes are not (N, C) and equal.
+
+    >>> loss, accuracy = binary_cross_entropy(jnp.zeros((1, 3)), jnp.array([[1, 0, -1]]))
+    >>> round(float(loss), 3), float(accuracy)  # The loss is log 2; no logit is above 0.
+    (0.693, 0.5)
+    """
+    chex.assert_rank([logits, labels], 2)
+    chex.assert_equal_shape([logits, labels])
+    weights = label_weights(labels) if weights is None else weights
+    losses = optax.sigmoid_binary_cross_entropy(logits, (labels == 1).astype(logits.dtype))
+    hits = ((logits > 0) == (labels == 1)).astype(jnp.float32)
+    return (weights * losses).mean(), (weights * hits).mean()
 
 
 def cross_entropy(

@@ -86,7 +86,7 @@ class Accumulated:
 
 
 class Rows:
-    """The microbatches of a batch, with the weights of their labelled images in the whole batch.
+    """The microbatches of a batch, with the weights of their labels in the whole batch.
 
     Args:
       batch: The batch.

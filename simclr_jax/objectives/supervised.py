@@ -1,5 +1,8 @@
 """The supervised objective: the cross-entropy of the labels, through the encoder.
 
+With one label an image it is that of a softmax; with several it is the mean of the binary
+cross-entropies of a sigmoid, over all labels of the batch that count.
+
 Shapes: N images, V views of each, C classes.
 """
 
@@ -15,7 +18,7 @@ from simclr_jax.augment.device import views_of
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives import Batch, Gradients, Metrics
 
-# A loss of the logits (N, C), the labels (N,) and the images' weights (N,): a scalar and the
+# A loss of the logits (N, C), the labels, (N,) or (N, C), and their weights: a scalar and the
 # accuracy.
 LabelLoss = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -34,7 +37,7 @@ class Supervised:
 
     model: SimCLR = flax.struct.field(pytree_node=False)
     blur_radius: int = flax.struct.field(pytree_node=False, default=0)
-    loss: LabelLoss = flax.struct.field(pytree_node=False, default=losses.cross_entropy)
+    loss: LabelLoss = flax.struct.field(pytree_node=False, default=losses.label_loss)
 
     def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
         """Computes the gradients of a batch.
@@ -42,14 +45,14 @@ class Supervised:
         Args:
           params: The parameters of the model.
           batch_stats: The moving averages of the batch norms before this batch.
-          batch: "image" (N, V, S, S, 3), uint8 or float in [0, 1], "label" (N,) int32 and
-            "blur_sigma" (N, V) float in pixels. Where it is a part of a larger batch, also
-            "label_weight", its images' `losses.label_weights` in the larger one.
+          batch: "image" (N, V, S, S, 3), uint8 or float in [0, 1], "label" (N,) int32 or
+            (N, C) int8, and "blur_sigma" (N, V) float in pixels. Where it is a part of a larger
+            batch, also "label_weight", its labels' `losses.label_weights` in the larger one.
         """
         images = views_of(batch, blur_radius=self.blur_radius)
         views = batch["image"].shape[1]
         weights = batch.get("label_weight", losses.label_weights(batch["label"]))
-        labels, weights = jnp.repeat(batch["label"], views), jnp.repeat(weights, views)
+        labels, weights = (jnp.repeat(x, views, axis=0) for x in (batch["label"], weights))
 
         def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
             variables = {"params": params, "batch_stats": batch_stats}

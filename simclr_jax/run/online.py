@@ -53,6 +53,7 @@ class OnlineEvaluation:
       compared: What a contrastive objective compares; None: the classifier gives the loss.
       images: A function that opens the batches of evaluation views, with a mask that is False where
         an image stands for another one; None for images without labels.
+      multilabel: Whether an image can have several labels.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class OnlineEvaluation:
         mesh: Mesh,
         compared: Compared | None,
         images: HostBatches | None,
+        multilabel: bool = False,
     ):
         self._mesh, self._compared, self._images = mesh, compared, images
+        self._multilabel = multilabel
         on_all = partial(
             jax.jit,
             out_shardings=meshes.replicated(mesh),
@@ -86,8 +89,9 @@ class OnlineEvaluation:
           give_up: A function that is called before each batch and says whether to give up.
 
         Returns:
-          "eval_loss" and, for labelled data, "eval_top1" (a fraction), of the images that can be
-          read; None where it gave up.
+          "eval_loss" and, for labelled data, "eval_top1", of the images that can be read; with
+          several labels an image "eval_binary_accuracy" in its place, the fraction of all labels
+          that the sign of a logit tells. None where it gave up.
         """
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         scores: dict[str, float] = {}
@@ -110,7 +114,8 @@ class OnlineEvaluation:
                 sums += np.asarray(self._classify(variables, meshes.put(batch, self._mesh)), float)
             correct, count, loss = sums.tolist()
             if count:
-                scores = {"eval_loss": loss / count, **scores, "eval_top1": correct / count}
+                name = "eval_binary_accuracy" if self._multilabel else "eval_top1"
+                scores = {"eval_loss": loss / count, **scores, name: correct / count}
         return scores
 
     def _mean_loss(self, z_N2D: np.ndarray, batch_size: int) -> float:
@@ -164,6 +169,7 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
         mesh=built.mesh,
         compared=pairs if config.objective.name == "contrastive" else None,
         images=images if source.num_classes else None,
+        multilabel=source.multilabel,
     )
 
 
@@ -185,7 +191,7 @@ def embed(
 def classify(
     variables: Any, batch: dict[str, jax.Array], *, model: SimCLR, with_loss: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What the classifier makes of a batch, summed over its labelled images.
+    """What the classifier makes of a batch, summed over its labels that count.
 
     Args:
       variables: The weights, {"params", "batch_stats"}.
@@ -195,14 +201,18 @@ def classify(
 
     Returns:
       The number of images that are classified correctly, the number of all that count, and the sum
-      of their cross-entropies in nats, or 0.
+      of their cross-entropies in nats, or 0. With labels (N, C) they are numbers of labels.
     """
     outputs: Any = model.apply(variables, to_float(batch["image"]), train=False)
-    right = outputs.logits.argmax(axis=-1) == batch["label"]
-    counted = batch["mask"] & (batch["label"] >= 0)
+    label, mask = batch["label"], batch["mask"]
+    if label.ndim == 2:
+        right, mask = (outputs.logits > 0) == (label == 1), mask[:, None]
+    else:
+        right = outputs.logits.argmax(axis=-1) == label
+    counted = mask & (label >= 0)
     loss = jnp.zeros([])
     if with_loss:
-        loss, _ = losses.cross_entropy(
-            outputs.logits, batch["label"], len(counted) * counted.astype(jnp.float32)
+        loss, _ = losses.label_loss(
+            outputs.logits, label, counted.size * counted.astype(jnp.float32)
         )
     return jnp.sum(right & counted), jnp.sum(counted), loss

@@ -59,7 +59,7 @@ class MetricsLog:
         if self._file:
             self._file.replace_last(row)
         if self._board:
-            self._board.write(row, {"eval_loss", "eval_top1"})
+            self._board.write(row, {"eval_loss", "eval_top1", "eval_binary_accuracy"})
         if self._progress:
             self._progress.show(row)
 
@@ -210,6 +210,8 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
         parts.append(f"eval loss {row['eval_loss']:.3f}")
     if "eval_top1" in row:
         parts.append(f"eval top-1 {row['eval_top1']:.1%}")
+    if "eval_binary_accuracy" in row:
+        parts.append(f"eval binary accuracy {row['eval_binary_accuracy']:.1%}")
     return "  ".join(parts)
 
 
@@ -272,7 +274,10 @@ def data_line(train: Readable, evaluation: Readable) -> str:
     """The splits of a run, their numbers of images and the first classes, as text."""
     names = ", ".join(map(repr, train.source.class_names[:5])) if train.num_classes else ""
     more = f" and {train.num_classes - 5} more" if train.num_classes > 5 else ""
-    classes = f"{train.num_classes or 'no'} classes" + (f": {names}{more}" if names else "")
+    several = ", of which an image can have several" if train.multilabel else ""
+    classes = f"{train.num_classes or 'no'} classes{several}" + (
+        f": {names}{more}" if names else ""
+    )
     unlabelled = " without labels" if train.num_classes and not evaluation.num_classes else ""
     splits = (
         f"{len(train)} images to train on ({train.split}), {len(evaluation)} to evaluate on "
@@ -300,8 +305,10 @@ def announce(config: FrozenConfigDict, state: TrainState, total_steps: int) -> N
     )
 
 
-def next_protocol(config: FrozenConfigDict) -> str:
+def next_protocol(config: FrozenConfigDict, train: Readable) -> str:
     """The evaluation to propose after a run: without labels its images can only be embedded."""
+    if train.multilabel:
+        return "logistic"
     if config.objective.name != "contrastive":
         return "classifier"
     return "linear" if config.data.num_classes else "embed"
@@ -329,4 +336,6 @@ def summary(row: Row, total_steps: int, workdir: str, protocol: str) -> str:
     if "eval_top1" in row:
         online = " (online linear classifier)" if "contrastive_loss" in row else ""
         reached.append(f"eval top-1 {row['eval_top1']:.1%}{online}")
+    if "eval_binary_accuracy" in row:
+        reached.append(f"eval binary accuracy {row['eval_binary_accuracy']:.1%}")
     return f"done: step {total_steps}, {', '.join(reached)}\nnext: {command}"

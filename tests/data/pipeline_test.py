@@ -128,6 +128,8 @@ def test_evaluation_pads_the_last_batch_and_masks_it(digits):
 
 def test_a_source_that_fails_raises_its_own_error(digits):
     class Failing:
+        multilabel = False
+
         def __len__(self):
             return 100
 

@@ -83,6 +83,7 @@ class Labelled:
     """A source with the labels -1 (none) to 3, which is no class."""
 
     num_classes = 3
+    multilabel = False
     split = "unlabelled"
     place = "set"
 

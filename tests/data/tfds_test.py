@@ -10,6 +10,7 @@ from tensorflow_datasets.core import registered
 
 from simclr_jax.data.fingerprint import cache_key, fingerprint
 from simclr_jax.data.tfds import Records
+from simclr_jax.data.tfds_labels import OneLabel
 from simclr_jax.errors import UserError
 from support.sources import levels, split
 
@@ -67,7 +68,7 @@ def test_few_labels_in_a_split_are_found(labelled, line, capsys):
         Examples(4980, labelled),
         paths=[],
         image_key="image",
-        label_key="label",
+        label=OneLabel("label"),
         num_classes=3,
         class_names=(),
         place="set",

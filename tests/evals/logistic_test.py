@@ -6,10 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 from simclr_jax import cli
 from simclr_jax import eval as evaluation
+from simclr_jax.evals.metrics import map11
 from support.runs import result, status_of
+from support.scenes import scenes_of
 
 run = partial(status_of, evaluation.main, "--config=eval/logistic")
 FEW = [
@@ -58,6 +61,50 @@ def test_the_strength_is_chosen_on_the_dataset_s_own_validation_split(finished, 
     (path,) = (tmp_path / "results/logistic/8").glob("*/result.json")
     found = json.loads(path.read_text())
     assert (found["validation"], found["top1"], found["num_examples"]) == ("4 of val", 1.0, 4)
+
+
+def scenes_in(folder):
+    """The flags for the images of several labels; see `support.scenes`."""
+    return [
+        "--config.data.name=scenes", f"--config.data.dir={folder}", "--config.data.label_key=labels"
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_of_several_labels_the_eleven_point_precision_is_chosen_by_and_told(
+    finished, scenes, tmp_path, capsys
+):
+    """As scikit-learn's regressions of the same strengths have it, on the same pixels."""
+    where = [f"--run={finished}", f"--to={tmp_path}", *scenes_in(scenes)]
+    assert run(*where, *FEW, "--config.data.image_size=9") == 0
+    (path,) = (tmp_path / "logistic/8").glob("*/result.json")
+    found = json.loads(path.read_text())
+    tried = {each["l2"]: each["map11"] for each in found["tried"]}
+    (x, labels), valid, test = (pixels_of(split) for split in ("train", "validation", "test"))
+    for l2, ours in tried.items():
+        assert ours == pytest.approx(map11(scores_by_sklearn(x, labels, valid[0], l2), valid[1]))
+    assert found["validation_map11"] == tried[found["l2"]] == max(tried.values())
+    both = np.concatenate([x, valid[0]]), np.concatenate([labels, valid[1]])
+    expected = map11(scores_by_sklearn(*both, test[0], found["l2"]), test[1])
+    assert found["map11"] == pytest.approx(expected)
+    assert (found["num_examples"], found["unlabelled"]) == (40, 0)
+    assert f"11-point mAP {found['map11']:.1%} on 40 images of scenes" in capsys.readouterr().out
+
+
+def pixels_of(split):
+    """The pixels (n, 243) in [0, 1] and the labels (n, 3) of a split."""
+    images, labels = scenes_of(split)
+    return images.reshape(len(images), -1) / 255, labels
+
+
+def scores_by_sklearn(x, labels, test, l2):
+    """The scores (n, 3) of test images by scikit-learn, of each class on the images that count."""
+    found = []
+    for label in labels.T:
+        model = LogisticRegression(C=1 / l2, tol=1e-6, max_iter=5000)
+        model.fit(x[label >= 0], label[label >= 0])
+        found.append(model.decision_function(test))
+    return np.stack(found, axis=1)
 
 
 @pytest.mark.parametrize(

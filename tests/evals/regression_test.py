@@ -91,3 +91,48 @@ def test_all_values_of_the_paper_reach_the_minimum(mesh8):
     found = fit(features, PAPER, mesh8)
     assert found.converged.all()
     np.testing.assert_allclose(gaps(features, PAPER, found), 0, atol=1e-3)
+
+
+def binary(x, labels, l2, kernel, bias):
+    """The sum of the cross-entropies of one class, and its penalty, in float64; kernel (F,)."""
+    logits = (x.astype(np.float64) @ kernel + bias) * np.where(labels == 1, 1, -1)
+    return np.logaddexp(0, -logits).sum() + l2 / 2 * np.sum(kernel.astype(np.float64) ** 2)
+
+
+def binary_gaps(features, strengths, found):
+    """How far the loss of each class is from scikit-learn's, a counted row."""
+    for k, l2 in enumerate(strengths):
+        for c in range(features.labels.shape[1]):
+            counted = features.labels[:, c] >= 0
+            x, labels = features.x[counted], features.labels[counted, c]
+            theirs = LogisticRegression(C=1 / l2, tol=1e-6, max_iter=5000)
+            theirs.fit(x.astype(np.float64), labels)
+            least = binary(x, labels, l2, theirs.coef_[0], theirs.intercept_[0])
+            ours = binary(x, labels, l2, found.kernel[k][:, c], found.bias[k][c])
+            yield (ours - least) / counted.sum()
+
+
+def several(rng):
+    """300 rows of 12 features and 4 classes, of which any number is there or not counted."""
+    x = rng.normal(size=(300, 12)).astype(np.float32)
+    there = x @ rng.normal(size=(12, 4)) + rng.normal(size=(300, 4)) > [0, 1, 2, 3]
+    uncounted = rng.random((300, 4)) < 0.1
+    return Features(x, np.where(uncounted, -1, there).astype(np.int8))
+
+
+def test_each_of_several_labels_has_the_regression_of_scikit_learn(mesh8, rng):
+    """Images without any label that counts have no part in it."""
+    features, strengths = several(rng), [1e-3, 1.0, 1e3]
+    features.labels[:7] = -1
+    rows = Rows([features], columns=len(strengths) * 4, mesh=mesh8)
+    regressions = regression.Regressions(rows, 4)
+    found = regressions.fit(np.ones(300), np.asarray(strengths))
+    assert found.converged.all()
+    np.testing.assert_allclose(list(binary_gaps(features, strengths, found)), 0, atol=1e-4)
+
+    right, loss = regressions.right(np.ones(300), found)
+    scores = features.x @ found.kernel + found.bias[:, None]
+    counted, there = features.labels >= 0, features.labels == 1
+    np.testing.assert_array_equal(right, (((scores > 0) == there) & counted).sum(axis=1))
+    losses = np.logaddexp(0, np.where(there, -1, 1) * scores) * counted
+    np.testing.assert_allclose(loss, losses.sum(axis=(1, 2)) / 293, rtol=1e-5)

@@ -86,3 +86,13 @@ def test_the_latest_used_files_stay_and_what_is_deleted_is_said(written, capsys)
     assert "3 files deleted, 0.0 MiB: config.features.keep=2 keeps the latest used" in said
     stored.prune(folder, 2)
     assert capsys.readouterr().err == ""
+
+
+def test_several_labels_of_an_image_stay_with_its_features(tmp_path, rng):
+    path = epath.Path(tmp_path / "a.npy")
+    x, labels = rng.normal(size=(9, 5)).astype(np.float32), rng.integers(-1, 2, (9, 3), np.int8)
+    stored.write(path, [(x[:4], labels[:4]), (x[4:], labels[4:])])
+    for found in (stored.read(path), stored.mapped(path)):
+        np.testing.assert_array_equal(found[0], x)
+        np.testing.assert_array_equal(found[1], labels)
+        assert found[1].dtype == np.int8

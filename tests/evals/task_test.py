@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from simclr_jax import eval as evaluation
 from simclr_jax.config import default, default_eval, overrides
 from simclr_jax.errors import UserError
 from simclr_jax.evals import results
 from simclr_jax.evals import task as tasks
-from simclr_jax.evals.task import Task, with_data
+from simclr_jax.evals.task import MULTILABEL, Task, with_data
 from support.sources import said
 
 RUN = overrides.changed(
@@ -127,3 +128,32 @@ def test_one_split_alone_needs_labels_of_two_classes():
         Task.check_labels(task_of(unlabelled, one_class), "eval")
     with pytest.raises(UserError, match="two at least, in both splits; they have 1 and 1"):
         Task.check_labels(task_of(one_class, one_class))
+
+
+def test_each_of_several_labels_needs_images_with_it_and_without_it():
+    train = Part([0, 0, 2])
+    train.class_names = ("cat", "dog", "horse")
+    task = task_of(train, Part([0, 1]))
+    learnt = np.int8([[1, 0, 1], [0, -1, 1]])
+    Task.check_examples(task, learnt, np.int8([[1, 0, 0], [1, -1, 0]]))
+    for lacking, name in (([0, 1, 0], "1 ('dog')"), ([1, 0, 1], "2 ('horse')")):
+        with (
+            pytest.raises(UserError, match="has no images both with and without class") as error,
+            said(),
+        ):
+            Task.check_examples(task, learnt, np.int8([lacking]))
+        assert name in str(error.value)
+
+
+@pytest.mark.parametrize("protocol", sorted(evaluation.PROTOCOLS.keys() - {*MULTILABEL}))
+def test_a_protocol_of_one_label_an_image_names_the_key_of_several(protocol):
+    config = overrides.changed(RUN, {"data.label_key": "labels"})
+    task = SimpleNamespace(run_config=config, config=ConfigDict({"protocol": protocol}), sources={})
+    with pytest.raises(UserError) as error:
+        Task._opened(task, "train", SimpleNamespace(multilabel=True))
+    assert str(error.value) == (
+        "config.data.label_key='labels': must be a feature of one label of an image for "
+        f"{protocol}, or leave out labels (data.num_classes=0)"
+    )
+    single = SimpleNamespace(multilabel=False)
+    assert Task._opened(task, "train", single) is task.sources["train"] is single

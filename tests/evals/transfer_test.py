@@ -21,6 +21,7 @@ from simclr_jax.config import overrides
 from simclr_jax.data import tfds_keys
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.source import Readable
+from simclr_jax.data.tfds_labels import SeveralLabels
 from simclr_jax.evals import finetuning
 from simclr_jax.evals.grid import Point
 from simclr_jax.evals.metrics import METRICS
@@ -63,9 +64,9 @@ def test_each_of_the_papers_datasets_is_one_that_tfds_has_or_a_folder(tmp_path):
             info = tfds.builder(config.data.name, data_dir=str(tmp_path)).info
             image = tfds_keys.image_key(name, info, config.data.image_key)
             assert isinstance(info.features[image], tfds.features.Image)
-            if config.transfer.metric != "map11":
-                label = tfds_keys.label_key(name, info, config.data.label_key)
-                assert isinstance(info.features[label], tfds.features.ClassLabel)
+            label = tfds_keys.label(name, info, config.data.label_key)
+            assert isinstance(label, SeveralLabels) == (config.transfer.metric == "map11")
+            assert tfds_keys.classes_of(info, label.keys[0]).num_classes >= 10
     assert of_metric == {
         "top1": {"food", "cifar10", "cifar100", "birdsnap", "sun397", "cars", "dtd"},
         "mean_per_class": {"aircraft", "pets", "caltech101", "flowers"},
@@ -215,6 +216,7 @@ def test_an_update_is_nesterovs_with_the_papers_decay(finished, monkeypatch):
         (["--config=eval/transfer:dataset=birds"], "'dataset=birds': must be one of food, cifar10"),
         (["--config=eval/transfer:method=lars"], "'method=lars': must be one of linear, finetune"),
         ([*TUNED, "--config.transfer.share=(2,2)"], "config.transfer.share=(2, 2): must be two"),
+        ([*LINEAR, "--config.transfer.metric=map11"], "config.transfer.metric='map11': must be map"),
         ([*TUNED, "--config.transfer.metric=top5"], "config.transfer.metric='top5': must be one"),
         ([*TUNED, "--config.transfer.batch_size=2048"], "config.transfer.batch_size=2048: must be"),
         ([*TUNED, "--config.transfer.batch_size=60"], "config.transfer.batch_size=60: must be a"),

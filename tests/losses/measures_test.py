@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from scipy import special
+from sklearn import metrics
 
 from simclr_jax import losses
 from simclr_jax.losses import collapse, cross_entropy, l2_normalize
@@ -93,3 +94,27 @@ def test_with_all_labels_the_mean_is_the_plain_one_bit_for_bit(rng):
     labels = jnp.asarray(rng.integers(0, 5, 24), jnp.int32)
     plain = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     assert losses.cross_entropy(logits, labels)[0] == plain
+
+
+def several(rng):
+    """(logits, labels) of 12 images and 5 classes, some of which do not count (-1)."""
+    labels = rng.choice([-1, 0, 1], (12, 5), p=[0.2, 0.5, 0.3]).astype(np.int8)
+    return rng.normal(size=(12, 5)).astype(np.float32), labels
+
+
+def test_binary_cross_entropy_is_the_mean_over_the_labels_that_count(rng):
+    logits, labels = several(rng)
+    counted = labels >= 0
+    found = losses.label_loss(jnp.asarray(logits), jnp.asarray(labels))
+    truth, p = labels[counted], special.expit(logits[counted].astype(np.float64))
+    right = np.mean((p > 0.5) == (truth == 1))
+    np.testing.assert_allclose(found, (metrics.log_loss(truth, p), right), rtol=1e-6)
+    nothing = losses.label_loss(jnp.asarray(logits), jnp.full((12, 5), -1))
+    assert [float(value) for value in nothing] == [0.0, 0.0]
+
+
+def test_the_mean_over_parts_of_a_batch_counts_each_label_the_same(rng):
+    logits, labels = map(jnp.asarray, several(rng))
+    weights = losses.label_weights(labels)
+    parts = [losses.label_loss(logits[r::3], labels[r::3], weights[r::3]) for r in range(3)]
+    np.testing.assert_allclose(np.mean(parts, axis=0), losses.label_loss(logits, labels), rtol=1e-6)

@@ -187,3 +187,13 @@ def test_with_their_own_statistics_microbatches_are_the_mean_of_theirs():
             *[(part.gradients, part.metrics) for part in parts],
         )
         assert worst(expected, (found.gradients, found.metrics)) < 1e-9
+
+
+@pytest.mark.slow
+def test_microbatches_of_images_of_several_labels_on_eight_devices_equal_the_whole(mesh1, mesh8):
+    """Each label that counts weighs the same, though the microbatches have different numbers."""
+    options = {**MODEL, "running_norm": True, "several": True}
+    with jax.enable_x64(True):
+        whole = run(mesh1, **options)
+        assert worst(whole, run(mesh8, **options, microbatches=3)) < 1e-9
+    assert {"loss", "classifier_loss", "train_accuracy"} <= set(whole[0][1])

@@ -70,6 +70,17 @@ def test_evaluation_counts_every_example_once(rng, mesh8):
     expected = -np.mean(log_p[np.arange(COUNT), labels][known])
     np.testing.assert_allclose(found["eval_loss"], expected, rtol=1e-4)
 
+    several = rng.integers(-1, 2, (COUNT, 5), np.int8)
+    evaluate = OnlineEvaluation(
+        model=model, mesh=mesh8, compared=None, images=lambda: padded(images, several),
+        multilabel=True,
+    )  # fmt: skip
+    found, known = evaluate(state), several >= 0
+    assert set(found) == {"eval_loss", "eval_binary_accuracy"}
+    assert found["eval_binary_accuracy"] == np.mean(((logits > 0) == (several == 1))[known])
+    signed = np.where(several == 1, 1, -1) * np.asarray(logits, np.float64)
+    np.testing.assert_allclose(found["eval_loss"], np.logaddexp(0, -signed)[known].mean(), 1e-4)
+
 
 @pytest.mark.parametrize("asked", [32])
 def test_the_network_takes_a_microbatch_at_a_time_and_the_loss_compares_as_before(

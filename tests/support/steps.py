@@ -68,17 +68,20 @@ def build(
     return state, step
 
 
-def batches(dtype=np.float64, views=2):
+def batches(dtype=np.float64, views=2, several=False):
+    """Batches of three steps; with `several` labels of an image, of which some do not count."""
     rng = np.random.default_rng(3)
     for _ in range(STEPS):
         yield {
             "image": rng.uniform(size=(BATCH, views, SIZE, SIZE, 3)).astype(dtype),
-            "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
+            "label": rng.integers(-1, 2, (BATCH, CLASSES), np.int8)
+            if several
+            else rng.integers(0, CLASSES, BATCH).astype(np.int32),
             "blur_sigma": np.zeros((BATCH, views), np.float32),
         }
 
 
-def run(mesh, dtype=jnp.float64, order=None, views=2, **kwargs):
+def run(mesh, dtype=jnp.float64, order=None, views=2, several=False, **kwargs):
     """States and metrics after each of three steps on a mesh; the step is compiled once."""
     state, step = build(dtype, mesh=mesh, **kwargs)
     state = jax.device_put(state, meshes.replicated(mesh))
@@ -90,7 +93,7 @@ def run(mesh, dtype=jnp.float64, order=None, views=2, **kwargs):
 
     jitted = jax.jit(traced, out_shardings=meshes.replicated(mesh))
     history = []
-    for batch in batches(np.dtype(dtype), views):
+    for batch in batches(np.dtype(dtype), views, several):
         if order is not None:
             batch = {key: value[order] for key, value in batch.items()}
         state, metrics = jitted(state, meshes.put(batch, mesh))

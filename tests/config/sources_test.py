@@ -1,0 +1,42 @@
+"""The images that a config names, where an image has several labels."""
+
+import pytest
+
+from simclr_jax.config import overrides, sources
+from simclr_jax.errors import UserError
+
+
+def config_of(folder, *flags):
+    given = (
+        "--config.data.name=scenes",
+        f"--config.data.dir={folder}",
+        "--config.data.label_key=labels",
+    )
+    return overrides.load(["--config=digits", *given, "--config.train.batch_size=16", *flags])
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        ((), "objective.name=contrastive"),
+        (("--config.objective.name=distill",), "objective.name=distill"),
+        (("--config.objective.name=supervised", "--config.data.label_fraction=0.5"),
+         "data.label_fraction=0.5"),
+        (("--config.objective.name=supervised", "--config.data.labels_per_class=2"),
+         "data.labels_per_class=2"),
+    ],
+)  # fmt: skip
+def test_what_takes_one_label_names_the_key_of_several(scenes, flags, what):
+    with pytest.raises(UserError) as error:
+        sources.open_splits(config_of(scenes, *flags))
+    assert str(error.value) == (
+        f"config.data.label_key='labels': must be a feature of one label of an image for {what}, "
+        "or leave out labels (data.num_classes=0)"
+    )
+
+
+def test_a_supervised_run_takes_several_and_any_run_none(scenes):
+    train, evaluation = sources.open_splits(config_of(scenes, "--config.objective.name=supervised"))
+    assert (train.multilabel, evaluation.multilabel, train.num_classes) == (True, True, 3)
+    train, evaluation = sources.open_splits(config_of(scenes, "--config.data.num_classes=0"))
+    assert (train.multilabel, evaluation.multilabel, train.num_classes) == (False, False, 0)
