@@ -216,7 +216,7 @@ def test_an_update_is_nesterovs_with_the_papers_decay(finished, monkeypatch):
         (["--config=eval/transfer:dataset=birds"], "'dataset=birds': must be one of food, cifar10"),
         (["--config=eval/transfer:method=lars"], "'method=lars': must be one of linear, finetune"),
         ([*TUNED, "--config.transfer.share=(2,2)"], "config.transfer.share=(2, 2): must be two"),
-        ([*LINEAR, "--config.transfer.metric=map11"], "config.transfer.metric='map11': must be map"),
+        ([*LINEAR, "--config.transfer.metric=map11"], "config.transfer.metric='map11': must be ma"),
         ([*TUNED, "--config.transfer.metric=top5"], "config.transfer.metric='top5': must be one"),
         ([*TUNED, "--config.transfer.batch_size=2048"], "config.transfer.batch_size=2048: must be"),
         ([*TUNED, "--config.transfer.batch_size=60"], "config.transfer.batch_size=60: must be a"),
