@@ -298,7 +298,7 @@ def fill(
         )
     about = {
         "format": name,
-        "network": {**config.model.to_dict(), "num_classes": config.data.num_classes},
+        "network": {**config.model.to_dict(), "num_classes": model.classes},
         "checkpoint_step": network.step,
         "image_size": size,
         "preprocessing": PREPROCESSING,

@@ -32,6 +32,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     from simclr_jax.config import constraints, parts, rules
     from simclr_jax.data import source as data
     from simclr_jax.data import synthetic
+    from simclr_jax.run import teacher
     from simclr_jax.store import files
 
 MEASURED_SECONDS = 4.0  # The length in seconds of the input pipeline's measurement.
@@ -108,6 +109,7 @@ def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
             "no data"
         )
     constraints.check_run(config, devices=devices)
+    config = teacher.with_classes(config)
     if importlib.util.find_spec("libtpu") is None:
         raise HostError(
             "simclr-plan: needs the TPU compiler: pip install -e '.[tpu]' in the checkout"

@@ -98,7 +98,7 @@ def train(
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(preemption.Preemption())
         source, eval_source = sources.open_splits(config)
-        config = parts.with_counts(config, source)
+        config = teacher.with_classes(parts.with_counts(config, source))
         built, taught = _built(config, workdir)
         config = start.with_step(config, built, workdir)
         root = workdirs.make(workdir)

@@ -140,6 +140,7 @@ def verify(
         },
     )
     constraints.check_run(config, devices=whole.size)
+    config = teacher.with_classes(config)
 
     batch = synthetic_batch(config)
     processes.say(

@@ -67,7 +67,8 @@ def check_objective(config: ConfigDict) -> None:
 
     Raises:
       UserError: The contrastive objective has other than two views, another has no classes, there
-        is a teacher and nothing to distill, or nothing of the network is trained.
+        is a teacher and nothing to distill, labels are to count that there are not, or nothing of
+        the network is trained.
     """
     all_of_it = config.train.frozen in FROZEN[-2:]
     if all_of_it and config.objective.name == "contrastive" and config.model.head == "none":
@@ -80,6 +81,12 @@ def check_objective(config: ConfigDict) -> None:
         raise rules.wrong(
             "data.views", views, "2 for objective.name=contrastive, which compares two"
         )
-    if name != "contrastive" and classes is not None and classes < 2:
+    if config.objective.classes is not None and (name != "distill" or classes):
+        given = config.objective.classes
+        raise rules.wrong("objective.classes", given, "None but for a distillation without labels")
+    if name == "distill" and classes == 0:  # The classes are the teacher's.
+        if (given := config.objective.label_weight) > 0:
+            raise rules.wrong("objective.label_weight", given, "0, for the images have no labels")
+    elif name != "contrastive" and classes is not None and classes < 2:
         these = "of one class" if classes else "without labels"
         raise rules.wrong("objective.name", name, f"contrastive, for the images are {these}")

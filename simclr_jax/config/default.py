@@ -96,6 +96,9 @@ def _objective() -> ConfigDict:
     # The run whose newest checkpoint is the teacher, which needs a classifier of the same classes;
     # None: no teacher ('distill' needs one).
     c.teacher = placeholder(str)
+    # The number of the teacher's classes where the images have no labels, which a run finds in its
+    # teacher; None: labels tell the classes.
+    c.classes = placeholder(int)
     c.temperature = 1.0  # The temperature that divides the logits of teacher and student, above 0.
     # The weight of the labels' cross-entropy, beside 1 minus it for the teacher's part, 0 to 1; 0:
     # labels are not used.

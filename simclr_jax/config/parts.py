@@ -49,6 +49,14 @@ def with_counts(config: FrozenConfigDict, train: Readable) -> FrozenConfigDict:
     return config
 
 
+def classes(config: ConfigDict) -> int:
+    """The number of classes of a config's classifier; 0: there is none.
+
+    They are those of the labels, or, in a distillation without labels, those of the teacher.
+    """
+    return config.data.num_classes or config.objective.classes or 0
+
+
 def model(config: ConfigDict) -> SimCLR:
     """The network of a config, whose data.num_classes must be known."""
     m = config.model
@@ -61,7 +69,7 @@ def model(config: ConfigDict) -> SimCLR:
         head=m.head,
         head_layers=m.head_layers,
         head_dim=m.head_dim,
-        classes=config.data.num_classes,
+        classes=classes(config),
         classifier_layer=m.classifier_layer,
         end_to_end=config.objective.name != "contrastive",
         dtype=jnp.dtype(m.dtype),
@@ -139,7 +147,11 @@ def objective(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) ->
         return Supervised(model(config), blur_radius(config))
     if config.objective.name == "distill":
         assert teacher is not None
-        mixed = mixture(config.objective.temperature, config.objective.label_weight)
+        mixed = mixture(
+            config.objective.temperature,
+            config.objective.label_weight,
+            labelled=config.data.num_classes != 0,
+        )
         return Distilled(model(config), teacher, mixed, blur_radius(config))
     images = config.train.batch_size
     return Contrastive(model(config), loss(config, images, mesh), blur_radius(config))

@@ -168,6 +168,7 @@ RUN: dict[str, Rule] = {
     "augment.blur_on": one_of(*BLUR_ON, on_resume=ASK),
     "objective.name": one_of(*OBJECTIVES, on_resume=FIXED),
     "objective.teacher": anything("the folder of a run with a classifier"),
+    "objective.classes": at_least(2, FIXED),
     "objective.temperature": above(0, ASK),
     "objective.label_weight": number(0, 1, on_resume=ASK),
     "init.run": anything("the folder of a run", FIXED),

@@ -9,7 +9,11 @@ import jax.numpy as jnp
 
 
 def distillation(
-    logits_NC: jax.Array, taught_NC: jax.Array, *, temperature: float
+    logits_NC: jax.Array,
+    taught_NC: jax.Array,
+    *,
+    temperature: float,
+    weights_N: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The cross-entropy of a student's predictions with a teacher's, times the temperature squared.
 
@@ -19,6 +23,7 @@ def distillation(
       logits_NC: The logits (N, C) of the student, float.
       taught_NC: The logits (N, C) of the teacher, through which no gradient flows.
       temperature: The temperature τ that divides the logits of both, above 0.
+      weights_N: The weights (N,) of the images in the means, float; None: 1 for each.
 
     Returns:
       The mean over images of -τ² Σ_y softmax(taught/τ)_y · log softmax(logits/τ)_y in nats, and the
@@ -39,5 +44,7 @@ def distillation(
     chex.assert_equal_shape([logits_NC, taught_NC])
     p_NC = jax.nn.softmax(jax.lax.stop_gradient(taught_NC) / temperature)
     losses_N = -jnp.sum(p_NC * jax.nn.log_softmax(logits_NC / temperature), axis=-1)
-    same_N = logits_NC.argmax(axis=-1) == taught_NC.argmax(axis=-1)
-    return temperature**2 * losses_N.mean(), same_N.astype(jnp.float32).mean()
+    same_N = (logits_NC.argmax(axis=-1) == taught_NC.argmax(axis=-1)).astype(jnp.float32)
+    if weights_N is not None:
+        losses_N, same_N = weights_N * losses_N, weights_N * same_N
+    return temperature**2 * losses_N.mean(), same_N.mean()

@@ -82,7 +82,7 @@ class Distilled:
         return Gradients(gradients, batch_stats, metrics)
 
 
-def mixture(temperature: float, label_weight: float) -> Loss:
+def mixture(temperature: float, label_weight: float, *, labelled: bool = True) -> Loss:
     """The loss of distillation, mixed with the cross-entropy of the labels.
 
     It is (1 - α)·distillation + α·cross-entropy. Each of both is the mean over its images: all of a
@@ -92,10 +92,27 @@ def mixture(temperature: float, label_weight: float) -> Loss:
     Args:
       temperature: The temperature of the distillation, above 0.
       label_weight: The weight α of the labelled part, 0 to 1.
+      labelled: Whether there are labels at all. Otherwise the loss is that of distillation, and
+        nothing is measured by labels.
 
     Reference: Chen et al. 2020, SimCLRv2, equations 2 and 3 (arXiv 2006.10029).
     """
+    if not labelled:
+        return partial(_distillation, temperature=temperature)
     return partial(_mixture, temperature=temperature, label_weight=label_weight)
+
+
+def _distillation(
+    logits: jax.Array,
+    taught: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    *,
+    temperature: float,
+) -> tuple[jax.Array, Metrics]:
+    del labels, weights
+    distilled, agreement = losses.distillation(logits, taught, temperature=temperature)
+    return distilled, {"distillation_loss": distilled, "teacher_agreement": agreement}
 
 
 def _mixture(
@@ -107,11 +124,10 @@ def _mixture(
     temperature: float,
     label_weight: float,
 ) -> tuple[jax.Array, Metrics]:
-    distilled, agreement = losses.distillation(logits, taught, temperature=temperature)
+    distilled, metrics = _distillation(logits, taught, labels, weights, temperature=temperature)
     labelled, accuracy = losses.cross_entropy(logits, labels, weights)
     return (1.0 - label_weight) * distilled + label_weight * labelled, {
-        "distillation_loss": distilled,
-        "teacher_agreement": agreement,
+        **metrics,
         "classifier_loss": labelled,
         "train_accuracy": accuracy,
     }

@@ -54,14 +54,14 @@ class Health:
     """Judges the row of every step, and counts the updates that are skipped.
 
     Args:
-      start: The loss of a network that knows nothing.
+      start: The loss of a network that knows nothing; None: it is not known, and none is stuck.
       patience: The number of steps before a stuck loss or collapsed embeddings are reported.
       allowed: The number of updates that may be skipped because they are not finite; 0: the first
         one ends the run.
       skipped: The number of updates that the run has skipped so far.
     """
 
-    def __init__(self, *, start: Start, patience: int, allowed: int, skipped: int):
+    def __init__(self, *, start: Start | None, patience: int, allowed: int, skipped: int):
         self._start, self._patience = start, patience
         self._allowed, self.skipped = allowed, skipped
         self._recent: deque[Row] = deque(maxlen=WINDOW)
@@ -77,11 +77,13 @@ class Health:
           rows: The rows of the run so far.
         """
         skips = config.train.on_nonfinite == "skip"
-        contrastive = config.objective.name == "contrastive"
+        start = None  # Without labels a student learns of its teacher, whatever that knows.
+        if config.objective.name == "contrastive":
+            start = Start.of_pairs(config.train.batch_size)
+        elif config.data.num_classes:
+            start = Start.of_classes(config.data.num_classes)
         return cls(
-            start=Start.of_pairs(config.train.batch_size)
-            if contrastive
-            else Start.of_classes(config.data.num_classes),
+            start=start,
             patience=max(MIN_PATIENCE, warmup_steps),
             allowed=config.train.max_skipped_updates if skips else 0,
             skipped=max((row.get("skipped_updates", 0) for row in rows), default=0),
@@ -140,7 +142,10 @@ class Health:
         """Warns where the recent rows show a stuck loss or collapsed embeddings."""
         step = self._recent[-1]["step"]
         self._look_for_collapse(step)
-        loss, start = self._mean(self._start.key), self._start
+        start = self._start
+        if start is None:
+            return
+        loss = self._mean(start.key)
         if loss > STUCK * start.loss:
             self._warn(
                 "stuck",

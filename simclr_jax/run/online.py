@@ -21,6 +21,7 @@ from simclr_jax.data import pipeline
 from simclr_jax.data.source import Readable
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives.contrastive import Loss
+from simclr_jax.objectives.distilled import Distilled, Teacher
 from simclr_jax.state import TrainState
 
 HostBatches = Callable[[], Iterator[dict[str, np.ndarray]]]  # Opens batches on the host.
@@ -44,6 +45,18 @@ class Compared(NamedTuple):
     blur_radius: int = 0
 
 
+class Imitated(NamedTuple):
+    """What a student of images without labels is compared with.
+
+    Attributes:
+      teacher: The teacher.
+      temperature: The temperature of the distillation.
+    """
+
+    teacher: Teacher
+    temperature: float
+
+
 class OnlineEvaluation:
     """Evaluates a train state with batch norm in inference mode.
 
@@ -52,8 +65,9 @@ class OnlineEvaluation:
       mesh: The mesh of the devices.
       compared: What a contrastive objective compares; None: the classifier gives the loss.
       images: A function that opens the batches of evaluation views, with a mask that is False where
-        an image stands for another one; None for images without labels.
+        an image stands for another one; None: there is nothing to judge the classifier by.
       multilabel: Whether an image can have several labels.
+      imitated: What judges the classifier; None: the labels of the images.
     """
 
     def __init__(
@@ -64,9 +78,9 @@ class OnlineEvaluation:
         compared: Compared | None,
         images: HostBatches | None,
         multilabel: bool = False,
+        imitated: Imitated | None = None,
     ):
         self._mesh, self._compared, self._images = mesh, compared, images
-        self._multilabel = multilabel
         on_all = partial(
             jax.jit,
             out_shardings=meshes.replicated(mesh),
@@ -77,7 +91,12 @@ class OnlineEvaluation:
             self._loss = jax.jit(lambda z_a, z_b: loss(z_a, z_b)[0])
             self._embed = on_all(partial(embed, model=model, blur_radius=compared.blur_radius))
         # Only where there is no contrastive loss is the classifier's computed.
-        self._classify = on_all(partial(classify, model=model, with_loss=compared is None))
+        self._judge = on_all(partial(classify, model=model, with_loss=compared is None))
+        self._score = "eval_binary_accuracy" if multilabel else "eval_top1"
+        self._given: tuple[Teacher, ...] = ()
+        if imitated is not None:
+            self._judge = on_all(partial(imitate, model=model, temperature=imitated.temperature))
+            self._score, self._given = "eval_agreement", (imitated.teacher,)
 
     def __call__(
         self, state: TrainState, give_up: Callable[[], bool] = lambda: False
@@ -91,7 +110,8 @@ class OnlineEvaluation:
         Returns:
           "eval_loss" and, for labelled data, "eval_top1", of the images that can be read; with
           several labels an image "eval_binary_accuracy" in its place, the fraction of all labels
-          that the sign of a logit tells. None where it gave up.
+          that the sign of a logit tells; in a distillation without labels "eval_agreement", that of
+          the images for which the teacher prefers the same class. None where it gave up.
         """
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         scores: dict[str, float] = {}
@@ -111,11 +131,11 @@ class OnlineEvaluation:
                 if give_up():
                     return None
                 # The wait for each sum keeps later batches from filling the device's memory.
-                sums += np.asarray(self._classify(variables, meshes.put(batch, self._mesh)), float)
+                on_devices = meshes.put(batch, self._mesh)
+                sums += np.asarray(self._judge(variables, on_devices, *self._given), float)
             correct, count, loss = sums.tolist()
             if count:
-                name = "eval_binary_accuracy" if self._multilabel else "eval_top1"
-                scores = {"eval_loss": loss / count, **scores, name: correct / count}
+                scores = {"eval_loss": loss / count, **scores, self._score: correct / count}
         return scores
 
     def _mean_loss(self, z_N2D: np.ndarray, batch_size: int) -> float:
@@ -164,12 +184,16 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
         transfer_dtype=config.data.transfer_dtype,
     )
     pairs = Compared(parts.loss(config, compared), compared, views, parts.blur_radius(config))
+    imitated = None
+    if isinstance(built.objective, Distilled) and not source.num_classes:
+        imitated = Imitated(built.objective.teacher, config.objective.temperature)
     return OnlineEvaluation(
         model=built.objective.model,
         mesh=built.mesh,
         compared=pairs if config.objective.name == "contrastive" else None,
-        images=images if source.num_classes else None,
+        images=images if source.num_classes or imitated else None,
         multilabel=source.multilabel,
+        imitated=imitated,
     )
 
 
@@ -216,3 +240,36 @@ def classify(
             outputs.logits, label, counted.size * counted.astype(jnp.float32)
         )
     return jnp.sum(right & counted), jnp.sum(counted), loss
+
+
+def imitate(
+    variables: Any,
+    batch: dict[str, jax.Array],
+    teacher: Teacher,
+    *,
+    model: SimCLR,
+    temperature: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What the classifier makes of a batch beside its teacher, summed over its images.
+
+    Args:
+      variables: The weights, {"params", "batch_stats"}.
+      batch: The images, and "mask", which is False for those not to count.
+      teacher: The teacher.
+      model: The module.
+      temperature: The temperature of the distillation.
+
+    Returns:
+      The number of images for which both prefer the same class, the number of all that count, and
+      the sum of their `losses.distillation`.
+    """
+    images, mask = to_float(batch["image"]), batch["mask"]
+    outputs: Any = model.apply(variables, images, train=False)
+    taught: Any = teacher.model.apply(teacher.variables, images, train=False)
+    loss, same = losses.distillation(
+        outputs.logits,
+        taught.logits,
+        temperature=temperature,
+        weights_N=len(mask) * mask.astype(jnp.float32),  # The means become sums.
+    )
+    return same, jnp.sum(mask), loss

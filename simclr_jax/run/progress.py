@@ -59,7 +59,8 @@ class MetricsLog:
         if self._file:
             self._file.replace_last(row)
         if self._board:
-            self._board.write(row, {"eval_loss", "eval_top1", "eval_binary_accuracy"})
+            scores = ("eval_loss", "eval_top1", "eval_binary_accuracy", "eval_agreement")
+            self._board.write(row, set(scores))
         if self._progress:
             self._progress.show(row)
 
@@ -212,6 +213,8 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
         parts.append(f"eval top-1 {row['eval_top1']:.1%}")
     if "eval_binary_accuracy" in row:
         parts.append(f"eval binary accuracy {row['eval_binary_accuracy']:.1%}")
+    if "eval_agreement" in row:
+        parts.append(f"eval agreement {row['eval_agreement']:.1%}")
     return "  ".join(parts)
 
 
@@ -309,9 +312,9 @@ def next_protocol(config: FrozenConfigDict, train: Readable) -> str:
     """The evaluation to propose after a run: without labels its images can only be embedded."""
     if train.multilabel:
         return "logistic"
-    if config.objective.name != "contrastive":
-        return "classifier"
-    return "linear" if config.data.num_classes else "embed"
+    if not config.data.num_classes:
+        return "embed"
+    return "linear" if config.objective.name == "contrastive" else "classifier"
 
 
 def summary(row: Row, total_steps: int, workdir: str, protocol: str) -> str:
@@ -338,4 +341,6 @@ def summary(row: Row, total_steps: int, workdir: str, protocol: str) -> str:
         reached.append(f"eval top-1 {row['eval_top1']:.1%}{online}")
     if "eval_binary_accuracy" in row:
         reached.append(f"eval binary accuracy {row['eval_binary_accuracy']:.1%}")
+    if "eval_agreement" in row:
+        reached.append(f"eval agreement with the teacher {row['eval_agreement']:.1%}")
     return f"done: step {total_steps}, {', '.join(reached)}\nnext: {command}"

@@ -19,7 +19,11 @@ ALLOWED = 10.0  # The largest difference that passes for rounding, as a multiple
 _TIMES = {"images_per_second"}  # The keys of a row that are measured, not computed.
 # Keys that may change in a run, and that its rows depend on all the same.
 _OF_ROWS = ("eval.batch_size", "log.every_steps")
-_COUNTS = ("accuracy", "top1")  # The ends of keys whose values jump where one image is counted.
+_COUNTS = (
+    "accuracy",
+    "agreement",
+    "top1",
+)  # The ends of keys whose values jump where one image is counted.
 
 Array = np.ndarray
 

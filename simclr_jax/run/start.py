@@ -146,7 +146,7 @@ def classifier_reason(config: FrozenConfigDict, theirs: FrozenConfigDict) -> str
     The online classifier of a pretraining has seen all of its labels, so fine-tuning with few of
     them begins with a new one.
     """
-    here, there = (c.data.num_classes or 0 for c in (config, theirs))
+    here, there = map(parts.classes, (config, theirs))
     if here != there:
         return f"{here or 'no'} classes here, {there or 'none'} there"
     layers = [c.model.classifier_layer for c in (config, theirs)]

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from simclr_jax import mesh as meshes
 from simclr_jax import processes
 from simclr_jax import state as states
-from simclr_jax.config import parts, record, rules
+from simclr_jax.config import overrides, parts, record, rules
 from simclr_jax.errors import UserError
 from simclr_jax.models.resnet import stem_for
 from simclr_jax.models.simclr import SimCLR
@@ -20,6 +20,8 @@ from simclr_jax.run import network
 from simclr_jax.store import checkpoint, digests
 
 KEY = "objective.teacher"
+_INSTEAD = "; with data.num_classes=0 their labels are left out, and its classes count"
+_NO_CLASSIFIER = "the network of this run has no classifier"
 
 
 class Loaded(NamedTuple):
@@ -33,6 +35,26 @@ class Loaded(NamedTuple):
 
     teacher: Teacher | None
     fingerprint: record.Fingerprints
+
+
+def with_classes(config: FrozenConfigDict) -> FrozenConfigDict:
+    """The config with the number of the teacher's classes, where the images have no labels.
+
+    Args:
+      config: The config of a run; data.num_classes must be known.
+
+    Raises:
+      UserError: There is no such run, or it has no classifier.
+    """
+    objective = config.objective
+    if objective.name != "distill" or config.data.num_classes != 0:
+        return config
+    if objective.teacher is None and objective.classes is not None:
+        return config
+    classes = parts.classes(record.from_json(record.read(_open(config))))
+    if not classes:
+        raise _wrong(config, _NO_CLASSIFIER)
+    return overrides.changed(config, {"objective.classes": classes})
 
 
 def load(config: ConfigDict, described: Mapping[str, Any]) -> Loaded:
@@ -149,11 +171,13 @@ def _check(config: ConfigDict, teacher: ConfigDict) -> None:
       config: The config of the student's run.
       teacher: That of the teacher's run.
     """
-    classes, taught = config.data.num_classes, teacher.data.num_classes
+    classes, taught = parts.classes(config), parts.classes(teacher)
     if not taught:
-        raise _wrong(config, "the network of this run has no classifier")
+        raise _wrong(config, _NO_CLASSIFIER)
     if taught != classes:
-        raise _wrong(config, f"its classifier has {taught} classes, and the images have {classes}")
+        raise _wrong(
+            config, f"its classifier has {taught} classes, and the images have {classes}{_INSTEAD}"
+        )
     size, trained_at = config.data.image_size, teacher.data.image_size
     if stem_for(teacher.model.stem, trained_at) == "imagenet" and size < 32:
         raise rules.wrong("data.image_size", size, "at least 32 for the teacher's imagenet stem")

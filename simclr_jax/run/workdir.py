@@ -147,8 +147,11 @@ def _open_board(root: epath.Path, config: FrozenConfigDict, step: int) -> tensor
     # Runs are compared by what their numbers depend on, which a resumed run may not change freely.
     compared = {key for key, rule in rules.RUN.items() if rule.on_resume != rules.FREE}
     values = {key: overrides.get(config, key) for key in overrides.keys(config)}
-    contrastive = config.objective.name == "contrastive"
-    shown = ("contrastive_loss" if contrastive else "classifier_loss", "eval_loss", "eval_top1")
+    shown = ("classifier_loss", "eval_loss", "eval_top1")
+    if config.objective.name == "contrastive":
+        shown = ("contrastive_loss", "eval_loss", "eval_top1")
+    elif not config.data.num_classes:
+        shown = ("distillation_loss", "eval_loss", "eval_agreement")
     board.describe(values, compared, shown)
     return board
 

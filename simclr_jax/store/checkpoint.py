@@ -243,7 +243,8 @@ class _LatestAndBest:
 
     def __init__(self, keep: int):
         self._keep = keep
-        self._scores: dict[str, dict[int, float]] = {"eval_top1": {}, "eval_loss": {}}
+        names = ("eval_top1", "eval_agreement", "eval_loss")
+        self._scores: dict[str, dict[int, float]] = {name: {} for name in names}
 
     def add(self, step: int, scores: Mapping[str, Any]) -> None:
         """Remembers the scores of a checkpoint that are finite."""

@@ -105,6 +105,26 @@ def test_an_objective_of_classes_needs_two(classes, these):
     assert str(error.value) == line
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value", "line"),
+    [
+        ("distill", "objective.label_weight", 0.1, "0.1: must be 0, for the images have no labels"),
+        ("distill", "objective.label_weight", 0.0, None),
+        ("distill", "objective.classes", 10, None),
+        ("contrastive", "objective.classes", 10, "10: must be None but for a distillation without"),
+    ],
+)
+def test_without_labels_the_classes_of_a_distillation_are_its_teachers(name, key, value, line):
+    config = overrides.load([DIGITS, f"--config.objective.name={name}"])
+    config = overrides.changed(config, {"data.num_classes": 0, key: value})
+    if line is None:
+        constraints.check_run(config, devices=8)
+        return
+    with pytest.raises(UserError) as error:
+        constraints.check_run(config, devices=8)
+    assert str(error.value).startswith(f"config.{key}={line}")
+
+
 def test_an_evaluations_config_does_not_train(tmp_path, capsys):
     assert status_of(train.main, "--config=eval/knn", f"--workdir={tmp_path}/run") == 2
     line = capsys.readouterr().err.splitlines()[-1]

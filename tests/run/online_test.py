@@ -1,20 +1,22 @@
 """Evaluation while training, against the same numbers computed without padding or masks."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from simclr_jax import losses
 from simclr_jax.config import overrides, parts
 from simclr_jax.data.source import Readable
 from simclr_jax.data.synthetic import Photos
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.objectives.distilled import Teacher
 from simclr_jax.run import online
-from simclr_jax.run.online import Compared, OnlineEvaluation
+from simclr_jax.run.online import Compared, OnlineEvaluation, imitate
 from simclr_jax.state import TrainState
 
 COUNT, BATCH = 41, 16  # two full batches and one of nine
@@ -80,6 +82,27 @@ def test_evaluation_counts_every_example_once(rng, mesh8):
     assert found["eval_binary_accuracy"] == np.mean(((logits > 0) == (several == 1))[known])
     signed = np.where(several == 1, 1, -1) * np.asarray(logits, np.float64)
     np.testing.assert_allclose(found["eval_loss"], np.logaddexp(0, -signed)[known].mean(), 1e-4)
+
+
+def test_without_labels_a_student_is_judged_by_how_often_it_agrees_with_its_teacher(rng):
+    """A masked image counts for nothing; the networks are stand-ins whose logits are pixels."""
+
+    def network(scale):
+        def apply(variables, images, train):
+            return SimpleNamespace(logits=scale * images[:, 0, :, 0])
+
+        return SimpleNamespace(apply=apply)
+
+    images = rng.normal(size=(6, 1, 4, 3)).astype(np.float32)
+    mask = np.array([True, True, False, True, True, False])
+    teacher = Teacher(network(np.array([1.0, 1.0, 1.0, -2.0], np.float32)), {})
+    batch = {"image": images, "mask": mask}
+    same, count, loss = imitate({}, batch, teacher, model=network(3.0), temperature=2.0)
+    student, taught = 3 * images[mask, 0, :, 0], images[mask, 0, :, 0] * [1, 1, 1, -2]
+    assert count == 4
+    assert same == np.sum(student.argmax(axis=1) == taught.argmax(axis=1)) < 4
+    expected = -np.sum(softmax(taught / 2, axis=1) * log_softmax(student / 2, axis=1)) * 2**2
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("asked", [32])

@@ -6,12 +6,13 @@ import shutil
 import chex
 import pytest
 
+from simclr_jax import eval as evaluation
 from simclr_jax import train, verify
-from simclr_jax.config import constraints, overrides, record
+from simclr_jax.config import constraints, overrides, parts, record
 from simclr_jax.errors import UserError
 from simclr_jax.run import teacher
 from simclr_jax.store import checkpoint
-from support.runs import TINY, killed_after, rows, saved_digests, status_of
+from support.runs import TINY, killed_after, result, rows, saved_digests, status_of
 
 DISTILL = "--config.objective.name=distill"
 
@@ -103,6 +104,18 @@ def test_a_run_that_is_not_there_is_named(other, tmp_path, monkeypatch, capsys, 
     assert not (tmp_path / "student/config.json").exists()
 
 
+def test_without_labels_the_teachers_classes_count(other):
+    config = student(other({}, steps=()), **{"data.num_classes": 0})
+    known = teacher.with_classes(config)
+    assert (known.objective.classes, parts.model(known).classes) == (10, 10)
+    assert parts.model(student(None)).classes == 10
+    without = overrides.changed(config, {"objective.teacher": None})
+    with pytest.raises(UserError, match=r"teacher=None: objective.name='distill' needs"):
+        teacher.with_classes(without)
+    alone = overrides.changed(without, {"objective.classes": 7})  # As simclr-plan may have it.
+    assert parts.model(teacher.with_classes(alone)).classes == 7
+
+
 def test_a_teacher_is_refused_where_nothing_is_taught():
     config = overrides.changed(student("RUN"), {"objective.name": "supervised"})
     with pytest.raises(UserError, match=r"teacher='RUN': must be None without objective.name=dist"):
@@ -136,3 +149,34 @@ def test_a_distillation_goes_on_exactly_and_is_replayed_and_verified(
     assert status_of(verify.main, f"--run={tmp_path}/whole") == 0
     assert "what config and seed lead to, bit for bit" in capsys.readouterr().out
     assert status_of(verify.main, *TINY, DISTILL, "--images_per_device=2", "--devices=8") == 0
+
+
+@pytest.mark.slow
+def test_a_distillation_without_labels_goes_on_exactly_and_is_replayed(
+    finished, tmp_path, monkeypatch, capsys
+):
+    """Its rows know nothing of labels. Its classifier has the teacher's classes, and is judged."""
+    flags = [
+        *TINY, DISTILL, "--config.data.num_classes=0", "--config.train.steps=5",
+        "--config.checkpoint.every_steps=2", "--config.eval.every_steps=2",
+    ]  # fmt: skip
+    taught = f"--config.objective.teacher={finished}"
+    assert status_of(train.main, *flags, taught, f"--workdir={tmp_path}/whole") == 0
+    whole = rows(tmp_path / "whole")
+    scores = {"eval_loss", "eval_agreement"}
+    for row in whole:
+        assert row["loss"] == pytest.approx(row["distillation_loss"] + row["weight_decay_loss"])
+        assert not {"classifier_loss", "train_accuracy", "eval_top1"} & set(row)
+        assert scores & set(row) == (scores if row["step"] in (2, 4, 5) else set())
+    with killed_after(monkeypatch, 3):
+        train.main([*flags, taught, f"--workdir={tmp_path}/cut"])
+    assert status_of(train.main, *flags, taught, f"--workdir={tmp_path}/cut") == 0
+    assert rows(tmp_path / "cut") == whole
+    assert saved_digests(tmp_path / "cut", 5) == saved_digests(tmp_path / "whole", 5)
+    assert status_of(verify.main, f"--run={tmp_path}/whole", "--step=1", "--steps=2") == 0
+    assert "what config and seed lead to, bit for bit" in capsys.readouterr().out
+    judged = ["--config=eval/classifier", f"--run={tmp_path}/whole"]
+    assert status_of(evaluation.main, *judged) == 0
+    found = result(tmp_path / "whole", "classifier", 5, "*")
+    assert found["num_examples"] == 360
+    assert 0 <= found["top1"] <= 1
