@@ -110,6 +110,8 @@ class FineTuning:
             for number, batch in enumerate(batches, 1):
                 placed = meshes.put(batch, self._mesh)
                 state, metrics = self._step(state, placed, objective, point.lr, point.weight_decay)
+                # The host is one step ahead of the device, so that batches do not pile up there.
+                jax.block_until_ready(finite)
                 finite = jnp.logical_and(finite, metrics["finite"])
                 count.add(batch_size)
                 if (number % LOOK_EVERY == 0 or number == self.steps) and not bool(finite):
