@@ -99,7 +99,8 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     if given["method"] == "linear":
         c.features.crop = 1.0
     if given["start"] == "random":
-        transfer.steps, transfer.lr_range, transfer.decay_range = 40000, (1e-3, 1.0), (1e-5, 10**-1.5)
+        transfer.steps, transfer.lr_range = 40000, (1e-3, 1.0)
+        transfer.decay_range = (1e-5, 10**-1.5)
     row = DATASETS.get(given["dataset"], {})
     for key, value in row.items():
         if key == "metric":

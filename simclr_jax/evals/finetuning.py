@@ -19,6 +19,7 @@ from simclr_jax import optim
 from simclr_jax import state as states
 from simclr_jax.config import overrides, parts
 from simclr_jax.data.source import Readable
+from simclr_jax.errors import DivergedError
 from simclr_jax.evals.features import Extractor, Features
 from simclr_jax.evals.grid import Point
 from simclr_jax.evals.task import Task
@@ -90,7 +91,10 @@ class FineTuning:
           point: The learning rate and the weight decay.
 
         Returns:
-          The weights, {"params", "batch_stats"}; None where the training has diverged.
+          The weights, {"params", "batch_stats"}.
+
+        Raises:
+          DivergedError: A loss, a gradient or a weight is not finite.
         """
         batch_size = self._config.train.batch_size
         momentum = norm_momentum(len(source), batch_size)
@@ -115,7 +119,9 @@ class FineTuning:
                 finite = jnp.logical_and(finite, metrics["finite"])
                 count.add(batch_size)
                 if (number % LOOK_EVERY == 0 or number == self.steps) and not bool(finite):
-                    return None
+                    raise DivergedError(
+                        f"the fine-tuning with {point.name} has diverged before step {number}"
+                    )
         count.end()
         return {"params": state.params, "batch_stats": state.batch_stats}
 

@@ -3,7 +3,7 @@
 Reference: Chen et al. 2020, Table 8 and appendix B.8 (arXiv 2002.05709).
 """
 
-import logging
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -23,12 +23,9 @@ from simclr_jax.evals.metrics import METRICS
 from simclr_jax.evals.scores import accuracies, subject
 from simclr_jax.evals.task import Task
 
-_log = logging.getLogger(__name__)
-
-METHODS = ("linear", "finetune")
 # The rules of the config section "transfer".
 RULES: dict[str, Rule] = {
-    "transfer.method": one_of(*METHODS),
+    "transfer.method": one_of("linear", "finetune"),
     "transfer.metric": one_of(*METRICS),
     "transfer.held_out": RUN["data.held_out"],
     "transfer.l2_range": grid.RANGE,
@@ -172,10 +169,7 @@ def _fine_tuned(task: Task) -> dict[str, Any] | None:
         )
         return None
     best = _best(points, tried)
-    variables = tuning.train(images.both, best)
-    if variables is None:
-        raise DivergedError(f"the fine-tuning with {best.name} on all images has diverged")
-    test = tuning.logits(variables, task.test)
+    test = tuning.logits(tuning.train(images.both, best), task.test)
     return {
         **task.tested(test),
         **_scores(task, test.x, test.labels),
@@ -199,10 +193,9 @@ def _compute(
     mine = points[share[0] :: share[1]]
     for number, point in enumerate(mine, 1):
         if found[point.name] is None:
-            variables = tuning.train(images.train, point)
             value = loss = None
-            if variables is not None:
-                logits = tuning.logits(variables, images.validation)
+            with contextlib.suppress(DivergedError):
+                logits = tuning.logits(tuning.train(images.train, point), images.validation)
                 value, loss = METRICS[metric](*logits), _loss(logits)
             found[point.name] = {"value": value, "loss": loss}
             text = "diverged" if value is None else f"{_IN_WORDS[metric]} {value:.1%}"
@@ -226,7 +219,11 @@ def _best(points: list[Point], tried: list[dict[str, Any]]) -> Point:
     Raises:
       DivergedError: All have diverged.
     """
-    whole = [(each, point) for each, point in zip(tried, points, strict=True) if each["loss"]]
+    whole = [
+        (each, point)
+        for each, point in zip(tried, points, strict=True)
+        if each["value"] is not None
+    ]
     if not whole:
         raise DivergedError(
             f"all {len(points)} fine-tunings have diverged; lower config.transfer.lr_range"
