@@ -179,6 +179,23 @@ def test_a_point_that_diverges_is_counted_and_never_chosen(finished, tmp_path, c
 
 
 @pytest.mark.slow
+def test_several_labels_an_image_are_transferred_to_by_voc_s_metric(finished, tmp_path, scenes):
+    of = ["--config.data.name=scenes", f"--config.data.dir={scenes}"]
+    of += ["--config.data.label_key=labels", "--config.transfer.metric=map11"]
+    where = [f"--run={finished}", f"--to={tmp_path}", *of]
+    assert run(*LINEAR, *where, "--config.transfer.l2_count=3") == 0
+    few = ["--config.transfer.batch_size=8", "--config.transfer.decay_count=0"]
+    assert run(*TUNED, *where, *few, "--config.transfer.steps=60") == 0
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("transfer/8/*/result.json")]
+    linear, tuned = (next(r for r in results if r["method"] == m) for m in ("linear", "finetune"))
+    assert linear["validation"] == tuned["validation"] == "24 of validation"
+    assert linear["num_examples"] == tuned["num_examples"] == 40
+    # Every class is in about half of the images.
+    assert linear["map11"] > 0.8
+    assert tuned["map11"] > 0.7
+
+
+@pytest.mark.slow
 def test_an_update_is_nesterovs_with_the_papers_decay(finished, monkeypatch):
     """Against a plain loop over the gradients of the objective."""
     config = overrides.load([*TUNED, "--config.transfer.steps=2"])
