@@ -99,15 +99,15 @@ def train(
         signals = stack.enter_context(preemption.Preemption())
         source, eval_source = sources.open_splits(config)
         config = teacher.with_classes(parts.with_counts(config, source))
-        built, taught = _built(config, workdir)
-        config = start.with_step(config, built, workdir)
+        built, fingerprints = _built(config, workdir, source, eval_source)
+        classes = record.classes_of({"fingerprints": fingerprints})
+        config = start.with_step(config, built, workdir, classes)
         root = workdirs.make(workdir)
         stack.enter_context(workdirs.locked(root))
         total = built.schedule.total_steps
         advice.warn(config, built.schedule, source)
         rows = metrics.read_rows(root / "metrics.jsonl")
         checkpoints = stack.enter_context(workdirs.open_checkpoints(root, config, rows))
-        fingerprints = record.fingerprints(source, eval_source) | taught
         step, state, rows = resume.resume(
             config, built, root, checkpoints, rows, fingerprints, allow_change=allow_config_change
         )
@@ -158,10 +158,14 @@ def _timed(
         yield timing, (watched.step_done, estimated.step_done)
 
 
-def _built(config: FrozenConfigDict, workdir: str) -> tuple[parts.Parts, record.Fingerprints]:
-    """The parts of a run, and the fingerprint of the teacher that it may have."""
-    taught = teacher.load(config, workdirs.described(workdir) or {})
-    return parts.build(config, meshes.make(), taught.teacher), taught.fingerprint
+def _built(
+    config: FrozenConfigDict, workdir: str, source: data.Readable, eval_source: data.Readable
+) -> tuple[parts.Parts, record.Fingerprints]:
+    """The parts of a run, and the fingerprints of its images and of the teacher it may have."""
+    described, classes = workdirs.described(workdir) or {}, record.named_classes(source)
+    taught = teacher.load(config, described, classes)
+    fingerprints = record.fingerprints(source, eval_source) | taught.fingerprint
+    return parts.build(config, meshes.make(), taught.teacher), fingerprints
 
 
 def _count_unreadable(source: data.Readable, eval_source: data.Readable) -> None:

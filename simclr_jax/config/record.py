@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from simclr_jax.config import default
-from simclr_jax.data.fingerprint import ORDER, PARTS, differences, fingerprint
+from simclr_jax.data.fingerprint import (
+    ORDER,
+    PARTS,
+    Classes,
+    classes,
+    differences,
+    fingerprint,
+)
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.store import files
@@ -68,11 +76,35 @@ def _processor() -> str:
 
 
 def fingerprints(train: Readable, evaluation: Readable) -> Fingerprints:
-    """The fingerprints of the images that a run trains on, and of those that it evaluates on."""
-    return {
+    """The fingerprints of the images that a run trains on, and of those that it evaluates on.
+
+    That of the training images has the names of their "classes" besides, where they have names.
+    """
+    found = {
         use: fingerprint(opened.source, labelled=opened.num_classes > 0)
         for use, opened in (("train", train), ("eval", evaluation))
     }
+    if (names := named_classes(train)) is not None:
+        found["train"]["classes"] = names
+    return found
+
+
+def named_classes(images: Readable) -> Classes | None:
+    """The names of the classes of labelled images; None where they are not known."""
+    return classes(images.source.class_names) if images.num_classes else None
+
+
+def classes_of(described: Mapping[str, Any]) -> Classes | None:
+    """The names of the classes of a run's classifier; None where they are not known.
+
+    They are those of its labels, or, in a distillation without labels, those of its teacher.
+
+    Args:
+      described: The description of the run; those of older versions have no names.
+    """
+    fingerprints = described.get("fingerprints", {})
+    found = (fingerprints.get(use, {}).get("classes") for use in ("train", "teacher"))
+    return next((names for names in found if names is not None), None)
 
 
 def changed_images(now: Fingerprints, described: dict[str, Any]) -> list[str]:
@@ -111,7 +143,7 @@ def check_same_images(
     if words and (fixed or not allow_change):
         allow = "" if fixed else ", add --allow_config_change to go on with these"
         other = f"on other images ({', '.join(counts)})"
-        if words == [f"{PARTS['weights']} of the {_WHAT['teacher']}"]:
+        if all(word.endswith(f" of the {_WHAT['teacher']}") for word in words):
             other = "with another teacher (checkpoint {step} of {run})".format(**before["teacher"])
         raise UserError(
             f"--workdir={workdir}: holds a run {other}; "

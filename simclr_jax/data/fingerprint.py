@@ -1,14 +1,18 @@
 """The identity of a split: it stays when the files are moved, and differs where the images do."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from simclr_jax.data.labels import Seen
 from simclr_jax.data.source import Source, evenly_spaced
 from simclr_jax.store.files import as_bytes
 
+Classes = list[str] | str  # The names of classes in their order; a digest of many.
+
 SAMPLE = 64  # The largest number of images whose bytes are compared.
+
+MAX_NAMES = 1000  # The largest number of names of classes that are written down.
 
 # The parts of a fingerprint, in words for messages.
 PARTS = {
@@ -19,6 +23,7 @@ PARTS = {
     "labels": f"the labels (of {SAMPLE} that are compared)",
     "seen": "the choice of the labels that are seen",
     "weights": "the weights",
+    "classes": "the names or the order of the classes",
 }
 ORDER = ("images", "names")  # The parts that tell which image an index stands for.
 
@@ -54,6 +59,39 @@ def fingerprint(source: Source, *, labelled: bool = True) -> dict[str, Any]:
     if isinstance(source, Seen):
         parts["seen"] = _digest(map(str, source.rows.tolist()))
     return parts
+
+
+def classes(names: Sequence[str]) -> Classes | None:
+    """The names of classes as JSON, or a digest of more than `MAX_NAMES`; None: there are none.
+
+    >>> classes(("cat", "dog"))
+    ['cat', 'dog']
+    """
+    if not names:
+        return None
+    return list(names) if len(names) <= MAX_NAMES else _digest(map(repr, names))
+
+
+def other_classes(here: Classes | None, there: Classes | None) -> str | None:
+    """How classes differ from others of the same number, in words; None: not, or it is unknown.
+
+    >>> other_classes(["cat", "dog"], ["dog", "cat"])
+    'the same classes in another order'
+    >>> other_classes(["cat", "dog"], ["cat", "cow"])
+    "other classes, such as 'cow'"
+
+    Args:
+      here: The classes.
+      there: The others.
+    """
+    if here is None or there is None or here == there:
+        return None
+    if isinstance(here, str) or isinstance(there, str):
+        return "other classes, or another order"
+    others = [name for name in there if name not in here]
+    return (
+        f"other classes, such as {others[0]!r}" if others else "the same classes in another order"
+    )
 
 
 def cache_key(source: Source) -> str:

@@ -107,7 +107,8 @@ def replay(run: str, *, step: int | None, steps: int | None, data_dir: str | Non
     config = _config(run, described, data_dir)
     check_one_config(config, {saved: about for saved, (_, about) in stored.items()})
     built = parts.build(config, meshes.make(), teacher.again(config, described))
-    begin, state = _restore(reader, config, built, span.first)
+    initial = partial(start.first_state, config, built, record.classes_of(described))
+    begin, state = _restore(reader, built, span.first, initial)
     state = jax.tree.map(np.asarray, state)  # The steps donate theirs.
     conditions = [*(about for _, about in stored.values()), described]
     reasons = [*dict.fromkeys(r for about in conditions for r in _other_conditions(about, config))]
@@ -116,9 +117,8 @@ def replay(run: str, *, step: int | None, steps: int | None, data_dir: str | Non
         f"{f'checkpoint {begin}' if begin else f'the state of seed {config.seed}'}, to be compared "
         + (f"to rounding, since {'; '.join(reasons)}" if reasons else "bit for bit")
     )
-    abstract = states.abstract(built.initial, built.mesh)
     for saved in span.saved:
-        _sound(reader.state, saved, abstract)
+        _sound(reader.state, saved, states.abstract(built.initial, built.mesh))
     recorded = Recorded(
         [row for row in rows if begin < row["step"] <= span.last],
         {saved: digests["arrays"] for saved, (digests, _) in stored.items()},
@@ -165,7 +165,7 @@ def _sound(read: Callable[..., T], *arguments: Any) -> T:
 
 
 def _restore(
-    reader: checkpoint.Reader, config: FrozenConfigDict, built: parts.Parts, first: int
+    reader: checkpoint.Reader, built: parts.Parts, first: int, initial: Callable[[], TrainState]
 ) -> tuple[int, TrainState]:
     """The newest good checkpoint before a step and its state, or step 0 and the first state."""
     abstract = states.abstract(built.initial, built.mesh)
@@ -174,7 +174,7 @@ def _restore(
             return step, reader.state(step, abstract)
         except FileError as error:
             _log.warning("%s; beginning before it", error)
-    return 0, start.first_state(config, built)
+    return 0, initial()
 
 
 def _other_conditions(described: dict[str, Any], config: FrozenConfigDict) -> list[str]:

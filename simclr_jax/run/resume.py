@@ -86,7 +86,8 @@ def resume(
     _check_none_is_missing(root, rows, save_steps)
     if rows:
         processes.say(f"no checkpoint in {root}: its {len(rows)} steps are trained again")
-    return Resumed(0, start.first_state(config, built), [])
+    classes = record.classes_of({"fingerprints": fingerprints})
+    return Resumed(0, start.first_state(config, built, classes), [])
 
 
 def _compare(

@@ -11,6 +11,7 @@ from simclr_jax import processes
 from simclr_jax import state as states
 from simclr_jax.config import overrides, parts, record
 from simclr_jax.config.parts import Parts
+from simclr_jax.data.fingerprint import Classes, other_classes
 from simclr_jax.errors import UserError
 from simclr_jax.models.heads import layer_index
 from simclr_jax.run import network, workdir
@@ -24,13 +25,16 @@ Path = tuple[str, ...]  # The path of an array, which begins with 'params' or 'b
 Shapes = dict[Path, tuple[int, ...]]  # The shapes of the arrays of a network by their paths.
 
 
-def with_step(config: FrozenConfigDict, built: Parts, folder: str) -> FrozenConfigDict:
+def with_step(
+    config: FrozenConfigDict, built: Parts, folder: str, classes: Classes | None = None
+) -> FrozenConfigDict:
     """The config with the step of init.run, which a run that has begun keeps.
 
     Args:
       config: The config of the run.
       built: The parts of the run.
       folder: The folder of the run, which need not exist.
+      classes: The names of its classes; None where they are not known.
 
     Raises:
       UserError: A run that has not begun cannot start from init.run.
@@ -40,18 +44,21 @@ def with_step(config: FrozenConfigDict, built: Parts, folder: str) -> FrozenConf
         return config
     stored = workdir.described(folder)
     if stored is None:
-        return overrides.changed(config, {"init.step": Origin.fitting(config, built).step})
+        return overrides.changed(config, {"init.step": Origin.fitting(config, built, classes).step})
     if config.init.step is None:
         return overrides.changed(config, {"init.step": record.from_json(stored).init.step})
     return config
 
 
-def first_state(config: FrozenConfigDict, built: Parts) -> TrainState:
+def first_state(
+    config: FrozenConfigDict, built: Parts, classes: Classes | None = None
+) -> TrainState:
     """The state before the first update, on the devices; says what it took of init.run.
 
     Args:
       config: The config of the run.
       built: The parts of the run.
+      classes: The names of its classes; None where they are not known.
 
     Raises:
       UserError: The run cannot start from init.run.
@@ -59,7 +66,7 @@ def first_state(config: FrozenConfigDict, built: Parts) -> TrainState:
     """
     if config.init.run is None:
         return states.on_mesh(built.initial, built.mesh)
-    origin = Origin.fitting(config, built)
+    origin = Origin.fitting(config, built, classes)
     weights = network.Network.trained(origin.reader, origin.step).variables
     state = states.on_mesh(built.initial, built.mesh)
     found = flatten_dict(weights)
@@ -85,8 +92,13 @@ class Origin(NamedTuple):
     in_words: str
 
     @classmethod
-    def fitting(cls, config: FrozenConfigDict, built: Parts) -> "Origin":
+    def fitting(cls, config: FrozenConfigDict, built: Parts, classes: Classes | None) -> "Origin":
         """The checkpoint that init.run and init.step name, and what of it fits.
+
+        Args:
+          config: The config of the run that starts from it.
+          built: The parts of that run.
+          classes: The names of its classes; None where they are not known.
 
         Raises:
           UserError: There is no such checkpoint, or it is of another encoder.
@@ -95,9 +107,13 @@ class Origin(NamedTuple):
         name, run = _NAMES[0], config.init.run
         reader = checkpoint.Reader(network.open_run(run, name))
         step = network.find_step(reader, run, config.init.step, _NAMES)
-        theirs = record.from_json(reader.config(step))
+        described = reader.config(step)
+        theirs = record.from_json(described)
         shapes = _shapes(config, parts.model(config)), _shapes(theirs, parts.model(theirs))
         reason = classifier_reason(config, theirs)
+        named = record.classes_of(described)
+        if reason is None and (other := other_classes(classes, named)):
+            reason = f"{other} there"
         taken = fitting_paths(*shapes, classifier=reason is None)
         if other := other_encoder(config, theirs):
             raise UserError(f"{name}={run}: holds another encoder ({other})")

@@ -12,6 +12,7 @@ from simclr_jax import mesh as meshes
 from simclr_jax import processes
 from simclr_jax import state as states
 from simclr_jax.config import overrides, parts, record, rules
+from simclr_jax.data.fingerprint import Classes, other_classes
 from simclr_jax.errors import UserError
 from simclr_jax.models.resnet import stem_for
 from simclr_jax.models.simclr import SimCLR
@@ -20,7 +21,7 @@ from simclr_jax.run import network
 from simclr_jax.store import checkpoint, digests
 
 KEY = "objective.teacher"
-_INSTEAD = "; with data.num_classes=0 their labels are left out, and its classes count"
+_INSTEAD = "; with data.num_classes=0 the images' labels are left out, and its classes count"
 _NO_CLASSIFIER = "the network of this run has no classifier"
 
 
@@ -57,7 +58,9 @@ def with_classes(config: FrozenConfigDict) -> FrozenConfigDict:
     return overrides.changed(config, {"objective.classes": classes})
 
 
-def load(config: ConfigDict, described: Mapping[str, Any]) -> Loaded:
+def load(
+    config: ConfigDict, described: Mapping[str, Any], classes: Classes | None = None
+) -> Loaded:
     """Loads the teacher of a run.
 
     It is the newest checkpoint of the teacher's run, or, for a run that goes on, the one that the
@@ -66,6 +69,7 @@ def load(config: ConfigDict, described: Mapping[str, Any]) -> Loaded:
     Args:
       config: The config of the run; data.num_classes must be known.
       described: The description of the run so far; empty: it begins.
+      classes: The names of the images' classes; None where they are not known.
 
     Raises:
       UserError: There is no such run, it has no checkpoint, or it cannot teach these classes.
@@ -83,10 +87,15 @@ def load(config: ConfigDict, described: Mapping[str, Any]) -> Loaded:
         before if before in known else None,
         (f"config.{KEY}",) * 2,
     )
-    _check(config, record.from_json(reader.config(step)))
+    taught = reader.config(step)
+    _check(config, record.from_json(taught))
+    named = record.classes_of(taught)
+    _check_names(config, classes, named)
     found = network.Network.trained(reader, step)
     weights = digests.of_json(digests.of_arrays(found.variables))
     fingerprint = {"run": str(root), "step": step, "weights": weights}
+    if named is not None:
+        fingerprint["classes"] = named
     return Loaded(Teacher(found.model, found.variables), {"teacher": fingerprint})
 
 
@@ -101,7 +110,7 @@ def again(config: ConfigDict, described: Mapping[str, Any]) -> Teacher | None:
       UserError: Its weights are no longer those that the run had, or there is no such run.
       FileError: Its checkpoint is damaged.
     """
-    teacher, now = load(config, described)
+    teacher, now = load(config, described, record.classes_of(described))
     if changed := record.changed_images(now, dict(described)):
         raise _wrong(config, f"changed since this run are {', '.join(changed)}")
     return teacher
@@ -183,6 +192,23 @@ def _check(config: ConfigDict, teacher: ConfigDict) -> None:
         raise rules.wrong("data.image_size", size, "at least 32 for the teacher's imagenet stem")
     if size != trained_at:
         processes.say(f"the teacher was trained on images of {trained_at} px, and sees {size} px")
+
+
+def _check_names(config: ConfigDict, here: Classes | None, there: Classes | None) -> None:
+    """Checks that labelled images have the classes of the teacher, in its order.
+
+    Args:
+      config: The config of the student's run.
+      here: The names of the images' classes; None where they are not known.
+      there: Those of the teacher's.
+    """
+    if not config.data.num_classes:
+        return
+    if other := other_classes(here, there):
+        raise _wrong(config, f"its classifier has {other}{_INSTEAD}")
+    if here is None or there is None:
+        whose = "the images have" if here is None else "the run of the teacher has"
+        processes.say(f"{whose} no names of classes: they are compared by their number alone")
 
 
 def _wrong(config: ConfigDict, reason: str) -> UserError:

@@ -6,7 +6,14 @@ import shutil
 import pytest
 
 from simclr_jax.data.digits import Digits
-from simclr_jax.data.fingerprint import cache_key, differences, fingerprint
+from simclr_jax.data.fingerprint import (
+    MAX_NAMES,
+    cache_key,
+    classes,
+    differences,
+    fingerprint,
+    other_classes,
+)
 from support.sources import encoded, split, write
 
 
@@ -20,6 +27,15 @@ def images(tmp_path):
 
 def compared(folder, before):
     return differences(fingerprint(split("folder", folder)), before)
+
+
+def test_many_classes_have_a_digest_of_their_names_in_order():
+    many = [str(k) for k in range(MAX_NAMES + 1)]
+    assert classes(many[:-1]) == many[:-1]
+    assert classes(many) == classes(list(many)) != classes(many[::-1])
+    assert len(classes(many)) == 32
+    assert other_classes(classes(many), classes(many[::-1])) == "other classes, or another order"
+    assert other_classes(classes(many), None) is None
 
 
 def test_moved_and_copied_images_are_the_same(images, tmp_path):

@@ -78,6 +78,27 @@ def test_a_classifier_is_taken_where_it_has_learned_the_same(changes, reason):
     assert start.classifier_reason(CONFIG, overrides.changed(CONFIG, changes)) == reason
 
 
+DIGITS = [*"0123456789"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (DIGITS, None),
+        (None, None),  # As of a dataset whose classes have no names: their number counts.
+        (DIGITS[::-1], "classifier (the same classes in another order there)"),
+        ([*"abcdefghij"], "classifier (other classes, such as '0' there)"),
+    ],
+)
+def test_a_classifier_is_not_taken_of_classes_with_other_names(finished, mesh8, classes, said):
+    config = overrides.load([*TINY, f"--config.init.run={finished}"])
+    config = overrides.changed(config, {"data.num_examples": 1437, "data.num_classes": 10})
+    origin = start.Origin.fitting(config, parts.build(config, mesh8), classes)
+    taken = ("params", "classifier", "dense", "kernel") in origin.taken
+    assert taken == (said is None)
+    assert (said or "arrays taken from step 8") in origin.in_words
+
+
 SUPERVISED = [
     *TINY, "--config.objective.name=supervised", "--config.model.head_layers=2",
     "--config.optim.name=momentum", "--config.checkpoint.every_steps=2",

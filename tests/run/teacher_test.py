@@ -104,6 +104,28 @@ def test_a_run_that_is_not_there_is_named(other, tmp_path, monkeypatch, capsys, 
     assert not (tmp_path / "student/config.json").exists()
 
 
+def test_the_names_of_its_classes_are_compared_where_both_are_known(finished, other, capsys):
+    """A run of an older version has none; without labels no names are asked for."""
+    names = [*"0123456789"]
+    found = teacher.load(student(finished), {}, names)
+    assert found.fingerprint["teacher"]["classes"] == names
+    assert "number alone" not in capsys.readouterr().out
+    for classes, line in (
+        (names[::-1], "its classifier has the same classes in another order; with data.num_cl"),
+        ([*"abcdefghij"], "its classifier has other classes, such as '0'; with data.num_classes=0"),
+    ):
+        with pytest.raises(UserError) as error:
+            teacher.load(student(finished), {}, classes)
+        assert f"config.objective.teacher={str(finished)!r}: {line}" in str(error.value)
+    teacher.load(student(finished), {}, None)
+    line = "the images have no names of classes: they are compared by their number alone"
+    assert line in capsys.readouterr().out
+    unlabelled = student(finished, **{"data.num_classes": 0})
+    known = teacher.load(teacher.with_classes(unlabelled), {}, None).fingerprint
+    assert record.classes_of({"fingerprints": {"train": {}, **known}}) == names
+    assert capsys.readouterr().out == ""
+
+
 def test_without_labels_the_teachers_classes_count(other):
     config = student(other({}, steps=()), **{"data.num_classes": 0})
     known = teacher.with_classes(config)
