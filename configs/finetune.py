@@ -37,6 +37,8 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     given = default.arguments(arguments, labels=0.01, recipe="simclrv2", batch=0, data="imagenet")
     labels, recipe = given["labels"], given["recipe"]
+    if not 0 < labels <= 1:
+        raise ValueError(f"'labels={labels:g}': must be above 0 and at most 1")
     if recipe not in ("simclrv2", "simclr"):
         raise ValueError(f"'recipe={recipe}': must be simclrv2 or simclr")
     c = shipped.load(given["data"])

@@ -51,6 +51,13 @@ def test_fine_tuning_has_the_settings_of_either_paper(recipe, expected):
     assert (optim.weight_decay, optim.warmup_epochs, c.augment.ops) == (0, 0, ("crop", "flip"))
 
 
+@pytest.mark.parametrize("labels", ["2", "0", "-1", "nan"])
+def test_fine_tuning_on_a_fraction_that_is_none_is_refused(labels):
+    line = rf"--config=finetune:labels={labels}: .*'labels={labels}': must be above 0 and at most 1"
+    with pytest.raises(UserError, match=line):
+        overrides.load([f"--config=finetune:labels={labels}"])
+
+
 CHECKING = [
     ("train.batch_size", 100, "config.train.batch_size=100: must be a multiple of the 8 devices"),
     ("train.batch_size", -8, "config.train.batch_size=-8: must be at least 2"),

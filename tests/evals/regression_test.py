@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 
-from simclr_jax.errors import DivergedError
+from simclr_jax.errors import DivergedError, UserError
 from simclr_jax.evals import passes, regression
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.passes import Rows
+from support.sources import split
 
 PAPER = np.geomspace(1e-6, 1e5, 45)
 
@@ -21,11 +23,11 @@ def objective(x, labels, l2, kernel, bias):
     return losses.mean() + l2 / (2 * len(x)) * np.sum(kernel.astype(np.float64) ** 2)
 
 
-def least(x, labels, l2):
+def least(x, labels, l2, **options):
     """The smallest J, by scikit-learn in float64."""
     two = labels.max() == 1  # Of two classes it fits the difference, whose penalty is half of ours.
     c = (2 if two else 1) / l2
-    found = LogisticRegression(C=c, tol=1e-6, max_iter=5000)
+    found = LogisticRegression(C=c, tol=1e-6, max_iter=5000, **options)
     found.fit(x.astype(np.float64), labels)
     kernel, bias = found.coef_.T, found.intercept_
     if two:
@@ -33,10 +35,10 @@ def least(x, labels, l2):
     return objective(x, labels, l2, kernel, bias)
 
 
-def gaps(features, strengths, found):
+def gaps(features, strengths, found, **options):
     """How far each J is from the smallest one."""
     return [
-        objective(*features, l2, kernel, bias) - least(*features, l2)
+        objective(*features, l2, kernel, bias) - least(*features, l2, **options)
         for l2, kernel, bias in zip(strengths, found.kernel, found.bias, strict=True)
     ]
 
@@ -136,3 +138,26 @@ def test_each_of_several_labels_has_the_regression_of_scikit_learn(mesh8, rng):
     np.testing.assert_array_equal(right, (((scores > 0) == there) & counted).sum(axis=1))
     losses = np.logaddexp(0, np.where(there, -1, 1) * scores) * counted
     np.testing.assert_allclose(loss, losses.sum(axis=(1, 2)) / 293, rtol=1e-5)
+
+
+def photographs(count):
+    """CIFAR-10's first images, or noise whose colours tell the class; pixels 0 to 1 and labels."""
+    try:
+        cifar = split("cifar10", cache_bytes=0)
+    except UserError:
+        rng, labels = np.random.default_rng(0), np.arange(count) % 10
+        return rng.uniform(0, 0.5, (count, 3072)) + 0.05 * labels[:, None], labels
+    images, labels = cifar.load(range(count))
+    return np.stack([tf.io.decode_image(each).numpy().ravel() / 255 for each in images]), labels
+
+
+@pytest.mark.slow
+def test_all_values_of_the_paper_reach_the_minimum_on_features_of_photographs(mesh8, rng):
+    """Random features of CIFAR-10, of very different variances; scikit-learn by Newton's method."""
+    pixels, labels = photographs(600)
+    weights = rng.normal(size=(3072, 30)) / 32 * np.geomspace(1, 0.03, 30)
+    features = Features(np.maximum(pixels @ weights, 0).astype(np.float32), labels.astype(np.int32))
+    found = fit(features, PAPER, mesh8)
+    assert found.converged.all()
+    found = gaps(features, PAPER, found, solver="newton-cholesky")
+    np.testing.assert_allclose(found, 0, atol=1e-3)
