@@ -11,10 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
+from etils import epath
 from PIL import Image
 
 from simclr_jax import cli, convert
 from simclr_jax import eval as evaluation
+from simclr_jax.eval import PROTOCOLS
+from simclr_jax.evals import results
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.store import checkpoint as store
 from simclr_jax.weights import exports
@@ -115,6 +118,27 @@ def test_the_classifier_of_an_imported_run_is_evaluated(imported, tmp_path):
     assert status_of(evaluation.main, *argv) == 0
     found = result(imported, "classifier", 40, "logits,folder,*")
     assert (found["num_examples"], found["class_names"]) == (6, ["a", "b", "c"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", sorted({*PROTOCOLS} - {"knn", "embed", "transfer"}))
+def test_every_protocol_evaluates_an_imported_run(imported, tmp_path, protocol):
+    """But for knn, which has a test of its own, and for embed and transfer, which take as long."""
+    for number in range(24):
+        path = tmp_path / ("train", "test")[number % 4 == 3] / "abc"[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (10 * number, 40, 90 * (number % 3))).save(path)
+    flags = {
+        "linear": ["--config.linear.epochs=2", "--config.linear.batch_size=8"],
+        "logistic": ["--config.logistic.l2_count=2", "--config.logistic.held_out=0.3"],
+        "transform": ["--config.transform.of=noise", "--config.transform.epochs=1"],
+    }
+    images = ["--config.data.name=folder", f"--config.data.dir={tmp_path}"]
+    argv = [f"--config=eval/{protocol}", f"--run={imported}", f"--to={tmp_path}/results", *images]
+    assert status_of(evaluation.main, *argv, *flags.get(protocol, [])) == 0
+    (found,) = results.rows(epath.Path(tmp_path / "results"))
+    assert (found["protocol"], found["checkpoint_step"]) == (protocol, 40)
+    assert found["num_examples"] == 6
 
 
 @pytest.mark.parametrize("form", exports.FORMATS)
