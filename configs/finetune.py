@@ -6,8 +6,9 @@ Command:  simclr-train --config=configs/finetune.py --workdir=TUNED --config.ini
           simclr-train --config=configs/finetune.py:recipe=simclr --workdir=TUNED \\
             --config.init.run=RUN
 Hardware: as the pretraining of RUN, whose encoder it trains; a few epochs of few images.
-Result:   docs/labels.md has one of the digits, docs/results.md small ones of CIFAR-10. ImageNet not measured yet (published top-1 for
-          ResNet-50: 1 % of the labels 0.579, 10 % 0.684; of SimCLR 0.483, 0.656).
+Result:   docs/labels.md has one of the digits, docs/results.md small ones of CIFAR-10.
+          ImageNet not measured yet (published top-1 for ResNet-50: 1 % of the labels 0.579,
+          10 % 0.684; of SimCLR 0.483, 0.656).
 
 `recipe` is SimCLRv2's, or SimCLR's with the classifier on h. `data` is the record that RUN was
 pretrained with: its data, image size and model. Where RUN has other values of these keys, set them
