@@ -93,6 +93,7 @@ def _digits(split):
     return np.stack(pixels).reshape(len(pixels), -1), labels
 
 
+@pytest.mark.slow
 def test_linear_transfer_is_scikit_learns_logistic_regression(finished, tmp_path, capsys):
     flags = ["--config.transfer.l2_count=1", "--config.transfer.l2_range=(0.1,0.1)"]
     flags += ["--config.transfer.metric=mean_per_class", f"--to={tmp_path}"]
