@@ -17,6 +17,7 @@ import numpy as np
 from simclr_jax import mesh as meshes
 from simclr_jax import optim
 from simclr_jax import state as states
+from simclr_jax.augment.draws import CROP_AREA
 from simclr_jax.config import overrides, parts
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import DivergedError
@@ -60,6 +61,7 @@ class FineTuning:
                 "data.num_classes": task.train.num_classes,
                 "data.views": None,
                 "augment.ops": ("crop", "flip"),
+                "augment.crop_area": CROP_AREA,
                 "objective.name": "supervised",
                 "model.classifier_layer": task.config.features.layer,
                 "train.batch_size": keys.batch_size,
