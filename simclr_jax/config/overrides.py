@@ -38,6 +38,8 @@ def load(argv: Sequence[str]) -> FrozenConfigDict:
         if not isinstance(error, flags.Error):  # absl names the error in its last line.
             reason = f"{type(error).__name__}: {reason}"
         raise UserError(f"--config={_given(argv)}: {reason}") from error
+    types = keys(config)
+    overrides = [_quoted(arg, types) for arg in overrides]
     nothing: set[str] = set()  # The keys that are to be None.
     for override in overrides:
         _check_override(override, config, flag)
@@ -184,6 +186,23 @@ def _positive(arg: str) -> str:
     if not flag.startswith("noconfig.") or value:
         return arg
     return f"--{flag.removeprefix('no')}=false"
+
+
+def _quoted(override: str, types: Mapping[str, type]) -> str:
+    """An override of a tuple by words such as crop,flip, with quotes; any other one as given.
+
+    >>> _quoted("--config.augment.ops=crop,flip", {"augment.ops": tuple})
+    "--config.augment.ops=('crop', 'flip')"
+
+    Args:
+      override: The override, --config.KEY=VALUE.
+      types: The types of the config's values by dotted key.
+    """
+    flag, value = _split(override)
+    words = value.split(",")
+    if types.get(flag.removeprefix("config.")) is not tuple or len(words) < 2:
+        return override
+    return f"--{flag}={tuple(words)}" if all(map(str.isidentifier, words)) else override
 
 
 def _split(arg: str) -> tuple[str, str]:

@@ -29,6 +29,12 @@ def test_overrides_and_arguments():
     assert config.optim.lr == 1e-3
 
 
+@pytest.mark.parametrize("value", ["crop,flip", "('crop','flip')", '["crop", "flip"]'])
+def test_words_of_a_tuple_need_no_quotes(value):
+    config = overrides.load([DIGITS, f"--config.augment.ops={value}"])
+    assert config.augment.ops == ("crop", "flip")
+
+
 LOADING = [
     ([], "--config: required"),
     (["--config=nowhere.py"], "--config=nowhere.py: no such file 'nowhere.py'"),
