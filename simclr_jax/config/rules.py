@@ -131,6 +131,12 @@ def _is_range(value: Any) -> bool:
     return len(value) == 2 and all(map(math.isfinite, value)) and value[0] != value[1]
 
 
+# The rule that a value is the two ends of a range of positive numbers.
+RANGE = Rule(
+    lambda value: len(value) == 2 and 0 < value[0] <= value[1] < math.inf,
+    "two numbers, 0 < smallest <= largest",
+)
+
 # The rules of a training run's keys, in the order of the defaults.
 RUN: dict[str, Rule] = {
     "seed": number(0, 2**31 - 1, on_resume=FIXED),
@@ -280,6 +286,8 @@ def check(config: ConfigDict, rules: Mapping[str, Rule], *, devices: int) -> Non
     split = ["train.batch_size", "eval.batch_size", "features.batch_size"]
     if get(config, "linear.augment"):
         split.append("linear.batch_size")
+    if get(config, "transfer.method") == "finetune":
+        split.append("transfer.batch_size")
     for key in split:
         value = get(config, key)
         if value is not None and value % devices:

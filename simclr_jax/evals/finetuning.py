@@ -21,7 +21,7 @@ from simclr_jax.augment.draws import CROP_AREA
 from simclr_jax.config import overrides, parts
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import DivergedError
-from simclr_jax.evals.features import Extractor, Features
+from simclr_jax.evals.features import Features
 from simclr_jax.evals.grid import Point
 from simclr_jax.evals.task import Task
 from simclr_jax.run.progress import Count
@@ -72,17 +72,7 @@ class FineTuning:
             },
         )
         self._objective = parts.objective(self._config, self._mesh)
-        size = task.extractor.batch_size
-        self._extractor = Extractor(
-            self._objective.model,
-            None,
-            layer="logits",
-            image_size=self._config.data.image_size,
-            batch_size=size,
-            transfer_dtype=self._config.data.transfer_dtype,
-            mesh=self._mesh,
-            crop_proportion=task.config.features.crop,
-        )
+        self._extractor = task.extractor_of(self._objective.model, None, layer="logits")
         self._step = parts.jitted(self._update, self._mesh)
 
     def train(self, source: Readable, point: Point) -> Any:

@@ -20,11 +20,6 @@ from simclr_jax.config.rules import Rule
 from simclr_jax.evals import results
 from simclr_jax.store import files
 
-# The rule of the two ends of a range of positive numbers.
-RANGE = Rule(
-    lambda value: len(value) == 2 and 0 < value[0] <= value[1] < np.inf,
-    "two numbers, 0 < smallest <= largest",
-)
 # The rule of a part of a grid.
 SHARE = Rule(
     lambda value: [type(each) for each in value] == [int, int] and 0 <= value[0] < value[1],

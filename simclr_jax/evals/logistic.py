@@ -10,10 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from simclr_jax import mesh as meshes
-from simclr_jax.config.rules import RUN, at_least
-from simclr_jax.evals import grid, validation
+from simclr_jax.config.rules import RANGE, RUN, at_least
+from simclr_jax.evals import validation
 from simclr_jax.evals.features import Features
-from simclr_jax.evals.metrics import METRICS, class_accuracies, mean_of_classes
+from simclr_jax.evals.metrics import METRICS, class_accuracies, mean_of_classes, scored
 from simclr_jax.evals.passes import Rows
 from simclr_jax.evals.regression import Fit, Regressions
 from simclr_jax.evals.scores import Tally
@@ -22,7 +22,7 @@ from simclr_jax.evals.task import Task
 
 # The rules of the config section "logistic".
 RULES = {
-    "logistic.l2_range": grid.RANGE,
+    "logistic.l2_range": RANGE,
     "logistic.l2_count": at_least(1),
     "logistic.held_out": RUN["data.held_out"],
 }
@@ -40,19 +40,34 @@ def run(task: Task) -> dict[str, Any]:
       DivergedError: A loss is not finite.
     """
     task.check_labels()
-    keys = task.config.logistic
-    data = validation.choose(task, key="logistic.held_out", held_out=keys.held_out)
+    return evaluated(task, "logistic", "map11" if task.train.multilabel else "top1")
+
+
+def evaluated(task: Task, section: str, metric: str) -> dict[str, Any]:
+    """The entries of the result of a logistic regression, whose strength a metric chooses.
+
+    Args:
+      task: The task, whose splits have labels of the same classes.
+      section: The config section with l2_range, l2_count and held_out.
+      metric: The name of one of `metrics.METRICS`.
+
+    Raises:
+      UserError: There is no image to choose by, or a class of the test has no example.
+      DivergedError: A loss is not finite.
+    """
+    keys = task.config[section]
+    data = validation.choose(task, key=f"{section}.held_out", held_out=keys.held_out)
     test = task.features(task.test)
     task.check_examples(data.labels, test.labels)
-    metric = "map11" if task.train.multilabel else "top1"
     fit, chosen = fitted(data, task.train.num_classes, strengths(keys), metric)
-    if task.train.multilabel:
-        scores = np.concatenate([scores for scores, _ in tested(fit, test)])
-        return {**task.tested(test), metric: METRICS[metric](scores, test.labels), **chosen}
-    tally = Tally()
-    for scores, labels in tested(fit, test):
-        tally.add(scores, labels)
-    return {**task.tested(test), **tally.accuracies(), **chosen}
+    if metric == "top1":  # It needs the scores of some images at a time alone.
+        tally = Tally()
+        for scores, labels in tested(fit, test):
+            tally.add(scores, labels)
+        found = tally.accuracies()
+    else:
+        found = scored(np.concatenate([x for x, _ in tested(fit, test)]), test.labels, metric)
+    return {**task.tested(test), **found, **chosen}
 
 
 def strengths(keys: ConfigDict) -> np.ndarray:
@@ -62,7 +77,7 @@ def strengths(keys: ConfigDict) -> np.ndarray:
 
 
 def fitted(
-    data: validation.Chosen, classes: int, l2: np.ndarray, metric: str = "top1"
+    data: validation.Chosen, classes: int, l2: np.ndarray, metric: str
 ) -> tuple[Fit, dict[str, Any]]:
     """The regression of the best of several strengths.
 

@@ -111,3 +111,18 @@ def _precision11(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 METRICS: dict[str, Metric] = {"top1": top1, "mean_per_class": mean_per_class, "map11": map11}
+
+
+def scored(scores: np.ndarray, labels: np.ndarray, metric: str) -> dict[str, float]:
+    """The entries of a result: a metric by its name, and with one label an image the accuracies.
+
+    Args:
+      scores: The scores (n, C) of the classes.
+      labels: The labels, (n,) or (n, C), as the metric takes them.
+      metric: The name of one of `METRICS`.
+
+    Raises:
+      DivergedError: A score is not a number.
+    """
+    found = accuracies(scores, labels) if labels.ndim == 1 else {}
+    return found if metric in found else {**found, metric: METRICS[metric](scores, labels)}

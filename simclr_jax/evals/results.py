@@ -39,11 +39,9 @@ SCORES = (
 # of values that are tried.
 LONG = ("of", "class_names", "per_class", "confusion", "tried")
 LIST = "results.jsonl"  # The name of the list of all results of a folder.
-# Keys that a result does not depend on, or that its name has anyway.
-_NO_PART = (
-    *("protocol", "features.layer", "features.batch_size", "features.keep", "data.name"),
-    "transfer.share",
-)
+# Keys that a result does not depend on: how the features are computed, and who computes what.
+HOW = ("features.batch_size", "features.keep", "transfer.share")
+_NO_PART = (*HOW, "protocol", "features.layer", "data.name")  # Its name has the last three anyway.
 _LONGEST = 200  # The largest number of letters in the name of a folder; file systems allow 255.
 
 

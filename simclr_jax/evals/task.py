@@ -22,6 +22,7 @@ from simclr_jax.data.splits import Splits
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features, results
 from simclr_jax.evals.features import Features
+from simclr_jax.models.simclr import SimCLR
 from simclr_jax.run.network import ROWS_PER_DEVICE, Network
 
 # The protocols that can use images of several labels.
@@ -92,19 +93,29 @@ class Task:
                 "config.data.name=None: an imported run has no dataset of its own; name one, or "
                 "'folder' with config.data.dir"
             )
+        layer = config.features.layer
         try:
-            self.extractor = features.Extractor(
-                network.model,
-                network.variables,
-                layer=config.features.layer,
-                image_size=self.run_config.data.image_size,
-                batch_size=config.features.batch_size or ROWS_PER_DEVICE * jax.device_count(),
-                transfer_dtype=self.run_config.data.transfer_dtype,
-                mesh=meshes.make(),
-                crop_proportion=config.features.crop,
-            )
+            self.extractor = self.extractor_of(network.model, network.variables, layer=layer)
         except ValueError as error:
             raise UserError(f"config.features.layer={error}") from error
+
+    def extractor_of(self, model: SimCLR, variables: Any, *, layer: str) -> features.Extractor:
+        """The extractor of a layer of a network, for the images as the evaluation sees them.
+
+        Raises:
+          ValueError: The network has no such layer.
+        """
+        data, keys = self.run_config.data, self.config.features
+        return features.Extractor(
+            model,
+            variables,
+            layer=layer,
+            image_size=data.image_size,
+            batch_size=keys.batch_size or ROWS_PER_DEVICE * jax.device_count(),
+            transfer_dtype=data.transfer_dtype,
+            mesh=meshes.make(),
+            crop_proportion=keys.crop,
+        )
 
     @cached_property
     def folder(self) -> epath.Path | None:
@@ -132,9 +143,9 @@ class Task:
         """What the result is computed from, as JSON: the config, the weights and the images."""
         untrained, params = self.network.step is None, self.network.variables["params"]
         config = self.config.to_dict()
-        # The rest is how the features are computed, not which, and who computes what.
-        config["features"] = {key: config["features"][key] for key in ("layer", "dtype", "crop")}
-        config.get("transfer", {}).pop("share", None)
+        for key in results.HOW:
+            section, name = key.split(".")
+            config.get(section, {}).pop(name, None)
         return {
             "config": config,
             # Batch norm of an untrained network is calibrated, to other bits on other devices.

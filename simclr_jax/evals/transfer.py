@@ -7,35 +7,35 @@ import contextlib
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from simclr_jax import processes
 from simclr_jax.config import sources
-from simclr_jax.config.rules import RUN, Rule, at_least, one_of, wrong
+from simclr_jax.config.rules import RANGE, RUN, Rule, at_least, one_of, wrong
 from simclr_jax.data.joined import Joined
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import DivergedError
 from simclr_jax.evals import grid, logistic, validation
-from simclr_jax.evals.features import Features
 from simclr_jax.evals.finetuning import FineTuning
 from simclr_jax.evals.grid import Found, Point
-from simclr_jax.evals.metrics import METRICS
-from simclr_jax.evals.scores import accuracies, subject
+from simclr_jax.evals.metrics import METRICS, scored
+from simclr_jax.evals.scores import subject
 from simclr_jax.evals.task import Task
+from simclr_jax.losses import label_loss
 
 # The rules of the config section "transfer".
 RULES: dict[str, Rule] = {
     "transfer.method": one_of("linear", "finetune"),
     "transfer.metric": one_of(*METRICS),
     "transfer.held_out": RUN["data.held_out"],
-    "transfer.l2_range": grid.RANGE,
+    "transfer.l2_range": RANGE,
     "transfer.l2_count": at_least(1),
     "transfer.steps": RUN["train.steps"],
     "transfer.batch_size": RUN["train.batch_size"],
     "transfer.microbatches": RUN["train.microbatches"],
-    "transfer.lr_range": grid.RANGE,
+    "transfer.lr_range": RANGE,
     "transfer.lr_count": at_least(1),
-    "transfer.decay_range": grid.RANGE,
+    "transfer.decay_range": RANGE,
     "transfer.decay_count": at_least(0),
     "transfer.share": grid.SHARE,
 }
@@ -60,7 +60,10 @@ def run(task: Task) -> dict[str, Any] | None:
     if task.train.multilabel != (metric == "map11"):
         several = "map11 for images of several labels, and another for images of one"
         raise wrong("transfer.metric", metric, several)
-    return _linear(task) if task.config.transfer.method == "linear" else _fine_tuned(task)
+    method = task.config.transfer.method
+    linear = method == "linear"
+    found = logistic.evaluated(task, "transfer", metric) if linear else _fine_tuned(task)
+    return found and {"method": method, "metric": metric, **found}
 
 
 def in_words(result: dict[str, Any]) -> str:
@@ -84,26 +87,6 @@ def in_words(result: dict[str, Any]) -> str:
         f"{line}, fine-tuned, lr {result['lr']:.3g} {decay}, of {result['points']} points "
         f"by {result['validation']}{diverged}"
     )
-
-
-def _linear(task: Task) -> dict[str, Any]:
-    """The result of the best logistic regression of frozen features."""
-    keys = task.config.transfer
-    data = validation.choose(task, key="transfer.held_out", held_out=keys.held_out)
-    test = task.features(task.test)
-    task.check_examples(data.labels, test.labels)
-    fit, chosen = logistic.fitted(
-        data, task.train.num_classes, logistic.strengths(keys), keys.metric
-    )
-    scores = np.concatenate([scores for scores, _ in logistic.tested(fit, test)])
-    return {**task.tested(test), **_scores(task, scores, test.labels), **chosen}
-
-
-def _scores(task: Task, scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """The entries of the result that say how good the scores (n, C) of the test images are."""
-    method, metric = task.config.transfer.method, task.config.transfer.metric
-    found = {"method": method, "metric": metric, metric: METRICS[metric](scores, labels)}
-    return found if labels.ndim == 2 else {**accuracies(scores, labels), **found}
 
 
 class _Images(NamedTuple):
@@ -142,9 +125,6 @@ def _check_keys(task: Task) -> None:
     """Raises UserError where a network cannot be fine-tuned as the keys say."""
     keys, layer, devices = task.config.transfer, task.config.features.layer, jax.device_count()
     share = keys.batch_size // devices
-    if keys.batch_size % devices:
-        allowed = f"a multiple of the {devices} devices"
-        raise wrong("transfer.batch_size", keys.batch_size, allowed)
     if share % keys.microbatches:
         allowed = f"a divisor of the {share} images of a device's share of the batch"
         raise wrong("transfer.microbatches", keys.microbatches, allowed)
@@ -172,7 +152,7 @@ def _fine_tuned(task: Task) -> dict[str, Any] | None:
     test = tuning.logits(tuning.train(images.both, best), task.test)
     return {
         **task.tested(test),
-        **_scores(task, test.x, test.labels),
+        **scored(test.x, test.labels, task.config.transfer.metric),
         "lr": best.lr,
         "decay": best.decay,
         "weight_decay": best.weight_decay,
@@ -196,21 +176,11 @@ def _compute(
             value = loss = None
             with contextlib.suppress(DivergedError):
                 logits = tuning.logits(tuning.train(images.train, point), images.validation)
-                value, loss = METRICS[metric](*logits), _loss(logits)
+                value = METRICS[metric](*logits)
+                loss = float(label_loss(*map(jnp.asarray, logits))[0])
             found[point.name] = {"value": value, "loss": loss}
             text = "diverged" if value is None else f"{_IN_WORDS[metric]} {value:.1%}"
             processes.say(f"{number} of {len(mine)}: {point.name}: {text} of {images.name}")
-
-
-def _loss(logits: Features) -> float:
-    """The mean cross-entropy of logits (n, C), by which equal points are told apart."""
-    x = logits.x.astype(np.float64)
-    if logits.labels.ndim == 2:
-        losses = np.logaddexp(0, x) - x * (logits.labels == 1)
-        return float(losses[logits.labels >= 0].mean())
-    known = logits.labels >= 0
-    x, labels = x[known], logits.labels[known]
-    return float((np.logaddexp.reduce(x, axis=1) - x[np.arange(len(x)), labels]).mean())
 
 
 def _best(points: list[Point], tried: list[dict[str, Any]]) -> Point:
