@@ -19,6 +19,7 @@ lists of ImageNet are
 
 from ml_collections import ConfigDict
 
+from simclr_jax.augment.draws import one_a_view
 from simclr_jax.config import default, shipped
 
 
@@ -44,7 +45,8 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         raise ValueError(f"'recipe={recipe}': must be simclrv2 or simclr")
     c = shipped.load(given["data"])
     c.objective.name = "supervised"
-    c.augment.ops = tuple(op for op in c.augment.ops if op in ("crop", "flip"))
+    first = one_a_view(c.augment.ops, 1)[0]  # Of several views' lists, the first.
+    c.augment.ops = tuple(op for op in first if op in ("crop", "flip"))
     if labels < 1.0:
         c.data.label_fraction = labels
         if c.data.num_examples is not None:  # For simclr-plan.

@@ -10,6 +10,7 @@ Result:   Table 3, h and g(h): colour 99.3 and 97.4, rotation 67.6 and 25.6, noi
 
 from ml_collections import ConfigDict
 
+from simclr_jax.augment.study import NOISE_SIGMA
 from simclr_jax.config import default_eval
 
 
@@ -21,7 +22,7 @@ def get_config() -> ConfigDict:
     # The transformations: 'colour' (or grey), 'rotation' (by 0°, 90°, 180° or 270°), 'noise' (or
     # not) and 'sobel' (or not).
     transform.of = ("colour", "rotation", "noise", "sobel")
-    transform.noise_sigma = 0.1  # The noise's deviation, above 0, for images from 0 to 1.
+    transform.noise_sigma = NOISE_SIGMA  # The noise's deviation, above 0, for images from 0 to 1.
     transform.hidden = 512  # The width of the network's hidden layer, at least 1.
     transform.lr = 1e-3  # The first learning rate of Adam, above 0; it falls to 0 as a cosine.
     transform.batch_size = 256  # The number of images of a batch, at least 1.

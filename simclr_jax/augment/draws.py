@@ -1,22 +1,24 @@
 """The random numbers of a view, drawn before any operation is applied to the image.
 
 A draw is a value that the host or the device can apply, and that tests can inspect. Each operation
-has a seed that `fold` derives from the key of the view. So an example is augmented in the same way
-on any host and after any restart, and omitting one operation does not change the others.
+has a seed that `keys.fold` derives from the key of the view. So omitting one operation does not
+change the others, nor does another order.
 
 Reference: Chen et al. 2020, appendix A (arXiv 2002.05709). The distributions of the crop and of the
-colour jitter are those of the authors' code.
+colour jitter are those of the authors' code. The laws of the study's operations are in `study`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from etils import epy
 
-from simclr_jax.errors import chosen
+from simclr_jax.augment import study
+from simclr_jax.augment.keys import fold, uniform
+from simclr_jax.errors import ArgumentError, chosen
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -32,9 +34,9 @@ BLUR_SIGMA = (0.1, 2.0)  # The range of the blur's sigma, in pixels.
 CROP_AREA = (0.08, 1.0)  # The paper's range of a crop's area, as fractions of the image.
 CROP_ASPECT = (3 / 4, 4 / 3)  # The range of a crop's width over its height.
 
-# The number that `fold` adds to the key for each seed. Operations with the same number would be
-# correlated.
-_CROP, _GATES, _JITTER, _ORDER, _BLUR = range(5)
+# The number that `keys.fold` adds to the key for each seed. Operations with the same number would
+# be correlated.
+_CROP, _GATES, _JITTER, _ORDER, _BLUR, _CUTOUT, _ROTATE, _NOISE, _FIELD, _SOBEL = range(10)
 
 Draw = dict[str, Any]  # The random numbers of a view, by the name of the operation.
 
@@ -45,33 +47,54 @@ class Views:
 
     Attributes:
       size: The height and the width of a view, in pixels.
-      count: The number of views of each image, drawn independently.
-      ops: The names of the operations, from `OPS`, which are applied in the order of `OPS`. Without
-        'crop' the full image is resized.
+      ops: The names of the operations of each view, from `OPS`, in the order in which they are
+        applied. 'crop' can only be the first one; without it the full image is resized.
       strength: The strength of the colour distortion, at least 0. With 0 there is no jitter and no
         greyscale.
       brightness: The version of the brightness operation: 'v2' multiplies by a factor, 'v1' adds a
         summand.
       crop_area: The smallest and the largest area of a crop, as fractions of the image.
-      blur_on: The place of the blur: 'host' (in tf.data) or 'device' (in the train step).
+      blur_on: The place of a blur that is the last operation of a view: 'host' (in tf.data) or
+        'device' (in the train step). Another blur is on the host.
 
     Raises:
-      ArgumentError: A name is none of those.
+      ArgumentError: A name is none of those, or a crop is not the first operation.
     """
 
     size: int
-    count: int
-    ops: tuple[str, ...]
+    ops: tuple[tuple[str, ...], ...]
     strength: float
     brightness: str
     crop_area: tuple[float, float]
     blur_on: str
 
     def __post_init__(self) -> None:
-        for op in self.ops:
-            chosen(OPS, "ops", op)
+        for ops in self.ops:
+            for op in ops:
+                chosen(OPS, "ops", op)
+            if "crop" in ops[1:]:
+                raise ArgumentError("ops", ops, "'crop' must be the first operation")
         chosen(dict.fromkeys(BRIGHTNESS), "brightness", self.brightness)
         chosen(dict.fromkeys(BLUR_ON), "blur_on", self.blur_on)
+
+    @property
+    def count(self) -> int:
+        """The number of views of each image."""
+        return len(self.ops)
+
+    def applied(self, view: int) -> tuple[str, ...]:
+        """The operations of a view that are applied; with strength 0 the colour ones are not."""
+        off = () if self.strength > 0 else ("jitter", "grey")
+        return tuple(op for op in self.ops[view] if op not in off)
+
+    def leaves_blur(self, applied: Sequence[str]) -> bool:
+        """Whether the last of the operations that are applied is a blur that the device applies."""
+        return self.blur_on == "device" and applied[-1:] == ("blur",)
+
+    @property
+    def leave_blur(self) -> bool:
+        """Whether the device applies the blur of any view."""
+        return any(self.leaves_blur(self.applied(view)) for view in range(self.count))
 
 
 class Jitter(NamedTuple):
@@ -95,59 +118,11 @@ class Jitter(NamedTuple):
     order: tf.Tensor
 
 
-def image_key(seed: int, epoch: tf.Tensor, index: tf.Tensor, view: int) -> tf.Tensor:
-    """The key of one view of one example in one epoch.
-
-    The four numbers are packed rather than hashed, so different arguments give different keys.
-
-    Args:
-      seed: The seed of the run, from 0 and below 2³¹.
-      epoch: The epoch, an int scalar from 0 and below 2³¹.
-      index: The index of the example in the dataset, an int scalar from 0 and below 2⁴⁷.
-      view: The number of the view, from 0 and below 2⁸.
-
-    Returns:
-      The key (2,) int64.
-
-    >>> image_key(1, epoch=tf.constant(2), index=tf.constant(3), view=1).numpy().tolist()
-    [4294967298, 196864]
-    """
-    high = tf.constant(seed * 2**32, tf.int64) + tf.cast(epoch, tf.int64)
-    low = tf.cast(index, tf.int64) * 2**16 + view * 2**8
-    return tf.stack([high, low])
-
-
-def fold(key: tf.Tensor, number: int) -> tf.Tensor:
-    """Derives a seed from the key of a view.
-
-    Args:
-      key: The key (2,) int64 of the view, from `image_key`.
-      number: The number of the seed, from 0 and below 2⁸.
-
-    Returns:
-      The seed (2,) int64.
-    """
-    return key + tf.constant([0, number], tf.int64)
-
-
-def uniform(seed: tf.Tensor, shape: tuple[int, ...], low: float, high: float) -> tf.Tensor:
-    """Draws float32 numbers from the uniform distribution U(low, high).
-
-    Args:
-      seed: The seed (2,) int64, from `fold`.
-      shape: The shape of the result.
-      low: The lower end of the range, included.
-      high: The upper end of the range, excluded.
-    """
-    # TensorFlow's default generator may differ between devices and versions.
-    return tf.random.stateless_uniform(shape, seed, low, high, alg="philox")
-
-
 class Seeds(NamedTuple):
     """The arguments of the functions in `OPS` that depend on the image.
 
     Attributes:
-      key: The key (2,) int64 of the view, from `image_key`.
+      key: The key (2,) int64 of the view, from `keys.image_key`.
       gates: Three numbers (3,) from U(0, 1), float32, that decide whether the view is flipped,
         jittered and made grey.
       height: The height of the image in pixels, an int32 scalar.
@@ -160,25 +135,21 @@ class Seeds(NamedTuple):
     width: tf.Tensor
 
 
-def draw(key: tf.Tensor, height: tf.Tensor, width: tf.Tensor, views: Views) -> Draw:
+def draw(key: tf.Tensor, height: tf.Tensor, width: tf.Tensor, views: Views, view: int) -> Draw:
     """Draws the random numbers of one view of an image.
 
     Args:
-      key: The key (2,) int64 of the view, from `image_key`.
+      key: The key (2,) int64 of the view, from `keys.image_key`.
       height: The height of the image in pixels, an int32 scalar.
       width: The width of the image in pixels, an int32 scalar.
       views: The settings of the augmentation.
+      view: The number of the view, whose operations are drawn.
 
     Returns:
-      The random numbers of each operation in `views.ops`, by name, in the order of `OPS`.
+      The random numbers of each operation that is applied, by name, in their order.
     """
     seeds = Seeds(key, uniform(fold(key, _GATES), (3,), 0.0, 1.0), height, width)
-    return {name: law(seeds, views) for name, law in OPS.items() if _is_on(name, views)}
-
-
-def _is_on(name: str, views: Views) -> bool:
-    """Whether an operation is applied; with strength 0 the colour operations are not."""
-    return name in views.ops and (views.strength > 0 or name not in ("jitter", "grey"))
+    return {name: OPS[name](seeds, views) for name in views.applied(view)}
 
 
 def _crop(seeds: Seeds, views: Views) -> tf.Tensor:
@@ -197,7 +168,7 @@ def crop_box(
     Args:
       height: The height of the image in pixels, an int32 scalar.
       width: The width of the image in pixels, an int32 scalar.
-      seed: The seed (2,) int64, from `fold`.
+      seed: The seed (2,) int64, from `keys.fold`.
       area: The smallest and the largest area, as fractions of the image.
 
     Returns:
@@ -239,8 +210,8 @@ def jitter(
 
     Args:
       applied: Whether the view is jittered, a bool scalar.
-      seed: The seed (2,) int64 of the factors, from `fold`.
-      order_seed: The seed (2,) int64 of the order, from `fold`.
+      seed: The seed (2,) int64 of the factors, from `keys.fold`.
+      order_seed: The seed (2,) int64 of the order, from `keys.fold`.
       strength: The strength s of the colour distortion, above 0.
       brightness: The version of the brightness operation, one of `BRIGHTNESS`.
 
@@ -272,7 +243,7 @@ def blur_sigma(seed: tf.Tensor) -> tf.Tensor:
     """Draws the blur's sigma: with probability 1/2 from U(0.1, 2), otherwise 0 for no blur.
 
     Args:
-      seed: The seed (2,) int64, from `fold`.
+      seed: The seed (2,) int64, from `keys.fold`.
 
     Returns:
       The sigma in pixels, a float32 scalar.
@@ -296,13 +267,52 @@ def blur_taps(size: int) -> int:
     return 2 * (size // 10 // 2) + 1
 
 
-# The functions that draw the numbers of each operation, in the order in which the operations are
-# applied. They return a box (y, x, height, width) int32 in pixels, a bool, a `Jitter`, a bool, and
-# a sigma in pixels.
+def _cutout(seeds: Seeds, views: Views) -> tf.Tensor:
+    return study.cutout_centre(fold(seeds.key, _CUTOUT), views.size)
+
+
+def _rotate(seeds: Seeds, views: Views) -> tf.Tensor:
+    return study.quarter_turns(fold(seeds.key, _ROTATE))
+
+
+def _noise(seeds: Seeds, views: Views) -> study.Noise:
+    return study.noise(fold(seeds.key, _NOISE), fold(seeds.key, _FIELD))
+
+
+def _sobel(seeds: Seeds, views: Views) -> tf.Tensor:
+    return study.sobel(fold(seeds.key, _SOBEL))
+
+
+# The functions that draw the numbers of each operation. They return a box (y, x, height, width)
+# int32 in pixels, a bool, a `Jitter`, a bool and a sigma in pixels; then a centre (y, x) int32 in
+# pixels, a number of turns, a `study.Noise` and a bool.
 OPS: dict[str, Callable[[Seeds, Views], Any]] = {
     "crop": _crop,
     "flip": _flip,
     "jitter": _jitter,
     "grey": _grey,
     "blur": _blur,
+    "cutout": _cutout,
+    "rotate": _rotate,
+    "noise": _noise,
+    "sobel": _sobel,
 }
+
+
+def one_a_view(
+    ops: tuple[str, ...] | tuple[tuple[str, ...], ...], count: int
+) -> tuple[tuple[str, ...], ...]:
+    """The list of operations of each view, from one list for all of them or from one list a view.
+
+    >>> one_a_view(("crop", "flip"), 2)
+    (('crop', 'flip'), ('crop', 'flip'))
+    >>> one_a_view((("crop",), ("crop", "grey")), 2)
+    (('crop',), ('crop', 'grey'))
+
+    Args:
+      ops: The names of operations, or a list of them for each view.
+      count: The number of views, which matters for one list.
+    """
+    lists = tuple(each for each in ops if not isinstance(each, str))
+    names = tuple(each for each in ops if isinstance(each, str))
+    return lists or (names,) * count

@@ -14,6 +14,7 @@ from typing import Any
 
 from etils import epy
 
+from simclr_jax.augment import study_ops
 from simclr_jax.augment.draws import Draw, Jitter, Views, blur_taps
 
 with epy.lazy_imports():
@@ -47,14 +48,11 @@ def random_view(image: tf.Tensor, draw: Draw, views: Views) -> tuple[tf.Tensor, 
     """
     if "crop" not in draw:
         image = resize(image, views.size)
-    for name, apply in OPS.items():
-        if name in draw:
-            image = apply(image, draw[name], views)
-    image = tf.clip_by_value(image, 0.0, 1.0)
-    sigma = draw.get("blur", tf.constant(0.0))
-    if "blur" in draw and views.blur_on == "host":
-        image, sigma = tf.clip_by_value(gaussian_blur(image, sigma), 0.0, 1.0), tf.constant(0.0)
-    return image, sigma
+    left = views.leaves_blur(tuple(draw))
+    for name, value in draw.items():
+        if not (left and name == "blur"):
+            image = OPS[name](image, value, views)
+    return tf.clip_by_value(image, 0.0, 1.0), draw["blur"] if left else tf.constant(0.0)
 
 
 def resize(image: tf.Tensor, size: int, box: tf.Tensor | None = None) -> tf.Tensor:
@@ -177,13 +175,28 @@ def greyscale(image: tf.Tensor) -> tf.Tensor:
     return tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
 
 
-# The functions that apply the draw of each operation. The blur is not among them: it is the last
-# one, and either `random_view` or the device applies it.
+def blur(image: tf.Tensor, sigma: tf.Tensor, views: Views) -> tf.Tensor:
+    """Clips an image to [0, 1] and blurs it; see `gaussian_blur`.
+
+    Args:
+      image: The image (S, S, 3), float32.
+      sigma: The sigma in pixels, a float32 scalar; 0 for no blur.
+      views: The settings of the augmentation, which are not used.
+    """
+    return gaussian_blur(tf.clip_by_value(image, 0.0, 1.0), sigma)
+
+
+# The functions that apply the draw of each operation.
 OPS: dict[str, Callable[[tf.Tensor, Any, Views], tf.Tensor]] = {
     "crop": crop_and_resize,
     "flip": flip,
     "jitter": color_jitter,
     "grey": grey,
+    "blur": blur,
+    "cutout": study_ops.cutout,
+    "rotate": study_ops.rotate,
+    "noise": study_ops.noise,
+    "sobel": study_ops.sobel,
 }
 
 

@@ -12,7 +12,8 @@ The label 0 is the image as it is. The laws, with the images in [0, 1]:
 Shapes: N images of S x S pixels.
 
 Reference: Chen et al. 2020, section 4.2 and table 3 (arXiv 2002.05709), where 80 is the accuracy of
-guessing 'colour'. The paper gives neither the noise's sigma nor the scale of the gradient.
+guessing 'colour'. The paper gives neither the noise's sigma nor the scale of the gradient; noise,
+scale and probabilities are those of the operations in `augment.study`.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simclr_jax.augment.draws import GREY_PROBABILITY
+from simclr_jax.augment.study import NOISE_PROBABILITY, SOBEL_PROBABILITY, SOBEL_SCALE
 from simclr_jax.errors import chosen
 
 LUMA = (0.2989, 0.587, 0.114)  # The weights of red, green and blue; TensorFlow's.
@@ -73,7 +75,7 @@ def sobel(images: jax.Array, labels: jax.Array, noise: Noise) -> jax.Array:
     smooth_x = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
     across = smooth_y[:, :, 2:] - smooth_y[:, :, :-2]
     down = smooth_x[:, 2:] - smooth_x[:, :-2]
-    edges = jnp.clip(jnp.sqrt(across**2 + down**2) / 4.0, 0.0, 1.0)
+    edges = jnp.clip(jnp.sqrt(across**2 + down**2) / SOBEL_SCALE, 0.0, 1.0)
     return _where(labels == 1, edges, images)
 
 
@@ -96,8 +98,8 @@ class Transformation(NamedTuple):
 TRANSFORMATIONS = {
     "colour": Transformation((1 - GREY_PROBABILITY, GREY_PROBABILITY), grey),
     "rotation": Transformation((0.25, 0.25, 0.25, 0.25), rotate),
-    "noise": Transformation((0.5, 0.5), add_noise),
-    "sobel": Transformation((0.5, 0.5), sobel),
+    "noise": Transformation((1 - NOISE_PROBABILITY, NOISE_PROBABILITY), add_noise),
+    "sobel": Transformation((1 - SOBEL_PROBABILITY, SOBEL_PROBABILITY), sobel),
 }
 
 

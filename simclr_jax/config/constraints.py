@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from simclr_jax.augment.draws import one_a_view
 from simclr_jax.config import rules
 from simclr_jax.config.overrides import keys
 from simclr_jax.errors import UserError
@@ -57,6 +58,25 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
     if config.init.step is not None and config.init.run is None:
         raise rules.wrong("init.step", config.init.step, "None without init.run")
     check_objective(config)
+    check_ops(config)
+
+
+def count_views(config: ConfigDict) -> int:
+    """The number of views of an image in its batch."""
+    return config.data.views or (2 if config.objective.name == "contrastive" else 1)
+
+
+def check_ops(config: ConfigDict) -> None:
+    """Checks that there is one list of operations for all views, or one for each of them.
+
+    Raises:
+      UserError: There is another number of lists.
+    """
+    given, count = config.augment.ops, count_views(config)
+    if len(one_a_view(given, count)) != count:
+        also = f", or data.views={len(given)}" if config.objective.name != "contrastive" else ""
+        views = "view" if count == 1 else "views"
+        raise rules.wrong("augment.ops", given, f"one list, or {count} for {count} {views}{also}")
 
 
 def check_objective(config: ConfigDict) -> None:

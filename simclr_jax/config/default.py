@@ -78,13 +78,17 @@ def _data() -> ConfigDict:
 
 def _augment() -> ConfigDict:
     c = ConfigDict()
-    # The augmentations, each at most once; they are applied in the order of this default.
+    # The augmentations of a view in their order, each at most once: crop (only as the first;
+    # without it the full image is resized), flip, jitter, grey, blur, cutout, rotate, noise, sobel.
+    # Views with different ones have a list each: (("crop", "flip"), ("crop", "jitter")).
     c.ops = ("crop", "flip", "jitter", "grey", "blur")
     c.strength = 1.0  # The strength of the colour jitter, 0 to 5; 0 turns jitter and grey off.
     c.brightness = "v2"  # How the jitter changes the brightness: 'v2' (multiplies) or 'v1' (adds).
     # The smallest and the largest area of a crop as fractions of the image's area, above 0 to 1.
     c.crop_area = (0.08, 1.0)
-    c.blur_on = "device"  # Where views are blurred: 'device' (the train step) or 'host' (tf.data).
+    # Where a blur that is a view's last operation is applied: 'device' (the train step) or 'host'
+    # (tf.data). Any other blur is applied on the host.
+    c.blur_on = "device"
     return c
 
 

@@ -1,6 +1,7 @@
 """Loads a config from the command line: a file, and other values of some of its keys."""
 
 import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from operator import getitem
@@ -192,17 +193,21 @@ def _quoted(override: str, types: Mapping[str, type]) -> str:
     """An override of a tuple by words such as crop,flip, with quotes; any other one as given.
 
     >>> _quoted("--config.augment.ops=crop,flip", {"augment.ops": tuple})
-    "--config.augment.ops=('crop', 'flip')"
+    "--config.augment.ops=('crop','flip')"
+    >>> _quoted("--config.augment.ops=(crop,flip),(crop,grey)", {"augment.ops": tuple})
+    "--config.augment.ops=(('crop','flip'),('crop','grey'))"
 
     Args:
       override: The override, --config.KEY=VALUE.
       types: The types of the config's values by dotted key.
     """
     flag, value = _split(override)
-    words = value.split(",")
-    if types.get(flag.removeprefix("config.")) is not tuple or len(words) < 2:
+    is_tuple = types.get(flag.removeprefix("config.")) is tuple
+    words = r"([(\s]*[A-Za-z_]\w*[),]*)+"  # With the brackets and commas around each.
+    if not is_tuple or "," not in value or not re.fullmatch(words, value):
         return override
-    return f"--{flag}={tuple(words)}" if all(map(str.isidentifier, words)) else override
+    quoted = re.sub(r"\w+", r"'\g<0>'", value)
+    return f"--{flag}=({quoted})"
 
 
 def _split(arg: str) -> tuple[str, str]:

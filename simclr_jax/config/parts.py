@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from simclr_jax import losses, optim
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
-from simclr_jax.augment.draws import Views, blur_taps
+from simclr_jax.augment.draws import Views, blur_taps, one_a_view
 from simclr_jax.config import constraints, overrides, rules
 from simclr_jax.data import pipeline
 from simclr_jax.data.order import Order
@@ -131,8 +131,7 @@ def optimizer(config: ConfigDict, learning_rate: optax.Schedule) -> optim.Optimi
 
 def blur_radius(config: ConfigDict) -> int:
     """The radius in pixels of the blur that the train step applies; 0: it does not blur."""
-    here = "blur" in config.augment.ops and config.augment.blur_on == "device"
-    return blur_taps(config.data.image_size) // 2 if here else 0
+    return blur_taps(config.data.image_size) // 2 if views(config).leave_blur else 0
 
 
 def objective(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) -> Objective:
@@ -304,8 +303,7 @@ def views(config: ConfigDict) -> Views:
     """The settings of the augmented views of an image."""
     return Views(
         size=config.data.image_size,
-        count=config.data.views or (2 if config.objective.name == "contrastive" else 1),
-        ops=tuple(config.augment.ops),
+        ops=one_a_view(config.augment.ops, constraints.count_views(config)),
         strength=config.augment.strength,
         brightness=config.augment.brightness,
         crop_area=tuple(config.augment.crop_area),

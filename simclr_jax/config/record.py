@@ -172,8 +172,8 @@ def read(workdir: epath.Path) -> dict[str, Any]:
 def from_json(described: dict[str, Any]) -> FrozenConfigDict:
     """The config in a description; its lists, JSON's form of tuples, become tuples again.
 
-    >>> from_json({"config": {"augment": {"ops": ["crop", "flip"]}}}).augment.ops
-    ('crop', 'flip')
+    >>> from_json({"config": {"augment": {"ops": [["crop"], ["crop", "flip"]]}}}).augment.ops
+    (('crop',), ('crop', 'flip'))
 
     Args:
       described: The description, of which only "config" is read. Keys that are newer than the run
@@ -189,7 +189,7 @@ def from_json(described: dict[str, Any]) -> FrozenConfigDict:
 def _with_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_tuples(below) for key, below in value.items()}
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def write(workdir: epath.Path, described: dict[str, Any]) -> None:

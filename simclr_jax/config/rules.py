@@ -131,6 +131,18 @@ def _is_range(value: Any) -> bool:
     return len(value) == 2 and all(map(math.isfinite, value)) and value[0] != value[1]
 
 
+def _are_ops(value: Any) -> bool:
+    """Whether a value is a list of operations, or several such lists."""
+    lists = value if value and not isinstance(value[0], str) else (value,)
+    return all(
+        isinstance(ops, tuple)
+        and set(ops) <= set(OPS)
+        and len(set(ops)) == len(ops)
+        and "crop" not in ops[1:]
+        for ops in lists
+    )
+
+
 # The rule that a value is the two ends of a range of positive numbers.
 RANGE = Rule(
     lambda value: len(value) == 2 and 0 < value[0] <= value[1] < math.inf,
@@ -162,8 +174,9 @@ RUN: dict[str, Rule] = {
     "data.views": number(1, 255, on_resume=ASK),
     "data.on_bad_image": one_of("replace", "error"),
     "augment.ops": Rule(
-        lambda value: set(value) <= set(OPS) and len(set(value)) == len(value),
-        f"a tuple of {', '.join(OPS)}, each at most once",
+        _are_ops,
+        f"a tuple of {', '.join(OPS)}, each at most once and crop only as the first, or one such "
+        "tuple a view",
         ASK,
     ),
     "augment.strength": number(0, 5, on_resume=ASK),

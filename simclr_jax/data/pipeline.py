@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epy
 
-from simclr_jax.augment import draws, host
+from simclr_jax.augment import draws, host, keys
 from simclr_jax.augment.draws import Views
 from simclr_jax.data.order import Order
 from simclr_jax.data.source import Readable
@@ -61,8 +61,8 @@ def train_batches(
         shape = tf.shape(image)
         made: list[tuple[tf.Tensor, tf.Tensor]] = []
         for view in range(views.count):
-            key = draws.image_key(order.seed, epoch, index, view)
-            drawn = draws.draw(key, shape[0], shape[1], views)
+            key = keys.image_key(order.seed, epoch, index, view)
+            drawn = draws.draw(key, shape[0], shape[1], views, view)
             # One after the other: the crops of a large photograph take much memory.
             with tf.control_dependencies([image for image, _ in made]):
                 made.append(host.random_view(image, drawn, views))

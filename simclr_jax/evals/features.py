@@ -169,7 +169,7 @@ class Extractor:
           steps: The number of batches.
         """
         views = Views(
-            size=self.image_size, count=1, ops=("crop", "flip"), strength=0.0, brightness="v2",
+            size=self.image_size, ops=(("crop", "flip"),), strength=0.0, brightness="v2",
             crop_area=CROP_AREA, blur_on="host",
         )  # fmt: skip
         order = Order(len(source), batch_size, seed)

@@ -54,7 +54,8 @@ def run(task: Task) -> dict[str, Any]:
             f"config.data.name={task.run_config.data.name!r}: geometry needs two images at least, "
             f"and {source.split!r} has {len(x)} that can be read"
         )
-    views = replace(parts.views(task.run_config), count=2, blur_on="host")
+    views = parts.views(task.run_config)
+    views = replace(views, ops=(2 * views.ops)[:2], blur_on="host")  # Of one view, another such.
     augmented = task.extractor.views(source, views, seed=task.config.seed)
     covariance, moment = moments(x)
     return {

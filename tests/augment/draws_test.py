@@ -8,33 +8,22 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from simclr_jax.augment import draws, host
+from simclr_jax.augment import draws, host, keys
 from simclr_jax.errors import ArgumentError
-from support.views import ALL, keys, mapped
+from support.views import ALL, PIPELINE, mapped, some_keys
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"ops": ("crop", "warp")}, {"brightness": "v3"}, {"blur_on": "gpu"}]
+    "wrong", [{"ops": (("crop", "warp"),)}, {"brightness": "v3"}, {"blur_on": "gpu"}]
 )
 def test_settings_of_an_unknown_name_are_refused(wrong):
     with pytest.raises(ArgumentError, match="must be one of"):
         replace(ALL, **wrong)
 
 
-def test_keys_never_collide():
-    combinations = [
-        (seed, epoch, index, view)
-        for seed in (0, 1, 2**31 - 1)
-        for epoch in (0, 1, 2**31 - 1)
-        for index in (0, 1, 255, 256, 2**40)
-        for view in (0, 1, 255)
-    ]
-    seen = {
-        tuple(draws.fold(draws.image_key(s, tf.constant(e, tf.int64), i, v), draw).numpy())
-        for s, e, i, v in combinations
-        for draw in range(5)
-    }
-    assert len(seen) == 5 * len(combinations)
+def test_a_crop_is_the_first_operation():
+    with pytest.raises(ArgumentError, match="'crop' must be the first operation"):
+        replace(ALL, ops=(PIPELINE, ("flip", "crop")))
 
 
 def test_draws_of_operations_and_views_are_uncorrelated():
@@ -43,10 +32,10 @@ def test_draws_of_operations_and_views_are_uncorrelated():
     def numbers(i):
         values = []
         for view in range(2):
-            key = draws.image_key(0, 0, i, view)
+            key = keys.image_key(0, 0, i, view)
             for draw in range(1, 5):  # draw 0 is the crop's own
-                values.append(draws.uniform(draws.fold(key, draw), (2,), 0.0, 1.0))
-            box = draws.crop_box(100, 100, draws.fold(key, 0), area=(0.08, 1.0))
+                values.append(keys.uniform(keys.fold(key, draw), (2,), 0.0, 1.0))
+            box = draws.crop_box(100, 100, keys.fold(key, 0), area=(0.08, 1.0))
             values.append(tf.cast(box, tf.float32)[::2])  # y and height
         return tf.concat(values, axis=0)
 
@@ -56,21 +45,6 @@ def test_draws_of_operations_and_views_are_uncorrelated():
     for box in (8, 18):  # a crop's height bounds its y
         correlation[box, box + 1] = correlation[box + 1, box] = 0
     assert np.abs(correlation - np.eye(20)).max() < 0.05
-
-
-def test_neighbouring_examples_and_epochs_are_uncorrelated():
-    def numbers(i):
-        kinds = [(0, i, 0), (1, i, 0), (0, i + 1, 0)]
-        return tf.concat(
-            [
-                draws.uniform(draws.fold(draws.image_key(0, *kind), 1), (1,), 0.0, 1.0)
-                for kind in kinds
-            ],
-            axis=0,
-        )
-
-    table = mapped(lambda i: numbers(2 * i), 4000)
-    assert np.abs(np.corrcoef(table.T) - np.eye(3)).max() < 0.05
 
 
 def crop_by_hand(rng, height, width, area=(0.08, 1.0)):
@@ -98,7 +72,7 @@ def crop_by_hand(rng, height, width, area=(0.08, 1.0)):
 @pytest.mark.parametrize("shape", [(32, 32), (150, 200), (500, 333)])
 def test_crops_follow_the_law(rng, shape):
     boxes = mapped(
-        lambda i: draws.crop_box(*shape, draws.fold(draws.image_key(5, 0, i, 0), 0),
+        lambda i: draws.crop_box(*shape, keys.fold(keys.image_key(5, 0, i, 0), 0),
                                    area=(0.08, 1.0)), 3000
     )  # fmt: skip
     expected = np.array([crop_by_hand(rng, *shape) for _ in range(3000)])
@@ -122,8 +96,8 @@ def test_jitter_changes_brightness_within_its_range(version, low, width):
     views = replace(ALL, strength=0.5, brightness=version)
 
     def level(i):
-        key = draws.image_key(0, 0, i, 0)
-        seeds = draws.fold(key, 2), draws.fold(key, 3)
+        key = keys.image_key(0, 0, i, 0)
+        seeds = keys.fold(key, 2), keys.fold(key, 3)
         draw = draws.jitter(tf.constant(True), *seeds, strength=0.5, brightness=version)
         return host.color_jitter(grey, draw, views)[0, 0, 0]
 
@@ -132,7 +106,7 @@ def test_jitter_changes_brightness_within_its_range(version, low, width):
 
 def test_probabilities_of_flip_jitter_grey_and_blur():
     def gates(i):
-        draw = draws.draw(draws.image_key(0, 0, i, 0), 16, 16, ALL)
+        draw = draws.draw(keys.image_key(0, 0, i, 0), 16, 16, ALL, 0)
         flags = draw["flip"], draw["jitter"].applied, draw["grey"]
         return tf.stack([*(tf.cast(flag, tf.float32) for flag in flags), draw["blur"]])
 
@@ -144,11 +118,38 @@ def test_probabilities_of_flip_jitter_grey_and_blur():
     assert stats.kstest(sigma[sigma > 0], stats.uniform(0.1, 1.9).cdf).pvalue > 1e-3
 
 
-def test_a_draw_has_the_operations_that_are_asked_for():
-    (key,) = keys(1)
-    assert list(draws.draw(key, 16, 16, ALL)) == ["crop", "flip", "jitter", "grey", "blur"]
-    assert list(draws.draw(key, 16, 16, replace(ALL, ops=("blur", "flip")))) == ["flip", "blur"]
-    assert list(draws.draw(key, 16, 16, replace(ALL, strength=0.0))) == ["crop", "flip", "blur"]
+def test_a_draw_has_the_operations_of_its_view_in_their_order():
+    (key,) = some_keys(1)
+    views = replace(ALL, ops=(PIPELINE, ("blur", "flip", "sobel", "jitter")))
+    assert list(draws.draw(key, 16, 16, views, 0)) == [*PIPELINE]
+    assert list(draws.draw(key, 16, 16, views, 1)) == ["blur", "flip", "sobel", "jitter"]
+    without = replace(views, strength=0.0)
+    assert list(draws.draw(key, 16, 16, without, 0)) == ["crop", "flip", "blur"]
+    assert list(draws.draw(key, 16, 16, without, 1)) == ["blur", "flip", "sobel"]
+
+
+def test_another_order_and_other_operations_change_no_draw():
+    (key,) = some_keys(1)
+    every = replace(ALL, ops=(tuple(draws.OPS), tuple(draws.OPS)[::-1][:-1]))
+    chex.assert_trees_all_equal(
+        {name: draws.draw(key, 16, 16, every, 0)[name] for name in every.ops[1]},
+        draws.draw(key, 16, 16, every, 1),
+    )
+    default = draws.draw(key, 16, 16, ALL, 0)
+    chex.assert_trees_all_equal(
+        {name: draws.draw(key, 16, 16, every, 0)[name] for name in PIPELINE}, default
+    )
+
+
+def test_the_device_applies_a_blur_that_is_the_last_operation_alone():
+    def left(*ops, strength=1.0, blur_on="device"):
+        return replace(ALL, ops=ops, strength=strength, blur_on=blur_on).leave_blur
+
+    assert left(PIPELINE, PIPELINE)
+    assert left(("crop",), PIPELINE)
+    assert not left(("crop",), PIPELINE, blur_on="host")
+    assert not left(("crop", "blur", "jitter"))
+    assert left(("crop", "blur", "jitter"), strength=0.0)  # For the jitter is off.
 
 
 @pytest.mark.parametrize(("size", "taps"), [(32, 3), (64, 7), (96, 9), (224, 23), (8, 1)])

@@ -6,26 +6,28 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_jax.augment import draws, host
-from support.views import ALL, image_of, keys, mapped
+from simclr_jax.augment import draws, host, keys
+from support.views import ALL, PIPELINE, image_of, mapped, some_keys
 
 
 def view_of(image, key, **changes):
     """The view and the sigma left to the device, by `ALL` with changes."""
     views = replace(ALL, **changes)
     shape = tf.shape(image)
-    return host.random_view(image, draws.draw(key, shape[0], shape[1], views), views)
+    return host.random_view(image, draws.draw(key, shape[0], shape[1], views, 0), views)
 
 
 def test_view_in_a_dataset_equals_the_eager_one(rng):
+    """Of all operations, in another order than that of the default."""
     image = image_of(rng)
+    order = ("crop", *(name for name in draws.OPS if name not in PIPELINE), *PIPELINE[1:])
 
     def view(i):
-        return view_of(image, draws.image_key(1, 2, i, 0))[0]
+        return view_of(image, keys.image_key(1, 2, i, 0), ops=(order,))[0]
 
-    inside = mapped(view, 16)
-    eager = np.stack([view(tf.constant(i, tf.int64)).numpy() for i in range(16)])
-    np.testing.assert_allclose(inside, eager, atol=1e-6)
+    inside = mapped(view, 6)
+    eager = np.stack([view(tf.constant(i, tf.int64)).numpy() for i in range(6)])
+    np.testing.assert_allclose(inside, eager, atol=1e-5)
     assert inside.min() >= 0
     assert inside.max() <= 1
     assert np.std(inside, axis=0).max() > 0.1  # examples differ
@@ -53,10 +55,10 @@ def test_resize_is_keys_bicubic_with_half_pixel_centres(rng, size):
 def test_jitter_applies_its_operations_in_the_drawn_order_and_clips_after_each(rng):
     image = tf.clip_by_value(1.4 * image_of(rng, 6, 6), 0.0, 1.0)
     orders = set()
-    for key in keys(24):
-        seeds = draws.fold(key, 2), draws.fold(key, 3)
-        numbers = draws.uniform(seeds[0], (4,), -1.0, 1.0).numpy()
-        order = np.argsort(draws.uniform(seeds[1], (4,), 0.0, 1.0))
+    for key in some_keys(24):
+        seeds = keys.fold(key, 2), keys.fold(key, 3)
+        numbers = keys.uniform(seeds[0], (4,), -1.0, 1.0).numpy()
+        order = np.argsort(keys.uniform(seeds[1], (4,), 0.0, 1.0))
         orders.add(tuple(order))
         expected = image
         for operation in order:
@@ -92,16 +94,16 @@ def test_a_view_is_made_of_its_draw_alone(rng):
 
 def test_strength_zero_turns_colour_off(rng):
     image = image_of(rng, 16, 16)
-    for key in keys(20):
-        view, _ = view_of(image, key, ops=("jitter", "grey"), strength=0.0)
+    for key in some_keys(20):
+        view, _ = view_of(image, key, ops=(("jitter", "grey"),), strength=0.0)
         np.testing.assert_allclose(view, image, atol=1e-6)
 
 
 def test_an_operation_left_out_does_not_change_the_others(rng):
     image = image_of(rng)
-    for key in keys(10):
+    for key in some_keys(10):
         with_blur, _ = view_of(image, key, blur_on="device")
-        without, _ = view_of(image, key, ops=ALL.ops[:-1])
+        without, _ = view_of(image, key, ops=(PIPELINE[:-1],))
         np.testing.assert_array_equal(with_blur, without)
 
 

@@ -35,6 +35,12 @@ def test_words_of_a_tuple_need_no_quotes(value):
     assert config.augment.ops == ("crop", "flip")
 
 
+@pytest.mark.parametrize("value", ["('crop','flip'),('crop','grey')", "(crop, flip), (crop,grey)"])
+def test_a_tuple_of_tuples_needs_no_quotes_either(value):
+    config = overrides.load([DIGITS, f"--config.augment.ops={value}"])
+    assert config.augment.ops == (("crop", "flip"), ("crop", "grey"))
+
+
 LOADING = [
     ([], "--config: required"),
     (["--config=nowhere.py"], "--config=nowhere.py: no such file 'nowhere.py'"),

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from simclr_jax import train
-from simclr_jax.config import constraints, default, overrides, rules, same_run
+from simclr_jax.config import constraints, default, overrides, parts, rules, same_run
 from simclr_jax.errors import UserError
 from simclr_jax.eval import PROTOCOLS
 from support.runs import status_of
@@ -69,6 +69,10 @@ CHECKING = [
     ("data.on_bad_image", "ignore", "config.data.on_bad_image='ignore': must be one of replace"),
     ("augment.ops", ("crop", "mixup"), "config.augment.ops=('crop', 'mixup'): must be a tuple of"),
     ("augment.ops", ("crop", "crop"), "each at most once"),
+    ("augment.ops", ("flip", "crop"), "and crop only as the first, or one such tuple a view"),
+    ("augment.ops", (("crop",), "flip"), "config.augment.ops=(('crop',), 'flip'): must be a tuple"),
+    ("augment.ops", (("crop",), ("warp",)), "config.augment.ops=(('crop',), ('warp',)): must be"),
+    ("augment.ops", (("crop",),) * 3, ": must be one list, or 2 for 2 views"),
     ("augment.crop_area", ("a", "b"), "config.augment.crop_area=('a', 'b'): must be two"),
     ("train.steps", 10**400, "must be at least 1 and at most 2147483647"),
     ("augment.crop_area", (0.5, 0.1), "config.augment.crop_area=(0.5, 0.1): must be two fractions"),
@@ -100,6 +104,18 @@ def test_bad_values_are_named_with_what_is_allowed(key, value, line):
     with pytest.raises(UserError) as error:
         constraints.check_run(config, devices=8)
     assert line in str(error.value)
+
+
+def test_lists_of_operations_are_as_many_as_the_views():
+    config = overrides.load([DIGITS, "--config.data.image_size=8"])
+    lists = (("crop",), ("crop", "jitter"))
+    constraints.check_run(overrides.changed(config, {"augment.ops": lists}), devices=8)
+    supervised = {"augment.ops": lists, "objective.name": "supervised"}
+    with pytest.raises(UserError, match=r"one list, or 1 for 1 view, or data\.views=2$"):
+        constraints.check_run(overrides.changed(config, supervised), devices=8)
+    two = overrides.changed(config, {**supervised, "data.views": 2})
+    constraints.check_run(two, devices=8)
+    assert parts.views(two).ops == lists
 
 
 @pytest.mark.parametrize(("classes", "these"), [(0, "without labels"), (1, "of one class")])

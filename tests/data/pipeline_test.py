@@ -17,7 +17,7 @@ from simclr_jax.errors import ArgumentError
 from support.views import ALL
 
 BATCH = 8
-VIEWS = replace(ALL, size=8, ops=("crop", "flip", "jitter", "blur"), blur_on="device")
+VIEWS = replace(ALL, size=8, ops=2 * (("crop", "flip", "jitter", "blur"),), blur_on="device")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_seeds_epochs_and_views_differ(digits):
 
 
 def test_an_epoch_shows_every_image_once(digits):
-    shown = np.concatenate([b["image"] for b in batches(digits, 45, ops=(), count=1)])
+    shown = np.concatenate([b["image"] for b in batches(digits, 45, ops=((),))])
     everything = np.concatenate([b["image"] for b in evaluation(digits, 40)])
     assert sorted(x.tobytes() for x in shown) == sorted(x.tobytes() for x in everything)
 
@@ -111,7 +111,7 @@ def test_images_of_any_shape_have_two_views(tmp_path, size):
 @pytest.mark.parametrize("huge", [32, 128])
 def test_waiting_for_a_turn_changes_no_number(digits, monkeypatch, huge):
     """Images wait in turns above a size, and are resized a channel at a time above another."""
-    cheap = {"ops": ("crop",), "count": 1}
+    cheap = {"ops": (("crop",),)}
     (plain,) = batches(digits, 1, **cheap)
     monkeypatch.setattr(turns, "_LARGE_PIXELS", 32)
     monkeypatch.setattr(turns, "_HUGE_PIXELS", huge)

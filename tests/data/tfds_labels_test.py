@@ -54,7 +54,7 @@ def test_they_stay_with_their_images_in_a_part_of_a_split_and_in_batches(scenes,
     assert source.multilabel
     assert has_labels(half)
     views = Views(
-        size=9, count=1, ops=(), strength=0.0, brightness="v2", crop_area=(1.0, 1.0), blur_on="host"
+        size=9, ops=((),), strength=0.0, brightness="v2", crop_area=(1.0, 1.0), blur_on="host"
     )
     (batch,) = pipeline.train_batches(
         source, Order(30, 16, 0), views, rows=np.arange(16), start_step=0, stop_step=1,

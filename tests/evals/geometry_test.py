@@ -82,7 +82,7 @@ def test_every_image_has_its_views_once(finished):
         network.model, network.variables, layer="pixels", image_size=8, batch_size=104,
         transfer_dtype="uint8", mesh=meshes.make(),
     )  # fmt: skip
-    none = replace(parts.views(network.config), count=2, ops=())
+    none = replace(parts.views(network.config), ops=((), ()))
     found = np.concatenate(list(extractor.views(source, none, seed=3)))
     whole = np.concatenate([batch.x for batch in extractor.evaluation(source)])
     assert found.shape == (360, 2, 192)

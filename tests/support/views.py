@@ -3,11 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
-from simclr_jax.augment import draws
+from simclr_jax.augment import draws, keys
 from simclr_jax.augment.draws import Views
 
+PIPELINE = ("crop", "flip", "jitter", "grey", "blur")
 ALL = Views(
-    size=16, count=2, ops=tuple(draws.OPS), strength=1.0, brightness="v2",
+    size=16, ops=(PIPELINE, PIPELINE), strength=1.0, brightness="v2",
     crop_area=draws.CROP_AREA, blur_on="host",
 )  # fmt: skip
 
@@ -17,9 +18,9 @@ def image_of(rng, height=40, width=50):
     return tf.constant(rng.uniform(size=(height, width, 3)), tf.float32)
 
 
-def keys(count, view=0, seed=0):
+def some_keys(count, view=0, seed=0):
     """The keys of `count` examples of one epoch."""
-    return [draws.image_key(seed, tf.constant(0), tf.constant(i), view) for i in range(count)]
+    return [keys.image_key(seed, tf.constant(0), tf.constant(i), view) for i in range(count)]
 
 
 def mapped(fn, count):

@@ -1,0 +1,95 @@
+"""What the study's operations do to an image, against NumPy and SciPy."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import ndimage, stats
+
+from simclr_jax.augment import draws, host, keys, study, study_ops
+from support.views import ALL, image_of
+
+VIEWS = replace(ALL, size=9)
+
+
+def test_cutout_covers_a_square_around_its_centre_and_nothing_else(rng):
+    image = image_of(rng, 9, 9).numpy()
+    for y, x in ((4, 5), (0, 0), (8, 3), (1, 8)):
+        expected = image.copy()
+        for row in range(y - 2, y + 2):  # A side of 9 // 2 pixels.
+            for column in range(x - 2, x + 2):
+                if 0 <= row < 9 and 0 <= column < 9:
+                    expected[row, column] = 0.5
+        covered = study_ops.cutout(image, tf.constant([y, x]), VIEWS)
+        np.testing.assert_array_equal(covered, expected)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_turn_is_numpys(rng, turns):
+    image = image_of(rng, 9, 9).numpy()
+    found = study_ops.rotate(image, tf.constant(turns), VIEWS)
+    np.testing.assert_array_equal(found, np.rot90(image, turns))
+
+
+def test_noise_is_gaussian_clipped_and_a_function_of_its_seed():
+    views = replace(ALL, size=64)
+    grey = np.full((64, 64, 3), 0.5, np.float32)
+
+    def noisy(number, image=grey, *, applied=True):
+        seed = tf.constant([7, number], tf.int64)
+        return np.asarray(study_ops.noise(image, study.Noise(tf.constant(applied), seed), views))
+
+    added = noisy(0) - 0.5
+    assert stats.kstest(added.ravel(), stats.norm(0, 0.1).cdf).pvalue > 1e-3
+    np.testing.assert_array_equal(noisy(0), noisy(0))
+    other = noisy(1) - 0.5
+    assert abs(np.corrcoef(added.ravel(), other.ravel())[0, 1]) < 0.05
+    assert abs(np.corrcoef(added[..., 0].ravel(), added[..., 1].ravel())[0, 1]) < 0.07
+    white = noisy(0, np.ones((64, 64, 3), np.float32))
+    np.testing.assert_allclose(white, np.minimum(1 + added, 1), atol=1e-6)
+    np.testing.assert_array_equal(noisy(0, applied=False), grey)
+
+
+def test_edges_are_scipys_sobel(rng):
+    image = image_of(rng, 9, 9).numpy()
+    channels = np.moveaxis(image, -1, 0)
+    gradient = [[ndimage.sobel(x, axis, mode="mirror") for x in channels] for axis in (0, 1)]
+    expected = np.clip(np.moveaxis(np.hypot(*gradient), 0, -1) / 4, 0, 1)
+    found = study_ops.sobel(image, tf.constant(True), VIEWS)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(study_ops.sobel(image, tf.constant(False), VIEWS), image)
+
+
+def view_of(image, key, *ops, **changes):
+    """A view by a list of operations, and the sigma left to the device."""
+    views = replace(ALL, ops=(ops,), **changes)
+    shape = tf.shape(image)
+    return host.random_view(image, draws.draw(key, shape[0], shape[1], views, 0), views)
+
+
+def test_operations_are_applied_in_the_order_listed(rng):
+    image, key = image_of(rng, 16, 16), keys.image_key(0, 0, 4, 0)
+    turned = view_of(image, key, "cutout", "rotate")[0]
+    covered = view_of(image, key, "cutout")[0]
+    turns = draws.draw(key, 16, 16, replace(ALL, ops=(("rotate",),)), 0)["rotate"]
+    assert turns > 0
+    np.testing.assert_array_equal(turned, np.rot90(covered, turns))
+    assert (turned != view_of(image, key, "rotate", "cutout")[0]).numpy().any()
+
+
+def test_a_blur_before_another_operation_is_applied_on_the_host(rng):
+    image = image_of(rng, 40, 40)
+    key = next(
+        key
+        for key in (keys.image_key(0, 0, i, 0) for i in range(20))
+        if draws.draw(key, 40, 40, ALL, 0)["blur"] > 0.5
+    )
+    blurred, sigma = view_of(image, key, "blur", "rotate", size=40, blur_on="device")
+    assert sigma == 0
+    last, sigma = view_of(image, key, "rotate", "blur", size=40, blur_on="host")
+    assert sigma == 0
+    np.testing.assert_allclose(blurred, last, atol=1e-6)  # A turn and a blur commute.
+    sharp, sigma = view_of(image, key, "rotate", "blur", size=40, blur_on="device")
+    assert sigma > 0.5
+    assert np.abs(sharp - last).max() > 0.05

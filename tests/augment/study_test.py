@@ -1,0 +1,40 @@
+"""The laws of the study's operations, each against SciPy's distribution of the same name."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from simclr_jax.augment import study
+from simclr_jax.augment.keys import fold, image_key
+from support.views import mapped
+
+
+def drawn(law, count=2000):
+    """What a law draws for the seeds of many examples."""
+    return mapped(lambda i: law(fold(image_key(3, 0, i, 0), 9)), count)
+
+
+def test_cutouts_centres_are_uniform_over_the_pixels():
+    centres = drawn(lambda seed: study.cutout_centre(seed, 10), 4000)
+    for axis in (0, 1):
+        assert stats.chisquare(np.bincount(centres[:, axis], minlength=10)).pvalue > 1e-3
+    assert abs(np.corrcoef(centres.T)[0, 1]) < 0.05
+    assert centres.dtype == np.int32
+
+
+def test_the_four_turns_are_equally_frequent():
+    assert stats.chisquare(np.bincount(drawn(study.quarter_turns), minlength=4)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    "law", [study.sobel, lambda seed: study.noise(seed, seed).applied], ids=["sobel", "noise"]
+)
+def test_half_of_the_views_are_changed(law):
+    assert stats.binomtest(int(drawn(law).sum()), 2000, 0.5).pvalue > 1e-3
+
+
+def test_noise_keeps_the_seed_of_its_own():
+    applied, seed = study.noise(tf.constant([1, 2], tf.int64), tf.constant([3, 4], tf.int64))
+    assert (applied.dtype, applied.shape) == (tf.bool, ())
+    assert seed.numpy().tolist() == [3, 4]
