@@ -17,7 +17,7 @@ from simclr_jax import processes
 from simclr_jax.config import sources
 from simclr_jax.config.rules import Rule, one_of
 from simclr_jax.errors import ArgumentError, UserError
-from simclr_jax.evals import tables
+from simclr_jax.evals import parquet
 from simclr_jax.evals.features import Features, finite
 from simclr_jax.evals.metrics import class_accuracies, mean_of_classes
 from simclr_jax.evals.scores import Tally, subject
@@ -59,14 +59,14 @@ def run(task: Task) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         made = []
         if folder is not None:
-            made = stack.enter_context(tables.created(folder, FILE, key="--to"))
-        written = [tables.Table(file) for file in made]
-        for rows in tables.rows(task.extractor, opened, count):
+            made = stack.enter_context(parquet.created(folder, FILE, key="--to"))
+        written = [parquet.Table(file) for file in made]
+        for rows in parquet.rows(task.extractor, opened, count):
             finite(Features(rows.x, rows.labels), "logits")
             scores.add(rows.x, rows.labels)
             total += len(rows.x)
             for table in written if len(rows.x) else []:  # Without rows columns have no types.
-                columns = tables.columns(rows, labelled=labelled)
+                columns = parquet.columns(rows, labelled=labelled)
                 columns["prediction"] = pa.array(rows.x.argmax(axis=1), pa.int32())
                 columns["probability"] = pa.array(softmax(rows.x).max(axis=1), pa.float32())
                 table.write(columns)

@@ -19,7 +19,7 @@ from etils import epath, epy
 from simclr_jax.config.rules import anything, one_of
 from simclr_jax.data.source import Readable
 from simclr_jax.errors import UserError
-from simclr_jax.evals import stored, tables
+from simclr_jax.evals import parquet, stored
 from simclr_jax.evals.features import Extractor
 from simclr_jax.evals.scores import subject
 from simclr_jax.evals.task import Task
@@ -101,10 +101,10 @@ def write_features(
     labelled = any(source.num_classes for source in sources.values())
     count = Count("embedded", sum(map(len, sources.values())), sys.stderr)
     total = dim = not_finite = 0
-    with tables.created(folder, *FILES, key="config.embed.dir") as made:
+    with parquet.created(folder, *FILES, key="config.embed.dir") as made:
         archives = [Archive(file, labelled=labelled, dtype=dtype) for file in made[:1]]
-        parquet = [tables.Table(file) for file in made[1:]]
-        for computed in tables.rows(extractor, sources, count):
+        tables = [parquet.Table(file) for file in made[1:]]
+        for computed in parquet.rows(extractor, sources, count):
             with np.errstate(over="ignore"):
                 x = computed.x.astype(dtype, copy=False)
             rows = computed._replace(x=x)
@@ -112,9 +112,9 @@ def write_features(
             not_finite += int(np.sum(~np.isfinite(x).all(axis=1)))
             for archive in archives if len(x) else []:
                 archive.write(rows)
-            for table in parquet if len(x) else []:  # Without rows columns have no types.
+            for table in tables if len(x) else []:  # Without rows columns have no types.
                 table.write(columns(rows, labelled=labelled))
-        sinks: list[Archive | tables.Table] = [*archives, *parquet]
+        sinks: list[Archive | parquet.Table] = [*archives, *tables]
         for sink in sinks:
             sink.close()
     count.end()
@@ -128,10 +128,10 @@ def write_features(
     }
 
 
-def columns(rows: tables.Rows, *, labelled: bool) -> dict[str, pa.Array]:
+def columns(rows: parquet.Rows, *, labelled: bool) -> dict[str, pa.Array]:
     """The columns of the table: split, name, label (int32) and features (F floats)."""
     features = pa.FixedSizeListArray.from_arrays(rows.x.ravel(), rows.x.shape[1])
-    return {**tables.columns(rows, labelled=labelled), "features": features}
+    return {**parquet.columns(rows, labelled=labelled), "features": features}
 
 
 class Archive:
@@ -156,7 +156,7 @@ class Archive:
         self._label: list[np.ndarray] = []
         self._count = self._dim = 0
 
-    def write(self, rows: tables.Rows) -> None:
+    def write(self, rows: parquet.Rows) -> None:
         """Adds rows, at least one."""
         self._features.write(np.ascontiguousarray(rows.x, self._form).data)
         self._texts["split"].add([rows.split] * len(rows.x))

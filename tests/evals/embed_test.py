@@ -15,7 +15,7 @@ from simclr_jax import eval as evaluation
 from simclr_jax.evals import embed as embedding
 from simclr_jax.evals import features
 from simclr_jax.evals.embed import write_features
-from simclr_jax.evals.tables import Rows
+from simclr_jax.evals.parquet import Rows
 from support.runs import status_of
 
 

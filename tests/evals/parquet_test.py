@@ -7,8 +7,8 @@ import pytest
 from etils import epath
 
 from simclr_jax.errors import UserError
-from simclr_jax.evals import tables
-from simclr_jax.evals.tables import Rows, Table
+from simclr_jax.evals import parquet
+from simclr_jax.evals.parquet import Rows, Table
 
 
 def rows(names, labels):
@@ -17,18 +17,18 @@ def rows(names, labels):
 
 def test_an_image_without_a_label_has_null(tmp_path):
     table = Table(tmp_path / "t.parquet")
-    table.write(tables.columns(rows(["a", "b"], [2, -1]), labelled=True))
+    table.write(parquet.columns(rows(["a", "b"], [2, -1]), labelled=True))
     table.close()
     read = pq.read_table(tmp_path / "t.parquet")
     assert read.column("label").to_pylist() == [2, None]
 
 
 def test_rows_are_written_in_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "GROUP_BYTES", 64)
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 64)
     names = ["a", "é" * 90, "b/c.png", "d\n", "\ufffd"]
     table = Table(tmp_path / "t.parquet")
     for part in (slice(0, 3), slice(3, 5)):
-        table.write(tables.columns(rows(names[part], range(5)[part]), labelled=True))
+        table.write(parquet.columns(rows(names[part], range(5)[part]), labelled=True))
     table.close()
     found = pq.read_table(tmp_path / "t.parquet")
     assert found.column("name").to_pylist() == names
@@ -38,7 +38,7 @@ def test_rows_are_written_in_groups(tmp_path, monkeypatch):
 
 def test_a_table_that_is_not_finished_does_not_appear(tmp_path):
     def interrupted():
-        with tables.created(epath.Path(tmp_path), "t.parquet", key="--to") as (file,):
+        with parquet.created(epath.Path(tmp_path), "t.parquet", key="--to") as (file,):
             file.write(b"half")
             raise KeyboardInterrupt
 
@@ -50,6 +50,6 @@ def test_a_table_that_is_not_finished_does_not_appear(tmp_path):
 def test_a_place_that_cannot_be_written_to_is_named():
     with (
         pytest.raises(UserError, match=r"--to='/proc/x': cannot be written \("),
-        tables.created(epath.Path("/proc/x"), "t.parquet", key="--to"),
+        parquet.created(epath.Path("/proc/x"), "t.parquet", key="--to"),
     ):
         pass
