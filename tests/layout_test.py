@@ -29,7 +29,7 @@ LEVELS = [
     {"objectives", "data", "weights"},
     {"augment", "store"},
     {"state"},
-    {"models", "losses", "optim", "mesh", "processes"},
+    {"models", "losses", "optim", "mesh", "processes", "pages"},
     {"errors"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
