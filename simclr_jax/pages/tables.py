@@ -145,7 +145,7 @@ def markdown(table: Table) -> str:
     Several measures of a row and a column lie in columns side by side, or in rows if there are
     more columns than measures.
 
-    >>> cell = {"row": "MLP", "column": 128, "measure": "h", "paper": 64.5}
+    >>> cell = {"row": "MLP", "column": 128, "measure": "h", "paper": None}
     >>> print(markdown({
     ...     "title": "Heads", "setting": "Digits.", "axes": ["head", "dimension"],
     ...     "rows": ["MLP"], "columns": [128], "missing": [], "failed": {},
@@ -157,9 +157,9 @@ def markdown(table: Table) -> str:
     <BLANKLINE>
     Digits.
     <BLANKLINE>
-    | head ↓ dimension → |                     128 |
-    | :----------------- | ----------------------: |
-    | MLP                | 63.5 ± 0.7 (paper 64.5) |
+    | head ↓ dimension → |        128 |
+    | :----------------- | ---------: |
+    | MLP                | 63.5 ± 0.7 |
     <BLANKLINE>
     linear, h: top-1 accuracy (%). ± is the sample standard deviation over 2 seeds.
     <BLANKLINE>
