@@ -39,6 +39,7 @@ OF_NO_MODULE = {
     "config/any_override_test.py", "docs_test.py", "doctest_test.py", "end_to_end_test.py",
     "faults_input_test.py", "faults_test.py", "launch_billing_test.py", "launch_commands_test.py",
     "launch_local_test.py", "launch_train_test.py", "layout_test.py",
+    "losses/contrastive_test.py",
 }  # fmt: skip
 
 

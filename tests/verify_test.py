@@ -6,6 +6,7 @@ from simclr_jax import verify
 from support.runs import TINY, status_of
 
 SUPERVISED = "--config.objective.name=supervised"
+MINED = ("--config.loss.name=nt_logistic", "--config.loss.mining=semi_hard")
 
 
 def run(capsys, *flags):
@@ -58,6 +59,14 @@ def test_bad_flags_are_refused(mesh8, capsys, flags, said):
     status, _, (line,) = run(capsys, *flags)
     assert status == 2
     assert said in line
+
+
+@pytest.mark.slow
+def test_a_step_with_mined_negatives_is_verified_and_local_ones_are_found(capsys):
+    assert run(capsys, *MINED)[0] == 0
+    status, out, _ = run(capsys, *MINED, "--sabotage=local_negatives")
+    assert status == 1
+    assert sum("FAILED" in row for row in out) == 3
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from simclr_jax.augment.draws import one_a_view
 from simclr_jax.config import rules
 from simclr_jax.config.overrides import keys
 from simclr_jax.errors import UserError
+from simclr_jax.losses import ONE_VIEW
 from simclr_jax.models.heads import count_layers, layer_index
 from simclr_jax.models.resnet import FROZEN, stem_for
 
@@ -57,6 +58,7 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
         raise rules.wrong("data.image_size", size, "at least 32 for the imagenet stem")
     if config.init.step is not None and config.init.run is None:
         raise rules.wrong("init.step", config.init.step, "None without init.run")
+    _check_loss(config.loss)
     check_objective(config)
     check_ops(config)
 
@@ -77,6 +79,17 @@ def check_ops(config: ConfigDict) -> None:
         also = f", or data.views={len(given)}" if config.objective.name != "contrastive" else ""
         views = "view" if count == 1 else "views"
         raise rules.wrong("augment.ops", given, f"one list, or {count} for {count} {views}{also}")
+
+
+def _check_loss(loss: ConfigDict) -> None:
+    """Raises UserError where negatives are mined that cannot be, or of which none can count."""
+    if loss.mining == "none":
+        return
+    if loss.name not in ONE_VIEW:
+        raise rules.wrong("loss.mining", loss.mining, f"none for loss.name={loss.name}")
+    if loss.name == "margin_triplet" and loss.margin == 0:
+        why = f"above 0 for loss.mining={loss.mining}, whose negatives are within the margin"
+        raise rules.wrong("loss.margin", loss.margin, why)
 
 
 def check_objective(config: ConfigDict) -> None:

@@ -144,8 +144,15 @@ def _model() -> ConfigDict:
 
 def _loss() -> ConfigDict:
     c = ConfigDict()
-    c.name = "nt_xent"  # The contrastive loss: 'nt_xent'.
-    c.temperature = 0.1  # The temperature τ that divides the logits, above 0.
+    # The contrastive loss: 'nt_xent', 'nt_logistic', 'margin_triplet' or 'dcl' (decoupled NT-Xent).
+    c.name = "nt_xent"
+    # The negatives of a view that count in 'nt_logistic' and 'margin_triplet': 'none' (nothing is
+    # mined: all), or 'semi_hard' (the closest that is farther than the positive).
+    c.mining = "none"
+    # The similarity by which the positive shall exceed a negative in 'margin_triplet', at least 0.
+    c.margin = 0.4
+    # The temperature τ that divides the logits, above 0; of 'margin_triplet' only in the metrics.
+    c.temperature = 0.1
     c.normalize = True  # Whether embeddings are normalised: logits are cosine similarities over τ.
     # The largest number of rows of logits, of 2B, that a device computes at a time, at least 2;
     # None: as many as fit in 128 MiB.

@@ -92,8 +92,13 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
     # The largest number of rows on one device; a row has 2N logits in float32. The loss itself
     # counts the rows of a block on all devices together.
     block_rows = config.loss.block_rows or BLOCK_BYTES // (4 * 2 * images)
+    name = config.loss.name
+    own: dict[str, Any] = {"mining": config.loss.mining} if name in losses.ONE_VIEW else {}
+    if name == "margin_triplet":
+        own["margin"] = config.loss.margin
     return partial(
-        losses.LOSSES[config.loss.name],
+        losses.LOSSES[name],
+        **own,
         temperature=config.loss.temperature,
         normalize=config.loss.normalize,
         block_rows=2 * images // losses.count_blocks(images // devices, max(2, block_rows)),

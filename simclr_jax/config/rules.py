@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from simclr_jax.augment.draws import BLUR_ON, BRIGHTNESS, OPS
 from simclr_jax.config.overrides import get, keys
 from simclr_jax.errors import UserError
-from simclr_jax.losses import LOSSES
+from simclr_jax.losses import LOSSES, MINING
 from simclr_jax.models.heads import HEADS
 from simclr_jax.models.resnet import BLOCKS, FROZEN, REMAT, STEMS
 from simclr_jax.optim import OPTIMIZERS
@@ -208,6 +208,8 @@ RUN: dict[str, Rule] = {
         FIXED,
     ),
     "loss.name": one_of(*LOSSES, on_resume=ASK),
+    "loss.mining": one_of(*MINING, on_resume=ASK),
+    "loss.margin": at_least(0, ASK),
     "loss.temperature": above(0, ASK),
     "loss.normalize": anything("true or false", ASK),
     "loss.block_rows": at_least(2),

@@ -1,4 +1,4 @@
-"""NT-Xent with the logits of one block of rows in memory at a time.
+"""NT-Xent, also decoupled, with the logits of one block of rows in memory at a time.
 
 The backward pass computes the logits of each block again instead of storing them.
 
@@ -48,9 +48,9 @@ def count_blocks(images: int, block_rows: int) -> int:
     return next(count for count in range(fewest, images + 1) if images % count == 0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def in_blocks(
-    z_VND: jax.Array, temperature: float, count: int, gather: Gather
+    z_VND: jax.Array, temperature: float, count: int, gather: Gather, decoupled: bool = False
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """NT-Xent of inner products of embeddings, one block of rows after another.
 
@@ -65,19 +65,25 @@ def in_blocks(
 
         τ ∂/∂z_i = Σ_j [σ_i exp(s_ij - L_i) + σ_j exp(s_ij - L_j)] z_j - (σ_i + σ_pos) z_pos.
 
+    Decoupled, the positive is not in the denominator: the loss of a row is L_i - p_i, and σ_i is 1.
+    Without negatives it is -p_i.
+
     Args:
       z_VND: The embeddings (2, N, D) of both views, float.
       temperature: The temperature τ, above 0.
       count: The number of blocks, a divisor of N.
       gather: Gathers an array of the rows of all images, so that each device has a full copy.
+      decoupled: Whether the loss is the decoupled one.
 
     Returns:
       The loss and the metrics, as `losses.nt_xent` returns them.
     """
-    return _forward(z_VND, temperature, count, gather)[0]
+    return _forward(z_VND, temperature, count, gather, decoupled)[0]
 
 
-def _forward(z_VND: jax.Array, temperature: float, count: int, gather: Gather) -> Any:
+def _forward(
+    z_VND: jax.Array, temperature: float, count: int, gather: Gather, decoupled: bool
+) -> Any:
     all_VND = gather(z_VND)
 
     def rows(z_VBD: jax.Array, image_B: jax.Array) -> tuple[jax.Array, ...]:
@@ -86,19 +92,27 @@ def _forward(z_VND: jax.Array, temperature: float, count: int, gather: Gather) -
         lse_VB = jax.nn.logsumexp(negatives_VBVN, axis=(2, 3))
         return lse_VB, *(x_B[None] for x_B in contrastive_scores(logits_VBVN[0, :, 1], image_B))
 
-    lse_VN, correct_1N, entropy_1N = _by_blocks(rows, count, z_VND)
+    lse_VN, correct_1N, entropy_1N = by_blocks(rows, count, z_VND)
     positive_N = jnp.sum(z_VND[0] * z_VND[1], axis=-1) / temperature
     margin_VN = lse_VN - positive_N[None]
-    loss = jnp.mean(jnp.sum(jax.nn.softplus(margin_VN), axis=0))
+    if not decoupled:
+        losses_VN = jax.nn.softplus(margin_VN)
+    elif z_VND.shape[1] > 1:
+        losses_VN = margin_VN
+    else:
+        losses_VN = jnp.stack([-positive_N, -positive_N])
+    loss = jnp.mean(jnp.sum(losses_VN, axis=0))
     # With one image there are no negatives, and the logsumexp is -inf. The backward pass would
     # compute -inf - (-inf) = nan with it; with a finite value the weights of the logits are 0.
     saved = z_VND, all_VND, jnp.maximum(lse_VN, jnp.finfo(lse_VN.dtype).min), margin_VN
     return (loss, contrastive_metrics(correct_1N, entropy_1N)), saved
 
 
-def _backward(temperature: float, count: int, gather: Gather, saved: Any, cotangent: Any) -> Any:
+def _backward(
+    temperature: float, count: int, gather: Gather, decoupled: bool, saved: Any, cotangent: Any
+) -> Any:
     z_VND, all_VND, own_lse_VN, margin_VN = saved
-    own_sigma_VN = jax.nn.sigmoid(margin_VN)
+    own_sigma_VN = jnp.ones_like(margin_VN) if decoupled else jax.nn.sigmoid(margin_VN)
     statistics = jnp.stack([own_lse_VN, own_sigma_VN], axis=2)
     lse_VN, sigma_VN = jnp.moveaxis(gather(statistics), 2, 0)
 
@@ -113,7 +127,7 @@ def _backward(temperature: float, count: int, gather: Gather, saved: Any, cotang
         )  # fmt: skip
         return (jnp.einsum("vbwn,wnd->vbd", weight_VBVN, all_VND, precision=Precision.HIGHEST),)
 
-    (negative_VND,) = _by_blocks(rows, count, z_VND, own_lse_VN, own_sigma_VN)
+    (negative_VND,) = by_blocks(rows, count, z_VND, own_lse_VN, own_sigma_VN)
     positive_VND = jnp.sum(own_sigma_VN, axis=0)[None, :, None] * z_VND[::-1]
     scale = cotangent[0] / (temperature * z_VND.shape[1])
     return (scale * (negative_VND - positive_VND),)
@@ -133,7 +147,7 @@ def _without_own_image(logits_VBVN: jax.Array, image_B: jax.Array) -> jax.Array:
     return jnp.where(own_BN[None, :, None], -jnp.inf, logits_VBVN)
 
 
-def _by_blocks(
+def by_blocks(
     rows: Callable[..., tuple[jax.Array, ...]], count: int, *of_rows_VN: jax.Array
 ) -> tuple[jax.Array, ...]:
     """Applies a function to blocks of rows, one after another, and joins the results.

@@ -21,6 +21,33 @@ def l2_normalize(z_ND: jax.Array) -> jax.Array:
     return z_ND * jax.lax.rsqrt(jnp.maximum(jnp.sum(z_ND**2, axis=-1, keepdims=True), 1e-12))
 
 
+def comparable(
+    z_a: jax.Array, z_b: jax.Array, *, temperature: float, normalize: bool
+) -> tuple[jax.Array, jax.Array]:
+    """The embeddings of both views, checked, as a contrastive loss compares them.
+
+    Args:
+      z_a: The projections (N, D) of one view, in any float dtype.
+      z_b: The projections (N, D) of the other view.
+      temperature: The temperature τ of the loss.
+      normalize: Whether the rows are scaled to unit length.
+
+    Returns:
+      Both arrays, in at least float32.
+
+    Raises:
+      AssertionError: The shapes differ or are not (N, D).
+      ValueError: The temperature is not positive.
+    """
+    chex.assert_rank([z_a, z_b], 2)
+    chex.assert_equal_shape([z_a, z_b])
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    dtype = jnp.result_type(z_a, z_b, jnp.float32)
+    z_a, z_b = jnp.asarray(z_a, dtype), jnp.asarray(z_b, dtype)
+    return (l2_normalize(z_a), l2_normalize(z_b)) if normalize else (z_a, z_b)
+
+
 def contrastive_scores(logits_BN: jax.Array, image_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The correctness and the entropy of each row's prediction of its own image.
 

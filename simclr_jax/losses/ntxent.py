@@ -4,13 +4,12 @@ Shapes: N images of the global batch, V = 2 views, D projection. `z_a[i]` and `z
 of image i.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.lax import Precision
 
 from simclr_jax.losses.blocks import Gather, count_blocks, identity, in_blocks
-from simclr_jax.losses.measures import contrastive_metrics, contrastive_scores, l2_normalize
+from simclr_jax.losses.measures import comparable, contrastive_metrics, contrastive_scores
 
 
 def nt_xent(
@@ -57,14 +56,7 @@ def nt_xent(
     >>> round(float(loss), 5), float(metrics["contrastive_accuracy"])
     (0.00054, 1.0)
     """
-    chex.assert_rank([z_a, z_b], 2)
-    chex.assert_equal_shape([z_a, z_b])
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    dtype = jnp.result_type(z_a, z_b, jnp.float32)
-    z_a, z_b = jnp.asarray(z_a, dtype), jnp.asarray(z_b, dtype)
-    if normalize:
-        z_a, z_b = l2_normalize(z_a), l2_normalize(z_b)
+    z_a, z_b = comparable(z_a, z_b, temperature=temperature, normalize=normalize)
     if block_rows is not None:
         z_VND = jnp.stack([z_a, z_b])
         return in_blocks(z_VND, temperature, count_blocks(len(z_a), block_rows), gather)

@@ -17,6 +17,9 @@ WINDOW = 20  # The number of rows over whose mean the loss and the embeddings ar
 STUCK = 0.97  # The fraction of the loss at the start above which a loss counts as stuck.
 COLLAPSED_SIMILARITY = 0.99  # The mean cosine similarity above which embeddings have collapsed.
 COLLAPSED_RANK = 1.5  # The effective rank below which embeddings have collapsed.
+# The number of the 2B views that are not in the denominator of a row of a contrastive loss: the row
+# itself, and, decoupled, its positive.
+LEFT_OUT = {"nt_xent": 1, "dcl": 2}
 
 _log = logging.getLogger(__name__)
 
@@ -37,11 +40,21 @@ class Start(NamedTuple):
     what: str
 
     @classmethod
-    def of_pairs(cls, batch_size: int) -> "Start":
-        """The contrastive loss of B images that look all alike."""
-        loss = 2 * math.log(2 * batch_size - 1)
+    def of_pairs(cls, loss: str, batch_size: int) -> "Start | None":
+        """The contrastive loss of B images that look all alike; None where it tells nothing.
+
+        A loss of pairs or triplets may be as large where the embeddings are good, if their
+        negatives are mined or their margin is wide.
+
+        Args:
+          loss: The name of the loss.
+          batch_size: The number B of images.
+        """
+        if loss not in LEFT_OUT:
+            return None
+        value = 2 * math.log(2 * batch_size - LEFT_OUT[loss])
         what = "embeddings which are all equally similar"
-        return cls("contrastive_loss", loss, "2·log(2B - 1)", what)
+        return cls("contrastive_loss", value, f"2·log(2B - {LEFT_OUT[loss]})", what)
 
     @classmethod
     def of_classes(cls, count: int) -> "Start":
@@ -79,7 +92,7 @@ class Health:
         skips = config.train.on_nonfinite == "skip"
         start = None  # Without labels a student learns of its teacher, whatever that knows.
         if config.objective.name == "contrastive":
-            start = Start.of_pairs(config.train.batch_size)
+            start = Start.of_pairs(config.loss.name, config.train.batch_size)
         elif config.data.num_classes:
             start = Start.of_classes(config.data.num_classes)
         return cls(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from simclr_jax import state
+from simclr_jax import losses, state
 from simclr_jax.config import parts
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.run import teacher
@@ -36,17 +36,19 @@ def of_step(config: ConfigDict) -> float:
 
 
 def of_loss(config: ConfigDict) -> float:
-    """The operations of the 2B x 2B logits and their gradients; 0 for another objective.
+    """The operations of the logits and their gradients; 0 for another objective.
 
-    >>> contrastive = {"objective": {"name": "contrastive"}, "model": {"head_dim": 8}}
-    >>> of_loss(ConfigDict({**contrastive, "train": {"batch_size": 2}}))
+    There are 2B x 2B logits, or 2B x B of a loss whose negatives are of one view.
+
+    >>> c = {"objective": {"name": "contrastive"}, "loss": {"name": "nt_xent"}}
+    >>> of_loss(ConfigDict({**c, "model": {"head_dim": 8}, "train": {"batch_size": 2}}))
     768.0
     """
     if config.objective.name != "contrastive":
         return 0.0
     views = 2 * config.train.batch_size
-    dim = config.model.head_dim
-    return 3 * 2.0 * views**2 * dim
+    candidates = views // 2 if config.loss.name in losses.ONE_VIEW else views
+    return 3 * 2.0 * views * candidates * config.model.head_dim
 
 
 def count_frozen(config: ConfigDict) -> int:

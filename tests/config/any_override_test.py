@@ -27,6 +27,8 @@ ALLOWED = {
     "model.dtype": ["float32", "bfloat16", "float16"],
     "model.head": ["none", "linear", "nonlinear"],
     "model.remat": ["none", "block", "stage"],
+    "loss.name": ["nt_xent", "nt_logistic", "margin_triplet", "dcl", "hinge"],
+    "loss.mining": ["none", "semi_hard", "hard"],
     "optim.name": ["lars", "momentum", "adam", "adamw", "sgd"],
     "optim.lr_scaling": ["linear", "sqrt", "none"],
     "train.on_nonfinite": ["stop", "skip"],

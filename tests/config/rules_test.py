@@ -86,7 +86,11 @@ CHECKING = [
     ("data.views", 1, "config.data.views=1: must be 2 for objective.name=contrastive"),
     ("objective.name", "byol", "config.objective.name='byol': must be one of contrastive, superv"),
     ("train.frozen", "stage5", "config.train.frozen='stage5': must be one of none, stem, stage1, "),
-    ("loss.name", "hinge", "config.loss.name='hinge': must be one of nt_xent"),
+    ("loss.name", "hinge", "config.loss.name='hinge': must be one of nt_xent, nt_logistic"),
+    ("loss.mining", "hard", "config.loss.mining='hard': must be one of none, semi_hard"),
+    ("loss.mining", "semi_hard", "'semi_hard': must be none for loss.name=nt_xent"),
+    ("loss.margin", -0.1, "config.loss.margin=-0.1: must be at least 0"),
+    ("loss.margin", float("nan"), "config.loss.margin=nan: must be at least 0"),
     ("loss.temperature", 0.0, "config.loss.temperature=0.0: must be above 0"),
     ("loss.temperature", float("nan"), "config.loss.temperature=nan: must be above 0"),
     ("optim.name", "sgd", "config.optim.name='sgd': must be one of lars, momentum, adam, adamw"),
@@ -116,6 +120,26 @@ def test_lists_of_operations_are_as_many_as_the_views():
     two = overrides.changed(config, {**supervised, "data.views": 2})
     constraints.check_run(two, devices=8)
     assert parts.views(two).ops == lists
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("dcl", "config.loss.mining='semi_hard': must be none for loss.name=dcl"),
+        ("nt_logistic", None),
+        ("margin_triplet", "config.loss.margin=0.0: must be above 0 for loss.mining=semi_hard, "),
+    ],
+)
+def test_negatives_are_mined_where_there_can_be_some(name, line):
+    config = overrides.load([DIGITS, f"--config.loss.name={name}", "--config.loss.margin=0"])
+    constraints.check_run(config, devices=8)
+    config = overrides.changed(config, {"loss.mining": "semi_hard"})
+    if line is None:
+        constraints.check_run(config, devices=8)
+        return
+    with pytest.raises(UserError) as error:
+        constraints.check_run(config, devices=8)
+    assert str(error.value).startswith(line)
 
 
 @pytest.mark.parametrize(("classes", "these"), [(0, "without labels"), (1, "of one class")])
@@ -189,6 +213,7 @@ def test_every_default_key_has_a_row_and_every_row_a_key():
         ("objective.name", "fixed"), ("init.run", "fixed"), ("train.frozen", "fixed"),
         ("data.views", "ask"),
         ("model.dtype", "ask"), ("optim.lr", "ask"), ("augment.ops", "ask"), ("loss.name", "ask"),
+        ("loss.mining", "ask"), ("loss.margin", "ask"),
         ("train.epochs", "ask"), ("data.eval_split", "ask"), ("train.microbatches", "ask"),
     ],
 )  # fmt: skip

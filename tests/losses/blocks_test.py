@@ -62,11 +62,6 @@ def test_blocks_are_equal_and_the_fewest_that_are_small_enough(images):
         assert losses.count_blocks(images, block_rows) == min(fits)
 
 
-def test_a_block_smaller_than_an_image_is_refused(rng):
-    with pytest.raises(ValueError, match="block_rows must be at least 2"):
-        losses.nt_xent(*rng.normal(size=(2, 6, 5)), temperature=0.1, block_rows=1)
-
-
 def test_rows_on_eight_devices_move_only_embeddings_and_a_row_of_statistics(mesh8):
     """One gather of embeddings forward, one of (L, σ) backward, and no other array between."""
     sharding, images, dim = meshes.sharded(mesh8), 64, 16

@@ -1,10 +1,14 @@
 """Two passes over microbatches give the gradients of one pass over the batch."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from simclr_jax import losses
+from simclr_jax import mesh as meshes
 from simclr_jax.augment.device import views_of
 from simclr_jax.losses import cross_entropy
 from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM
@@ -13,12 +17,23 @@ from support.steps import BATCH, batches, build, nt_xent, run, worst
 COUNT = 3
 
 
+def mined(mesh):
+    """A loss whose choice of negatives is discontinuous, in blocks."""
+    return partial(
+        losses.margin_triplet, margin=0.8, mining="semi_hard", block_rows=BATCH,
+        gather=partial(meshes.replicate, mesh=mesh),
+    )  # fmt: skip
+
+
 @pytest.mark.slow
-def test_with_moving_averages_microbatches_on_eight_devices_equal_the_whole_batch(mesh1, mesh8):
+@pytest.mark.parametrize("loss", [lambda mesh: None, mined], ids=["nt_xent", "mined"])
+def test_with_moving_averages_microbatches_on_eight_devices_equal_the_whole_batch(
+    loss, mesh1, mesh8
+):
     """Gradients, statistics, parameters and metrics of three steps, with recomputation by stage."""
     with jax.enable_x64(True):
-        whole = run(mesh1, running_norm=True)
-        divided = run(mesh8, running_norm=True, microbatches=COUNT, remat="stage")
+        whole = run(mesh1, running_norm=True, loss=loss(mesh1))
+        divided = run(mesh8, running_norm=True, microbatches=COUNT, remat="stage", loss=loss(mesh8))
     assert worst(whole, divided) < 1e-9
 
 

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from simclr_jax.errors import DivergedError
+from simclr_jax.losses import LOSSES
 from simclr_jax.run.health import WINDOW, Health, Start
 from simclr_jax.store.rows import as_json
 
@@ -42,6 +44,27 @@ def test_an_ill_run_is_told_once_and_not_before_its_patience_ends(warnings, ill,
     assert len(warnings()) == 1
     assert expected in warnings()[0]
     assert "step 50:" in warnings()[0]
+
+
+def test_the_loss_of_images_that_look_alike_is_known_of_two_losses(rng):
+    """Others may be as large in a good run; a number is that of the loss itself."""
+    alike = np.tile(rng.normal(size=5).astype(np.float32), (2, 48, 1))
+    for name, formula in (("nt_xent", "2·log(2B - 1)"), ("dcl", "2·log(2B - 2)")):
+        start = Start.of_pairs(name, 48)
+        assert start.formula == formula
+        assert start.loss == pytest.approx(float(LOSSES[name](*alike, temperature=0.1)[0]), 1e-5)
+    for name in {*LOSSES} - {"nt_xent", "dcl"}:
+        assert Start.of_pairs(name, 48) is None
+
+
+def test_a_loss_without_a_known_start_is_never_stuck_but_may_collapse(warnings):
+    watch = health(start=None)
+    for step in range(1, 60 + WINDOW):
+        watch.judge(row(step, loss=9.9), finite=True)
+    assert not warnings()
+    for step in range(60 + WINDOW, 60 + 3 * WINDOW):
+        watch.judge(row(step, loss=9.9, similarity=0.999), finite=True)
+    assert "all embeddings have become the same" in warnings()[0]
 
 
 def test_a_healthy_run_is_left_alone(warnings):

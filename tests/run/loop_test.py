@@ -64,7 +64,9 @@ def loop(recorder, tmp_path, mesh, *, bad=None, allowed=0):
         order=ORDER,
         name_of=lambda index: f"{index}.jpg",
         workdir=Workdir(tmp_path, {}, recorder, recorder),
-        health=Health(start=Start.of_pairs(48), patience=100, allowed=allowed, skipped=0),
+        health=Health(
+            start=Start.of_pairs("nt_xent", 48), patience=100, allowed=allowed, skipped=0
+        ),
         preemption=recorder,
     )
 
