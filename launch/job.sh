@@ -77,15 +77,21 @@ start() { # PROGRAM ARGS...: returns 4 where setup is missing, or was for anothe
   done < <(answers start)
 }
 
-show_new() { # prints the lines not printed before, and keeps their number and the last step
-  local row number step='^step ([0-9]+)/'
+show_new() { # prints the lines not printed before, and keeps their number and what was reached
+  local row number point step progress='^(point|step) ([0-9]+)/'
   while IFS= read -r row; do
     number=${row%%:*} row=${row#*:}
     [[ $number =~ ^[0-9]+$ ]] || continue
     [[ $(<"$SCRATCH/seen") == [jl]* ]] || ((number > $(<"$SCRATCH/seen"))) || continue
     printf '%s\n' "$row"
     echo "$number" >"$SCRATCH/seen"
-    [[ ! $row =~ $step ]] || echo "${BASH_REMATCH[1]}" >"$SCRATCH/step"
+    [[ $row =~ $progress ]] || continue
+    point=${BASH_REMATCH[2]} step=-1
+    if [[ ${BASH_REMATCH[1]} == step ]]; then
+      step=$point
+      read -r point _ <"$SCRATCH/reached"
+    fi
+    echo "$point $step" >"$SCRATCH/reached"
   done
 }
 

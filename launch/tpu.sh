@@ -5,6 +5,7 @@
 #   launch/tpu.sh setup             install REVISION on every worker, and check that all have it
 #   launch/tpu.sh train ARGS...     run simclr-train ARGS on every worker, show worker 0's output
 #   launch/tpu.sh train --retry ARGS...   the same again until it is done, on a new TPU if need be
+#   launch/tpu.sh sweep [--retry] ARGS... the same for simclr-sweep, one point after another
 #   launch/tpu.sh eval ARGS...      run simclr-eval ARGS on every worker, show worker 0's output
 #   launch/tpu.sh status            show the TPU's state and cost, the workers' jobs, the last step
 #   launch/tpu.sh logs [--all]      follow worker 0's log; --all: copy all to logs/NAME/worker-K.log
@@ -14,13 +15,14 @@
 #   launch/tpu.sh help              print this
 #
 # --dry-run, after any COMMAND, prints what would be run. Options come before ARGS, which reach the
-# program unchanged; WORKDIR becomes --workdir (train) or --run (eval) where ARGS have none.
-# The exit status of train and eval is the program's: 0 done, 1 a bug, 2 input, 3 environment, 75
-# preempted but saved; where workers differ, the first of 2, 1, 3, 75 that any has. Any command ends
-# with 2 for input that is not allowed, 3 where gcloud fails, and 130 after Ctrl-C, which ends the
-# following but not the job. create, train, eval and stop say at their end what is still billed, and
-# how many chip-hours an hour. With DELETE=1, train and eval delete the TPU and its request at their
-# end, unless the job goes on, and create does where it fails or is interrupted.
+# program unchanged; WORKDIR becomes --workdir (train, sweep) or --run (eval) where ARGS have none.
+# The exit status of train, sweep and eval is the program's: 0 done, 1 a bug, 2 input, 3
+# environment, 75 preempted but saved; where workers differ, the first of 2, 1, 3, 75 that any has.
+# Any command ends with 2 for input that is not allowed, 3 where gcloud fails, and 130 after Ctrl-C,
+# which ends the following but not the job. create, train, sweep, eval and stop say at their end
+# what is still billed, and how many chip-hours an hour. With DELETE=1, train, sweep and eval delete
+# the TPU and its request at their end, unless the job goes on, and create does where it fails or is
+# interrupted.
 # Settings are the variables below, each also taken from the environment.
 
 set -euo pipefail
@@ -40,20 +42,22 @@ REVISION=${REVISION:-}                    # commit to install; empty: this check
 BUCKET=${BUCKET:-}                        # gs://BUCKET of data, mounted read-only; empty: none
 MOUNT=${MOUNT:-/mnt/data}                 # folder on the workers where BUCKET is mounted
 TFDS_DATA_DIR=${TFDS_DATA_DIR:-}          # folder on the workers or gs://; empty: TFDS's default
-WORKDIR=${WORKDIR:-}                      # the run's folder, gs://BUCKET/FOLDER
+WORKDIR=${WORKDIR:-}                      # the run's or sweep's folder, gs://BUCKET/FOLDER
 RETRY_SECONDS=${RETRY_SECONDS:-60}        # wait before another try; doubled each time, up to 900
 MAX_RETRIES=${MAX_RETRIES:-10}            # tries in a row without a new step before giving up
 POLL_SECONDS=${POLL_SECONDS:-15}          # time between two queries of a state
 STOP_SECONDS=${STOP_SECONDS:-180}         # time for workers to save a checkpoint and end
 
-COMMANDS='create, setup, train, eval, status, logs, ssh, stop, delete, help'
+COMMANDS='create, setup, train, sweep, eval, status, logs, ssh, stop, delete, help'
 RETRY=0 ALL=0 VM=0 YES=0                  # 1: the option of this name was given
 DRY=0                                     # 1: --dry-run was given; commands are only printed
 
 # Files hold what variables that are set in a pipeline would lose: error (gcloud's messages),
 # workers/K.log (what worker K said), seen (number of the last line shown of worker 0's log; before
-# the first, where to begin: job or last, see follow_log in worker.sh), step (the last one reached).
+# the first, where to begin: job or last, see follow_log in worker.sh), reached (POINT STEP, the
+# last ones; POINT is that of a sweep, and 0 in a run).
 SCRATCH=$(mktemp -d)
+echo '0 -1' >"$SCRATCH/reached"
 
 say() { printf 'tpu.sh: %s\n' "$*" >&2 || true; }
 
@@ -158,7 +162,7 @@ fix_revision() { # makes REVISION a full commit hash, and REPOSITORY a URL
   fi
 }
 
-# --- train, eval ---
+# --- train, sweep, eval ---
 
 attempt() { # PROGRAM ARGS...: one try; with RETRY, on a TPU in any state or none
   local status=0
@@ -190,8 +194,7 @@ attempt() { # PROGRAM ARGS...: one try; with RETRY, on a TPU in any state or non
 }
 
 until_done() { # PROGRAM ARGS...: each try goes on from the last one's checkpoint
-  local status best=-1 failures=0 delay=$RETRY_SECONDS
-  echo -1 >"$SCRATCH/step"
+  local status point step best_point=0 best=-1 failures=0 delay=$RETRY_SECONDS reached
   while true; do
     status=0
     attempt "$@" || status=$?
@@ -203,15 +206,18 @@ until_done() { # PROGRAM ARGS...: each try goes on from the last one's checkpoin
         [[ $STATE != READY ]] || return 1
         ;;
     esac
-    if (($(<"$SCRATCH/step") > best)); then
-      best=$(<"$SCRATCH/step") failures=0 delay=$RETRY_SECONDS
+    read -r point step <"$SCRATCH/reached"
+    if ((point > best_point || (point == best_point && step > best))); then
+      best_point=$point best=$step failures=0 delay=$RETRY_SECONDS
     fi
+    reached="step $best"
+    ((best_point == 0)) || reached="point $best_point, $reached"
     failures=$((failures + 1))
     if ((failures > MAX_RETRIES)); then
       RUNNING=0
       die "$status" "MAX_RETRIES: $MAX_RETRIES tries in a row reached no new step"
     fi
-    say "status $status; trying again in $delay s (step $best, $failures of $MAX_RETRIES)"
+    say "status $status; trying again in $delay s ($reached, $failures of $MAX_RETRIES)"
     back_off
     query_state
     # No worker may still run the last try.
@@ -220,9 +226,9 @@ until_done() { # PROGRAM ARGS...: each try goes on from the last one's checkpoin
   done
 }
 
-job() { # train|eval ARGS...
+job() { # train|sweep|eval ARGS...
   local program=simclr-$1 folder=workdir arg
-  [[ $1 == train ]] || folder=run
+  [[ $1 != eval ]] || folder=run
   shift
   for arg in "$@"; do
     [[ ! $arg =~ ^--?$folder(=|$) ]] || folder=
@@ -280,7 +286,7 @@ run() { # COMMAND ARGS...
   case $command in
     create) DRY_STATE=MISSING ACCOUNT=1 && create && ACCOUNT=0 ;;
     setup) fix_revision && setup ;;
-    train | eval) job "$command" "$@" ;;
+    train | sweep | eval) job "$command" "$@" ;;
     logs) if ((ALL)); then fetch_logs; else echo last >"$SCRATCH/seen" && follow; fi ;;
     ssh) INPUT='' && tpus tpu-vm ssh "--worker=${1-0}" ;;
     delete) ((YES || DRY)) || confirm_delete && DELETE=0 ACCOUNT=1 && delete && ACCOUNT=0 ;;
@@ -293,13 +299,13 @@ main() {
   local command=${1-} arg
   case $command in
     help | -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && return ;;
-    create | setup | train | eval | status | logs | ssh | stop | delete) shift ;;
+    create | setup | train | sweep | eval | status | logs | ssh | stop | delete) shift ;;
     *) die 2 "COMMAND: '$command' is not allowed: $COMMANDS" ;;
   esac
   while (($#)); do
     case "$command $1" in
       *' --dry-run') DRY=1 ;;
-      'train --retry') RETRY=1 ;;
+      'train --retry' | 'sweep --retry') RETRY=1 ;;
       'logs --all') ALL=1 ;;
       'stop --vm') VM=1 ;;
       'delete --yes') YES=1 ;;
@@ -308,8 +314,8 @@ main() {
     shift
   done
   case $command/${1-} in
-    train/-- | eval/--) shift ;;
-    train/* | eval/*) # An option among ARGS would be passed on, and a real job started.
+    train/-- | sweep/-- | eval/--) shift ;;
+    train/* | sweep/* | eval/*) # An option among ARGS would be passed on, and a real job started.
       for arg in "$@"; do
         [[ ! $arg =~ ^--(dry-run|retry)$ ]] ||
           die 2 "$command: '$arg' is not allowed there: before ARGS, or after -- as one of them"

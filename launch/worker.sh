@@ -7,7 +7,8 @@
 #   setup REPOSITORY REVISION BUCKET MOUNT   revision: the commit that is installed now, or busy
 #   start ID REVISION DATA PROGRAM ARGS...   start: now, already, busy or unprepared
 #   report                                   job: none, running, lost or ended STATUS; stopped: yes
-#                                            if by a user; last: the log's last 'step' line
+#                                            if by a user; last: the log's last 'step' line, after
+#                                            the 'point' line that precedes it in a sweep
 #   stop SECONDS user|retry                  the same as report, once the job has ended
 #   log                                      not an answer but the log
 #   follow SEEN                              not an answer but the log's later lines while the job
@@ -44,7 +45,11 @@ report_job() {
   else
     echo 'simclr: job none'
   fi
-  [ ! -e log ] || grep '^step ' log | tail -n 1 | sed 's/^/simclr: last /'
+  [ ! -e log ] || awk '
+    /^== / { point = "" }
+    /^point / { last = $0; point = $0 "  " }
+    /^step / { last = point $0 }
+    END { if (last) print "simclr: last " last }' log
 }
 
 set_up() { # REPOSITORY REVISION BUCKET MOUNT

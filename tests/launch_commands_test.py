@@ -9,7 +9,8 @@ from support.gcloud import LAUNCH, NASTY, SUPPORT, git, linux_only, one_line
 
 pytestmark = linux_only
 
-COMMANDS = ["create", "setup", "train", "eval", "status", "logs", "ssh", "stop", "delete"]
+COMMANDS = ["create", "setup", "train", "sweep", "eval", "status", "logs", "ssh", "stop",
+            "delete"]  # fmt: skip
 
 
 # --- Input ---
@@ -75,7 +76,8 @@ def test_a_flag_that_the_script_sets_is_refused(cloud, variable, flag, by):
 @pytest.mark.parametrize(
     "arguments",
     [["fly"], [], ["create", "now"], ["status", "--all"], ["ssh", "x"], ["delete", "pod"],
-     ["train", "--config=c", "--dry-run"], ["eval", "--config=c", "--retry"]],
+     ["train", "--config=c", "--dry-run"], ["eval", "--config=c", "--retry"],
+     ["sweep", "--config=c", "--retry"]],
 )  # fmt: skip
 def test_a_bad_command_line_is_one_line_and_starts_nothing(cloud, arguments):
     result = cloud.run(*arguments)

@@ -1,4 +1,4 @@
-"""launch/tpu.sh train, eval and stop, with gcloud, the workers and their programs replaced."""
+"""launch/tpu.sh train, sweep, eval, stop; gcloud, the workers and their programs are replaced."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from support.gcloud import NASTY, git, linux_only, one_line, wait_for
 pytestmark = linux_only
 
 
-# --- train, eval, stop ---
+# --- train, sweep, eval, stop ---
 
 
 def test_arguments_reach_every_worker_unchanged(ready):
@@ -35,6 +35,16 @@ def test_eval_runs_on_every_worker_and_is_given_the_run(ready):
     assert ready.run("eval", "--", "--dry-run").returncode == 0
     for k in range(2):
         assert ready.arguments(k) == ["simclr-eval", "--run=gs://bucket/run", "--dry-run"]
+
+
+def test_a_sweep_runs_on_every_worker_and_its_point_is_shown(ready):
+    ready.outcomes("2.7:75")
+    assert ready.run("sweep", "--config=c", "--index=3").returncode == 75
+    for k in range(2):
+        assert ready.arguments(k) == [
+            "simclr-sweep", "--workdir=gs://bucket/run", "--config=c", "--index=3"
+        ]  # fmt: skip
+    assert "\npoint 2/9 crop  step 7/100  loss 1.0\n" in ready.run("status").stdout
 
 
 @pytest.mark.parametrize(
@@ -199,6 +209,18 @@ def test_tries_without_a_new_step_are_counted(ready):
     assert result.returncode == 75
     assert "MAX_RETRIES" in result.stderr
     assert (ready.folder / "runs.0").read_text() == "run\n" * 4
+
+
+@pytest.mark.slow
+def test_a_later_point_of_a_sweep_is_progress_and_an_earlier_one_is_not(ready):
+    ready.outcomes("1.90:3", "2.5:3", "2.6:3", "1.99:75", "8:0")
+    result = ready.run("sweep", "--retry", MAX_RETRIES="1")
+    assert result.returncode == 75
+    assert "MAX_RETRIES" in result.stderr
+    assert "point 2, step 6, 1 of 1" in result.stderr
+    assert (ready.folder / "runs.0").read_text() == "run\n" * 4
+    assert ready.run("train").returncode == 0
+    assert "\nstep 8/100  loss 1.0\n" in ready.run("status").stdout  # A run has no points.
 
 
 @pytest.mark.slow
