@@ -78,18 +78,18 @@ start() { # PROGRAM ARGS...: returns 4 where setup is missing, or was for anothe
 }
 
 show_new() { # prints the lines not printed before, and keeps their number and what was reached
-  local row number point step progress='^(point|step) ([0-9]+)/'
+  local row number point step at_point='^point ([0-9]+) of ' at_step='^step ([0-9]+)/'
   while IFS= read -r row; do
     number=${row%%:*} row=${row#*:}
     [[ $number =~ ^[0-9]+$ ]] || continue
     [[ $(<"$SCRATCH/seen") == [jl]* ]] || ((number > $(<"$SCRATCH/seen"))) || continue
     printf '%s\n' "$row"
     echo "$number" >"$SCRATCH/seen"
-    [[ $row =~ $progress ]] || continue
-    point=${BASH_REMATCH[2]} step=-1
-    if [[ ${BASH_REMATCH[1]} == step ]]; then
-      step=$point
-      read -r point _ <"$SCRATCH/reached"
+    read -r point step <"$SCRATCH/reached"
+    if [[ $row =~ $at_point ]]; then
+      point=${BASH_REMATCH[1]} step=-1
+    elif [[ $row =~ $at_step ]]; then
+      step=${BASH_REMATCH[1]}
     fi
     echo "$point $step" >"$SCRATCH/reached"
   done

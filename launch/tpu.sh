@@ -55,9 +55,9 @@ DRY=0                                     # 1: --dry-run was given; commands are
 # Files hold what variables that are set in a pipeline would lose: error (gcloud's messages),
 # workers/K.log (what worker K said), seen (number of the last line shown of worker 0's log; before
 # the first, where to begin: job or last, see follow_log in worker.sh), reached (POINT STEP, the
-# last ones; POINT is that of a sweep, and 0 in a run).
+# last ones; POINT is that of a sweep, and -1 in a run).
 SCRATCH=$(mktemp -d)
-echo '0 -1' >"$SCRATCH/reached"
+echo '-1 -1' >"$SCRATCH/reached"
 
 say() { printf 'tpu.sh: %s\n' "$*" >&2 || true; }
 
@@ -194,7 +194,7 @@ attempt() { # PROGRAM ARGS...: one try; with RETRY, on a TPU in any state or non
 }
 
 until_done() { # PROGRAM ARGS...: each try goes on from the last one's checkpoint
-  local status point step best_point=0 best=-1 failures=0 delay=$RETRY_SECONDS reached
+  local status point step best_point=-1 best=-1 failures=0 delay=$RETRY_SECONDS reached
   while true; do
     status=0
     attempt "$@" || status=$?
@@ -211,7 +211,7 @@ until_done() { # PROGRAM ARGS...: each try goes on from the last one's checkpoin
       best_point=$point best=$step failures=0 delay=$RETRY_SECONDS
     fi
     reached="step $best"
-    ((best_point == 0)) || reached="point $best_point, $reached"
+    ((best_point < 0)) || reached="point $best_point, $reached"
     failures=$((failures + 1))
     if ((failures > MAX_RETRIES)); then
       RUNNING=0

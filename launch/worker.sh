@@ -47,7 +47,7 @@ report_job() {
   fi
   [ ! -e log ] || awk '
     /^== / { point = "" }
-    /^point / { last = $0; point = $0 "  " }
+    /^point [0-9]+ of / { last = $0; point = $0 "  " }
     /^step / { last = point $0 }
     END { if (last) print "simclr: last " last }' log
 }

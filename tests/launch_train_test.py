@@ -44,7 +44,7 @@ def test_a_sweep_runs_on_every_worker_and_its_point_is_shown(ready):
         assert ready.arguments(k) == [
             "simclr-sweep", "--workdir=gs://bucket/run", "--config=c", "--index=3"
         ]  # fmt: skip
-    assert "\npoint 2/9 crop  step 7/100  loss 1.0\n" in ready.run("status").stdout
+    assert "\npoint 2 of 9: crop-seed0  step 7/100  loss 1.0\n" in ready.run("status").stdout
 
 
 @pytest.mark.parametrize(
