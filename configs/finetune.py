@@ -47,6 +47,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     c.objective.name = "supervised"
     first = one_a_view(c.augment.ops, 1)[0]  # Of several views' lists, the first.
     c.augment.ops = tuple(op for op in first if op in ("crop", "flip"))
+    c.augment.policy = None
     if labels < 1.0:
         c.data.label_fraction = labels
         if c.data.num_examples is not None:  # For simclr-plan.

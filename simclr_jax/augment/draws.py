@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from etils import epy
 
-from simclr_jax.augment import study
+from simclr_jax.augment import policies, study
 from simclr_jax.augment.keys import fold, uniform
 from simclr_jax.errors import ArgumentError, chosen
 
@@ -36,7 +36,7 @@ CROP_ASPECT = (3 / 4, 4 / 3)  # The range of a crop's width over its height.
 
 # The number that `keys.fold` adds to the key for each seed. Operations with the same number would
 # be correlated.
-_CROP, _GATES, _JITTER, _ORDER, _BLUR, _CUTOUT, _ROTATE, _NOISE, _FIELD, _SOBEL = range(10)
+_CROP, _GATES, _JITTER, _ORDER, _BLUR, _CUTOUT, _ROTATE, _NOISE, _FIELD, _SOBEL, _POLICY = range(11)
 
 Draw = dict[str, Any]  # The random numbers of a view, by the name of the operation.
 
@@ -47,8 +47,9 @@ class Views:
 
     Attributes:
       size: The height and the width of a view, in pixels.
-      ops: The names of the operations of each view, from `OPS`, in the order in which they are
-        applied. 'crop' can only be the first one; without it the full image is resized.
+      ops: The names of the operations of each view, from `OPS` and `POLICIES`, in the order in
+        which they are applied. 'crop' can only be the first one; without it the full image is
+        resized.
       strength: The strength of the colour distortion, at least 0. With 0 there is no jitter and no
         greyscale.
       brightness: The version of the brightness operation: 'v2' multiplies by a factor, 'v1' adds a
@@ -71,7 +72,7 @@ class Views:
     def __post_init__(self) -> None:
         for ops in self.ops:
             for op in ops:
-                chosen(OPS, "ops", op)
+                chosen(_LAWS, "ops", op)
             if "crop" in ops[1:]:
                 raise ArgumentError("ops", ops, "'crop' must be the first operation")
         chosen(dict.fromkeys(BRIGHTNESS), "brightness", self.brightness)
@@ -149,7 +150,7 @@ def draw(key: tf.Tensor, height: tf.Tensor, width: tf.Tensor, views: Views, view
       The random numbers of each operation that is applied, by name, in their order.
     """
     seeds = Seeds(key, uniform(fold(key, _GATES), (3,), 0.0, 1.0), height, width)
-    return {name: OPS[name](seeds, views) for name in views.applied(view)}
+    return {name: _LAWS[name](seeds, views) for name in views.applied(view)}
 
 
 def _crop(seeds: Seeds, views: Views) -> tf.Tensor:
@@ -235,10 +236,6 @@ def _grey(seeds: Seeds, views: Views) -> tf.Tensor:
     return seeds.gates[2] < GREY_PROBABILITY
 
 
-def _blur(seeds: Seeds, views: Views) -> tf.Tensor:
-    return blur_sigma(fold(seeds.key, _BLUR))
-
-
 def blur_sigma(seed: tf.Tensor) -> tf.Tensor:
     """Draws the blur's sigma: with probability 1/2 from U(0.1, 2), otherwise 0 for no blur.
 
@@ -271,16 +268,13 @@ def _cutout(seeds: Seeds, views: Views) -> tf.Tensor:
     return study.cutout_centre(fold(seeds.key, _CUTOUT), views.size)
 
 
-def _rotate(seeds: Seeds, views: Views) -> tf.Tensor:
-    return study.quarter_turns(fold(seeds.key, _ROTATE))
-
-
 def _noise(seeds: Seeds, views: Views) -> study.Noise:
     return study.noise(fold(seeds.key, _NOISE), fold(seeds.key, _FIELD))
 
 
-def _sobel(seeds: Seeds, views: Views) -> tf.Tensor:
-    return study.sobel(fold(seeds.key, _SOBEL))
+def _by(law: Callable[[tf.Tensor], Any], number: int) -> Callable[[Seeds, Views], Any]:
+    """The function that draws by a law which depends on a seed alone, the one of a number."""
+    return lambda seeds, views: law(fold(seeds.key, number))
 
 
 # The functions that draw the numbers of each operation. They return a box (y, x, height, width)
@@ -291,12 +285,19 @@ OPS: dict[str, Callable[[Seeds, Views], Any]] = {
     "flip": _flip,
     "jitter": _jitter,
     "grey": _grey,
-    "blur": _blur,
+    "blur": _by(blur_sigma, _BLUR),
     "cutout": _cutout,
-    "rotate": _rotate,
+    "rotate": _by(study.quarter_turns, _ROTATE),
     "noise": _noise,
-    "sobel": _sobel,
+    "sobel": _by(study.sobel, _SOBEL),
 }
+# The functions that draw the numbers of each policy, a `policies.Steps`. In a view a policy is one
+# of its operations.
+POLICIES: dict[str, Callable[[Seeds, Views], Any]] = {
+    "autoaugment": _by(policies.autoaugment, _POLICY),
+    "randaugment": _by(policies.randaugment, _POLICY),
+}
+_LAWS = OPS | POLICIES
 
 
 def one_a_view(
@@ -316,3 +317,13 @@ def one_a_view(
     lists = tuple(each for each in ops if not isinstance(each, str))
     names = tuple(each for each in ops if isinstance(each, str))
     return lists or (names,) * count
+
+
+def with_policy(ops: tuple[str, ...], policy: str) -> tuple[str, ...]:
+    """A list of operations with a policy after the crop and the flip that it begins with.
+
+    >>> with_policy(("crop", "flip", "blur"), "autoaugment")
+    ('crop', 'flip', 'autoaugment', 'blur')
+    """
+    place = next((k for k, op in enumerate(ops) if op not in ("crop", "flip")), len(ops))
+    return (*ops[:place], policy, *ops[place:])

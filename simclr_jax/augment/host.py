@@ -14,7 +14,7 @@ from typing import Any
 
 from etils import epy
 
-from simclr_jax.augment import study_ops
+from simclr_jax.augment import policy_ops, study_ops
 from simclr_jax.augment.draws import Draw, Jitter, Views, blur_taps
 
 with epy.lazy_imports():
@@ -186,7 +186,7 @@ def blur(image: tf.Tensor, sigma: tf.Tensor, views: Views) -> tf.Tensor:
     return gaussian_blur(tf.clip_by_value(image, 0.0, 1.0), sigma)
 
 
-# The functions that apply the draw of each operation.
+# The functions that apply the draw of each operation, and of each policy.
 OPS: dict[str, Callable[[tf.Tensor, Any, Views], tf.Tensor]] = {
     "crop": crop_and_resize,
     "flip": flip,
@@ -197,6 +197,8 @@ OPS: dict[str, Callable[[tf.Tensor, Any, Views], tf.Tensor]] = {
     "rotate": study_ops.rotate,
     "noise": study_ops.noise,
     "sobel": study_ops.sobel,
+    "autoaugment": policy_ops.policy,
+    "randaugment": policy_ops.policy,
 }
 
 

@@ -86,6 +86,9 @@ def _augment() -> ConfigDict:
     c.brightness = "v2"  # How the jitter changes the brightness: 'v2' (multiplies) or 'v1' (adds).
     # The smallest and the largest area of a crop as fractions of the image's area, above 0 to 1.
     c.crop_area = (0.08, 1.0)
+    # The policy whose two operations each view has besides, after the crop and the flip that its
+    # list begins with: 'autoaugment' or 'randaugment'; None: no policy.
+    c.policy = placeholder(str)
     # Where a blur that is a view's last operation is applied: 'device' (the train step) or 'host'
     # (tf.data). Any other blur is applied on the host.
     c.blur_on = "device"

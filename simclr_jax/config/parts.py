@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from simclr_jax import losses, optim
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
-from simclr_jax.augment.draws import Views, blur_taps, one_a_view
+from simclr_jax.augment.draws import Views, blur_taps, one_a_view, with_policy
 from simclr_jax.config import constraints, overrides, rules
 from simclr_jax.data import pipeline
 from simclr_jax.data.order import Order
@@ -306,9 +306,11 @@ def order(config: ConfigDict, examples: int, batch_size: int | None = None) -> O
 
 def views(config: ConfigDict) -> Views:
     """The settings of the augmented views of an image."""
+    lists = one_a_view(config.augment.ops, constraints.count_views(config))
+    policy = config.augment.policy
     return Views(
         size=config.data.image_size,
-        ops=one_a_view(config.augment.ops, constraints.count_views(config)),
+        ops=lists if policy is None else tuple(with_policy(ops, policy) for ops in lists),
         strength=config.augment.strength,
         brightness=config.augment.brightness,
         crop_area=tuple(config.augment.crop_area),

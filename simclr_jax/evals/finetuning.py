@@ -61,6 +61,7 @@ class FineTuning:
                 "data.num_classes": task.train.num_classes,
                 "data.views": None,
                 "augment.ops": ("crop", "flip"),
+                "augment.policy": None,
                 "augment.crop_area": CROP_AREA,
                 "objective.name": "supervised",
                 "model.classifier_layer": task.config.features.layer,

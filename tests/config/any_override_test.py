@@ -21,6 +21,7 @@ ALLOWED = {
     "data.name": ["digits", "folder", "nowhere"],
     "data.transfer_dtype": ["uint8", "float32"],
     "augment.ops": ["('crop',)", "()", "('crop', 'crop')", "('warp',)", "(crop,),(crop,sobel)"],
+    "augment.policy": ["autoaugment", "randaugment", "trivialaugment"],
     "augment.crop_area": ["(0.1, 0.5)", "(0.5, 0.1)", "(0.1,)"],
     "model.depth": ["18", "34", "19"],
     "model.stem": ["small", "imagenet", "auto"],

@@ -76,6 +76,7 @@ CHECKING = [
     ("augment.crop_area", ("a", "b"), "config.augment.crop_area=('a', 'b'): must be two"),
     ("train.steps", 10**400, "must be at least 1 and at most 2147483647"),
     ("augment.crop_area", (0.5, 0.1), "config.augment.crop_area=(0.5, 0.1): must be two fractions"),
+    ("augment.policy", "trivial", "config.augment.policy='trivial': must be one of autoaugment, r"),
     ("augment.blur_on", "tpu", "config.augment.blur_on='tpu': must be one of device, host"),
     ("model.depth", 19, "config.model.depth=19: must be one of 18, 34, 50, 101, 152, 200"),
     ("model.width", 0.01, "config.model.width=0.01: must be at least 0.0625"),
@@ -120,6 +121,9 @@ def test_lists_of_operations_are_as_many_as_the_views():
     two = overrides.changed(config, {**supervised, "data.views": 2})
     constraints.check_run(two, devices=8)
     assert parts.views(two).ops == lists
+    policy = overrides.changed(two, {"augment.policy": "randaugment"})
+    constraints.check_run(policy, devices=8)
+    assert parts.views(policy).ops == (("crop", "randaugment"), ("crop", "randaugment", "jitter"))
 
 
 @pytest.mark.parametrize(
