@@ -141,10 +141,10 @@ def line_plot(axes: Axes, table: Table, panel: Panel) -> None:
     """A line for each row over the columns, with the spread of seeds as error bars."""
     found = content(table, panel)
     places, logarithmic = spaced(table["columns"])
-    gap = min((b - a for a, b in pairwise(sorted(places.values()))), default=1.0)
+    gap = min((b - a for a, b in pairwise(places.values())), default=1.0)
     rows = table["rows"]
     for i, row in enumerate(rows):
-        cells = {places[c]: found[row, c] for c in table["columns"] if (row, c) in found}
+        cells = {x: found[row, column] for column, x in places.items() if (row, column) in found}
         shift = 0.0 if panel.of_paper else gap * 0.18 * ((i + 0.5) / len(rows) - 0.5)
         means = [math.nan if cell.mean is None else cell.mean for cell in cells.values()]
         axes.errorbar(
@@ -254,15 +254,16 @@ def _title(table: Table, panel: Panel) -> str:
 
 
 def spaced(columns: Sequence[Label]) -> tuple[dict[Label, float], bool]:
-    """{column: x} in units of a factor of 2 or of a category, and whether it is the former."""
-    numbers = [x for x in columns if not isinstance(x, str)]
-    if (
-        len(numbers) == len(columns)
-        and min(numbers) > 0
-        and max(numbers) / min(numbers) > _LOGARITHMIC
-    ):
+    """{column: x} from left to right, and whether x is a logarithm (of base 2) or a position.
+
+    Numbers ascend, whatever the order of the table's columns.
+    """
+    numbers = sorted(column for column in columns if not isinstance(column, str))
+    if len(numbers) < len(columns):
+        return {column: float(x) for x, column in enumerate(columns)}, False
+    if numbers[0] > 0 and numbers[-1] / numbers[0] > _LOGARITHMIC:
         return {column: math.log2(column) for column in numbers}, True
-    return {column: float(x) for x, column in enumerate(columns)}, False
+    return {column: float(x) for x, column in enumerate(numbers)}, False
 
 
 def _range(table: Table, panel: Panel) -> tuple[float, float]:

@@ -95,11 +95,12 @@ def test_lines_have_a_panel_a_measure_and_the_papers_beside():
 
 @pytest.mark.parametrize(
     ("columns", "ratio"),
-    [((1, 2, 16), 3), ((1, 2, 8), 1), (("1", "2", "16"), 1), ((0, 2, 16), 1)],
+    [((2, 1, 16), 3), ((8, 2, 1), 1), (("1", "2", "16"), 1), ((0, 2, 16), 1)],
 )
-def test_numbers_of_a_wide_span_are_spaced_by_their_logarithm(columns, ratio):
+def test_numbers_ascend_and_those_of_a_wide_span_are_spaced_by_their_logarithm(columns, ratio):
     places, logarithmic = panels.spaced(columns)
     first, second, third = places.values()
+    assert [*places] == sorted(columns, key=float)
     assert (third - second) / (second - first) == ratio
     assert logarithmic == (ratio != 1)
 
