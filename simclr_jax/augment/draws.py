@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from etils import epy
 
 from simclr_jax.augment import policies, study
-from simclr_jax.augment.keys import fold, uniform
+from simclr_jax.augment.keys import fold, of_image, uniform
 from simclr_jax.errors import ArgumentError, chosen
 
 with epy.lazy_imports():
@@ -37,6 +37,7 @@ CROP_ASPECT = (3 / 4, 4 / 3)  # The range of a crop's width over its height.
 # The number that `keys.fold` adds to the key for each seed. Operations with the same number would
 # be correlated.
 _CROP, _GATES, _JITTER, _ORDER, _BLUR, _CUTOUT, _ROTATE, _NOISE, _FIELD, _SOBEL, _POLICY = range(11)
+_SHARED = 11
 
 Draw = dict[str, Any]  # The random numbers of a view, by the name of the operation.
 
@@ -48,8 +49,8 @@ class Views:
     Attributes:
       size: The height and the width of a view, in pixels.
       ops: The names of the operations of each view, from `OPS` and `POLICIES`, in the order in
-        which they are applied. 'crop' can only be the first one; without it the full image is
-        resized.
+        which they are applied. Unless a crop is the first one, the full image is resized before it.
+        'shared_crop' can only be the first one.
       strength: The strength of the colour distortion, at least 0. With 0 there is no jitter and no
         greyscale.
       brightness: The version of the brightness operation: 'v2' multiplies by a factor, 'v1' adds a
@@ -59,7 +60,7 @@ class Views:
         'device' (in the train step). Another blur is on the host.
 
     Raises:
-      ArgumentError: A name is none of those, or a crop is not the first operation.
+      ArgumentError: A name is none of those, or a shared crop is not the first operation.
     """
 
     size: int
@@ -73,8 +74,8 @@ class Views:
         for ops in self.ops:
             for op in ops:
                 chosen(_LAWS, "ops", op)
-            if "crop" in ops[1:]:
-                raise ArgumentError("ops", ops, "'crop' must be the first operation")
+            if "shared_crop" in ops[1:]:
+                raise ArgumentError("ops", ops, "'shared_crop' must be the first operation")
         chosen(dict.fromkeys(BRIGHTNESS), "brightness", self.brightness)
         chosen(dict.fromkeys(BLUR_ON), "blur_on", self.blur_on)
 
@@ -126,8 +127,8 @@ class Seeds(NamedTuple):
       key: The key (2,) int64 of the view, from `keys.image_key`.
       gates: Three numbers (3,) from U(0, 1), float32, that decide whether the view is flipped,
         jittered and made grey.
-      height: The height of the image in pixels, an int32 scalar.
-      width: The width of the image in pixels, an int32 scalar.
+      height: The height in pixels of the image that the operation is applied to, an int32 scalar.
+      width: Its width in pixels, an int32 scalar.
     """
 
     key: tf.Tensor
@@ -149,12 +150,20 @@ def draw(key: tf.Tensor, height: tf.Tensor, width: tf.Tensor, views: Views, view
     Returns:
       The random numbers of each operation that is applied, by name, in their order.
     """
-    seeds = Seeds(key, uniform(fold(key, _GATES), (3,), 0.0, 1.0), height, width)
-    return {name: _LAWS[name](seeds, views) for name in views.applied(view)}
+    size = tf.constant(views.size)
+    gates = uniform(fold(key, _GATES), (3,), 0.0, 1.0)
+    first, later = Seeds(key, gates, height, width), Seeds(key, gates, size, size)
+    names = views.applied(view)
+    return {name: _LAWS[name](first if name == names[0] else later, views) for name in names}
 
 
 def _crop(seeds: Seeds, views: Views) -> tf.Tensor:
     return crop_box(seeds.height, seeds.width, fold(seeds.key, _CROP), area=views.crop_area)
+
+
+def _shared_crop(seeds: Seeds, views: Views) -> tf.Tensor:
+    seed = fold(of_image(seeds.key), _SHARED)
+    return crop_box(seeds.height, seeds.width, seed, area=views.crop_area)
 
 
 def crop_box(
@@ -279,7 +288,7 @@ def _by(law: Callable[[tf.Tensor], Any], number: int) -> Callable[[Seeds, Views]
 
 # The functions that draw the numbers of each operation. They return a box (y, x, height, width)
 # int32 in pixels, a bool, a `Jitter`, a bool and a sigma in pixels; then a centre (y, x) int32 in
-# pixels, a number of turns, a `study.Noise` and a bool.
+# pixels, a number of turns, a `study.Noise`, a bool, and a box that all views of an image share.
 OPS: dict[str, Callable[[Seeds, Views], Any]] = {
     "crop": _crop,
     "flip": _flip,
@@ -290,6 +299,7 @@ OPS: dict[str, Callable[[Seeds, Views], Any]] = {
     "rotate": _by(study.quarter_turns, _ROTATE),
     "noise": _noise,
     "sobel": _by(study.sobel, _SOBEL),
+    "shared_crop": _shared_crop,
 }
 # The functions that draw the numbers of each policy, a `policies.Steps`. In a view a policy is one
 # of its operations.
@@ -325,5 +335,7 @@ def with_policy(ops: tuple[str, ...], policy: str) -> tuple[str, ...]:
     >>> with_policy(("crop", "flip", "blur"), "autoaugment")
     ('crop', 'flip', 'autoaugment', 'blur')
     """
-    place = next((k for k, op in enumerate(ops) if op not in ("crop", "flip")), len(ops))
+    place = next(
+        (k for k, op in enumerate(ops) if op not in ("crop", "shared_crop", "flip")), len(ops)
+    )
     return (*ops[:place], policy, *ops[place:])

@@ -46,7 +46,7 @@ def random_view(image: tf.Tensor, draw: Draw, views: Views) -> tuple[tf.Tensor, 
       The view (size, size, 3), float32 in [0, 1], and the sigma in pixels of the blur that the
       device has yet to apply, a float32 scalar that is 0 for none.
     """
-    if "crop" not in draw:
+    if next(iter(draw), None) not in ("crop", "shared_crop"):
         image = resize(image, views.size)
     left = views.leaves_blur(tuple(draw))
     for name, value in draw.items():
@@ -189,6 +189,7 @@ def blur(image: tf.Tensor, sigma: tf.Tensor, views: Views) -> tf.Tensor:
 # The functions that apply the draw of each operation, and of each policy.
 OPS: dict[str, Callable[[tf.Tensor, Any, Views], tf.Tensor]] = {
     "crop": crop_and_resize,
+    "shared_crop": crop_and_resize,
     "flip": flip,
     "jitter": color_jitter,
     "grey": grey,

@@ -34,6 +34,16 @@ def image_key(seed: int, epoch: tf.Tensor, index: tf.Tensor, view: int) -> tf.Te
     return tf.stack([high, low])
 
 
+def of_image(key: tf.Tensor) -> tf.Tensor:
+    """The key (2,) int64 of the first view of an image, from that of any of its views.
+
+    >>> keys = [image_key(1, epoch=tf.constant(2), index=tf.constant(3), view=v) for v in (0, 5)]
+    >>> bool(tf.reduce_all(of_image(keys[1]) == keys[0]))
+    True
+    """
+    return key - tf.stack([tf.zeros((), tf.int64), key[1] % 2**16])
+
+
 def fold(key: tf.Tensor, number: int) -> tf.Tensor:
     """Derives a seed from the key of a view.
 

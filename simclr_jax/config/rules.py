@@ -138,7 +138,7 @@ def _are_ops(value: Any) -> bool:
         isinstance(ops, tuple)
         and set(ops) <= set(OPS)
         and len(set(ops)) == len(ops)
-        and "crop" not in ops[1:]
+        and "shared_crop" not in ops[1:]
         for ops in lists
     )
 
@@ -175,8 +175,8 @@ RUN: dict[str, Rule] = {
     "data.on_bad_image": one_of("replace", "error"),
     "augment.ops": Rule(
         _are_ops,
-        f"a tuple of {', '.join(OPS)}, each at most once and crop only as the first, or one such "
-        "tuple a view",
+        f"a tuple of {', '.join(OPS)}, each at most once and shared_crop only as the first, or one "
+        "such tuple a view",
         ASK,
     ),
     "augment.strength": number(0, 5, on_resume=ASK),

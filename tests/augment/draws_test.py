@@ -21,9 +21,25 @@ def test_settings_of_an_unknown_name_are_refused(wrong):
         replace(ALL, **wrong)
 
 
-def test_a_crop_is_the_first_operation():
-    with pytest.raises(ArgumentError, match="'crop' must be the first operation"):
-        replace(ALL, ops=(PIPELINE, ("flip", "crop")))
+def test_a_shared_crop_is_the_first_operation():
+    with pytest.raises(ArgumentError, match="'shared_crop' must be the first operation"):
+        replace(ALL, ops=(PIPELINE, ("flip", "shared_crop")))
+
+
+def test_a_shared_crop_is_that_of_all_views_and_no_view_s_own_crop():
+    views = replace(ALL, ops=(("shared_crop",), ("shared_crop", "crop")))
+    shared, own = [], []
+    for index in range(30):
+        keys_of_views = [keys.image_key(3, 1, index, view) for view in range(2)]
+        one, other = (
+            draws.draw(key, 100, 80, views, view) for view, key in enumerate(keys_of_views)
+        )
+        assert one["shared_crop"].numpy().tolist() == other["shared_crop"].numpy().tolist()
+        shared.append(one["shared_crop"].numpy())
+        own.append(draws.draw(keys_of_views[0], 100, 80, ALL, 0)["crop"].numpy())
+        assert other["crop"].numpy()[2:].max() <= ALL.size  # It is a crop of the view.
+    assert len(np.unique(shared, axis=0)) > 25
+    assert not (np.array(shared) == np.array(own)).all(axis=1).any()
 
 
 def test_draws_of_operations_and_views_are_uncorrelated():

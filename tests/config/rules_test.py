@@ -69,7 +69,7 @@ CHECKING = [
     ("data.on_bad_image", "ignore", "config.data.on_bad_image='ignore': must be one of replace"),
     ("augment.ops", ("crop", "mixup"), "config.augment.ops=('crop', 'mixup'): must be a tuple of"),
     ("augment.ops", ("crop", "crop"), "each at most once"),
-    ("augment.ops", ("flip", "crop"), "and crop only as the first, or one such tuple a view"),
+    ("augment.ops", ("flip", "shared_crop"), "and shared_crop only as the first, or one"),
     ("augment.ops", (("crop",), "flip"), "config.augment.ops=(('crop',), 'flip'): must be a tuple"),
     ("augment.ops", (("crop",), ("warp",)), "config.augment.ops=(('crop',), ('warp',)): must be"),
     ("augment.ops", (("crop",),) * 3, ": must be one list, or 2 for 2 views"),
