@@ -13,24 +13,23 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from absl import flags
 from etils import epath, epy
 from ml_collections import ConfigDict
 
 from simclr_jax import cli
-from simclr_jax.errors import DivergedError, FileError, UserError
+from simclr_jax.errors import DivergedError, UserError
 
 with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
     import jax
 
     from simclr_jax import processes
-    from simclr_jax.config import parts, record, rules
+    from simclr_jax.config import record, rules
     from simclr_jax.evals import (
         classifier,
+        coming,
         embed,
         geometry,
         knn,
@@ -43,11 +42,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     )
     from simclr_jax.evals import task as tasks
     from simclr_jax.run import network as runs
-    from simclr_jax.store import checkpoint, lock
-
-POLL_SECONDS = 5.0  # The seconds between two looks for new checkpoints with --watch.
-# The seconds without a trainer and without a new checkpoint after which --watch ends.
-ABANDONED_SECONDS = 300.0
+    from simclr_jax.store import checkpoint
 
 
 def define(values: flags.FlagValues) -> None:
@@ -120,11 +115,11 @@ def evaluate(
     config: ConfigDict,
     run: str | None,
     *,
-    step: int | None,
-    untrained: bool,
-    watch: bool,
+    step: int | None = None,
+    untrained: bool = False,
+    watch: bool = False,
     to: str | None = None,
-) -> None:
+) -> list[results.Result]:
     """Evaluates one checkpoint, the untrained network, or each checkpoint as it comes.
 
     Args:
@@ -135,22 +130,19 @@ def evaluate(
       watch: Whether to evaluate each new checkpoint until the run ends.
       to: The folder of the results; None: RUN/eval.
 
+    Returns:
+      The results, without those that other commands have a part of the work to do for.
+
     Raises:
       UserError: A flag or a key is at fault, or there is no such run or checkpoint.
       FileError: The checkpoint is damaged.
       DivergedError: A checkpoint has features or a classifier that are not finite.
     """
     root = runs.open_run(run)
-    protocol = PROTOCOLS.get(str(config.get("protocol")))
-    if protocol is None:
-        raise UserError(
-            f"config.protocol={config.get('protocol')!r}: must be one of {', '.join(PROTOCOLS)}; "
-            "is --config an evaluation's (configs/eval/…)?"
-        )
+    protocol = check(config)
     if sum((untrained, watch, step is not None)) > 1:
         raise UserError("--watch, --untrained, --step: only one of them at a time")
     checkpoint.quiet()
-    rules.check(config, {**rules.EVALUATION, **protocol.RULES}, devices=jax.device_count())
     reader = checkpoint.Reader(root)
 
     if untrained:
@@ -161,19 +153,37 @@ def evaluate(
         images = tasks.with_data(run_config, config.data) if same else run_config
         networks: Iterable[runs.Network] = [runs.Network.untrained(run_config, images=images)]
     elif watch:
-        found = (unless_pruned(reader, step) for step in watched(reader, root))
+        found = (coming.unless_pruned(reader, step) for step in coming.watched(reader, root))
         networks = (network for network in found if network is not None)
     elif step is not None:
         networks = [runs.Network.trained(reader, runs.find_step(reader, str(run), step))]
     else:
-        networks = [newest(reader, str(run))]
+        networks = [coming.newest(reader, str(run))]
     folder = results.writable(root, to)
     to_do = (tasks.Task(config, network, folder) for network in networks)
-    evaluate_all(to_do, protocol, go_on=watch)
+    return evaluate_all(to_do, protocol, go_on=watch)
 
 
-def evaluate_all(to_do: Iterable[tasks.Task], protocol: tasks.Protocol, *, go_on: bool) -> None:
-    """Evaluates networks by a protocol.
+def check(config: ConfigDict) -> tasks.Protocol:
+    """Checks the config of an evaluation, and returns its protocol.
+
+    Raises:
+      UserError: There is no such protocol, or a value is not allowed.
+    """
+    protocol = PROTOCOLS.get(str(config.get("protocol")))
+    if protocol is None:
+        raise UserError(
+            f"config.protocol={config.get('protocol')!r}: must be one of {', '.join(PROTOCOLS)}; "
+            "is --config an evaluation's (configs/eval/…)?"
+        )
+    rules.check(config, {**rules.EVALUATION, **protocol.RULES}, devices=jax.device_count())
+    return protocol
+
+
+def evaluate_all(
+    to_do: Iterable[tasks.Task], protocol: tasks.Protocol, *, go_on: bool
+) -> list[results.Result]:
+    """Evaluates networks by a protocol, and returns the results that there are.
 
     Args:
       to_do: The networks, one after another.
@@ -183,10 +193,12 @@ def evaluate_all(to_do: Iterable[tasks.Task], protocol: tasks.Protocol, *, go_on
     Raises:
       DivergedError: A network has no result, since numbers are not finite.
     """
-    diverged = []
+    found, diverged = [], []
     for task in to_do:
         try:
-            evaluate_one(task, protocol)
+            result = evaluate_one(task, protocol)
+            if result is not None:
+                found.append(result)
         except DivergedError as error:
             if not go_on:
                 raise
@@ -195,92 +207,15 @@ def evaluate_all(to_do: Iterable[tasks.Task], protocol: tasks.Protocol, *, go_on
                 print(error, file=sys.stderr, flush=True)
     if diverged:
         raise DivergedError(f"no result of {len(diverged)} checkpoints; the last: {diverged[-1]}")
+    return found
 
 
-def newest(reader: checkpoint.Reader, run: str) -> runs.Network:
-    """The network of the newest checkpoint, even if the run prunes checkpoints meanwhile.
-
-    Args:
-      reader: The checkpoints of the run.
-      run: The folder of the run, for the message.
-
-    Raises:
-      UserError: The run has no checkpoint yet.
-      FileError: The newest checkpoint is damaged.
-    """
-    while (network := unless_pruned(reader, runs.find_step(reader, run, None))) is None:
-        pass
-    return network
-
-
-def unless_pruned(reader: checkpoint.Reader, step: int) -> runs.Network | None:
-    """The network of a checkpoint; None where the run has pruned the checkpoint meanwhile.
-
-    All processes call it together, and all have the network or none.
-
-    Raises:
-      FileError: The checkpoint is damaged.
-    """
-    network, failure = None, FileError(f"checkpoint {step}: another process cannot read it")
-    try:
-        network = runs.Network.trained(reader, step)
-    except FileError as error:
-        failure = error
-    if processes.all_have(network is not None):
-        return network
-    if step in processes.from_primary(reader.steps()):
-        raise failure
-    return None
-
-
-def watched(reader: checkpoint.Reader, root: epath.Path) -> Any:
-    """Yields the step of each checkpoint as it appears, up to the last step of the run.
-
-    It ends as well when the run has diverged, and when there was neither a trainer nor a new
-    checkpoint for `ABANDONED_SECONDS`.
-
-    Args:
-      reader: The checkpoints of the run.
-      root: The folder of the run.
-    """
-    seen: set[int] = set()
-    alive_at, sign = time.monotonic(), lock.sign_of_life(root)
-    while True:
-        new = [step for step in processes.from_primary(reader.steps()) if step not in seen]
-        seen.update(new)
-        yield from new
-        run_config = record.from_json(record.read(root))
-        imported = run_config.data.num_examples is None
-        if imported or parts.schedule(run_config).total_steps in seen:
-            return
-        before, sign = sign, lock.sign_of_life(root)
-        if new or (sign is not None and sign != before):
-            alive_at = time.monotonic()
-        over = ""
-        if time.monotonic() - alive_at > ABANDONED_SECONDS:
-            over = f"no process has trained it for {ABANDONED_SECONDS:.0f} s"
-        elif sign is None and run_config.train.on_nonfinite == "stop":
-            last = max(seen, default=0)
-            over = next((f"it diverged ({path})" for path in nonfinite(root, last)), "")
-        if processes.from_primary([bool(over)]) == [True]:
-            if processes.is_primary():
-                at = f"at step {max(seen)}" if seen else "before its first checkpoint"
-                print(f"{root}: the run has ended {at}: {over}", file=sys.stderr, flush=True)
-            return
-        time.sleep(POLL_SECONDS)
-
-
-def nonfinite(root: epath.Path, step: int) -> list[epath.Path]:
-    """The files of a run about numbers that were not finite after a step."""
-    folder = root / "nonfinite"
-    found = folder.iterdir() if folder.is_dir() else []
-    return [path for path in found if path.stem.isdigit() and int(path.stem) > step]
-
-
-def evaluate_one(task: tasks.Task, protocol: tasks.Protocol) -> None:
+def evaluate_one(task: tasks.Task, protocol: tasks.Protocol) -> results.Result | None:
     """Evaluates a network by a protocol; process 0 writes result.json and prints the result.
 
-    Nothing is written where other commands have a part of the work to do first.
+    Returns:
+      The result; None, and nothing is written, where other commands have a part of the work to do
+      first.
 
     Raises:
       DivergedError: Numbers are not finite; there is no result.
@@ -293,7 +228,7 @@ def evaluate_one(task: tasks.Task, protocol: tasks.Protocol) -> None:
         of = "the untrained network" if network.step is None else f"step {network.step}"
         raise DivergedError(f"{task.config.protocol} of {of}: no result, for {error}") from error
     if found is None:
-        return
+        return None
     result = {
         "protocol": task.config.protocol,
         "checkpoint_step": network.step or 0,
@@ -308,6 +243,7 @@ def evaluate_one(task: tasks.Task, protocol: tasks.Protocol) -> None:
     if processes.is_primary():
         print_and_write(task, result, f"{name}: {protocol.in_words(result)}")
     processes.meet()
+    return result
 
 
 def print_and_write(task: tasks.Task, result: results.Result, line: str) -> None:

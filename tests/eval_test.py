@@ -10,7 +10,7 @@ import pytest
 from simclr_jax import cli
 from simclr_jax import eval as evaluation
 from simclr_jax.errors import DivergedError, FileError
-from simclr_jax.evals import features, results
+from simclr_jax.evals import coming, features, results
 from simclr_jax.store import checkpoint
 from support.runs import changed_at, result, status_of
 
@@ -162,11 +162,11 @@ def test_a_checkpoint_that_is_pruned_meanwhile_is_passed_over_a_damaged_one_is_n
     shutil.copytree(finished, tmp_path / "run")
     reader = checkpoint.Reader(tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/4")
-    assert evaluation.unless_pruned(reader, 4) is None
-    assert evaluation.newest(reader, "run").step == 8
+    assert coming.unless_pruned(reader, 4) is None
+    assert coming.newest(reader, "run").step == 8
     (tmp_path / "run/checkpoints/8/digests/metadata").unlink()
     with pytest.raises(FileError, match="checkpoints/8: is damaged"):
-        evaluation.unless_pruned(reader, 8)
+        coming.unless_pruned(reader, 8)
 
 
 def test_watch_evaluates_every_checkpoint_and_ends_with_the_run(finished, capsys):
@@ -199,13 +199,13 @@ def test_watch_ends_with_a_run_that_does_not_reach_its_last_step(
     shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/8")
     waited = []
-    monkeypatch.setattr(evaluation.time, "sleep", waited.append)
+    monkeypatch.setattr(coming.time, "sleep", waited.append)
     if end == "diverged":
         (tmp_path / "run/nonfinite").mkdir()
         (tmp_path / "run/nonfinite/6.json").touch()
     else:
-        monkeypatch.setattr(evaluation, "ABANDONED_SECONDS", 0.05)
-    steps = evaluation.watched(checkpoint.Reader(tmp_path / "run"), tmp_path / "run")
+        monkeypatch.setattr(coming, "ABANDONED_SECONDS", 0.05)
+    steps = coming.watched(checkpoint.Reader(tmp_path / "run"), tmp_path / "run")
     assert list(steps) == [4]
     line = capsys.readouterr().err
     assert "the run has ended at step 4: " in line
