@@ -20,6 +20,7 @@ from simclr_jax.errors import (
     ArgumentError,
     DifferenceError,
     DivergedError,
+    FailedError,
     FileError,
     HostError,
     PreemptedError,
@@ -41,6 +42,7 @@ _STATUS = {
     FileError: USER_ERROR,
     DifferenceError: 1,
     DivergedError: 1,
+    FailedError: 1,
     UserError: USER_ERROR,
     HostError: 3,
     PreemptedError: PREEMPTED,
@@ -144,7 +146,7 @@ def run(
             processes.meet()  # Process 0 may still write when the others are done.
             return 0
         except Exception as error:
-            return _status_of(_explained(error), joined=joined)
+            return _status_of(explained(error), joined=joined)
 
 
 def _help(
@@ -239,9 +241,9 @@ def named(error: ArgumentError) -> UserError:
     return UserError(line.format(value=error.value, reason=error.reason + hint))
 
 
-def _explained(error: Exception) -> Exception:
+def explained(error: Exception) -> Exception:
     """The error in the user's terms, or the failure of the environment that caused it."""
-    if type(error) in _STATUS:
+    if is_expected(error):
         return error
     if isinstance(error, ArgumentError):
         return named(error)
@@ -254,6 +256,11 @@ def _explained(error: Exception) -> Exception:
         return _without_backend(error)
     lost = processes.as_lost(error)  # First, for a connection may be one to storage as well.
     return as_host_error(error) if lost is error else lost  # type: ignore[return-value]
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether an error that `explained` returned is the user's or the environment's, not a bug."""
+    return type(error) in _STATUS
 
 
 def _without_backend(error: Exception) -> Exception:
@@ -275,7 +282,7 @@ def _status_of(error: Exception, *, joined: bool) -> int:
     if isinstance(error, BrokenPipeError) and _reader_has_left():
         return _UNREAD
     status = _STATUS.get(type(error), 1)
-    expected = type(error) in _STATUS
+    expected = is_expected(error)
     if expected:
         with contextlib.suppress(OSError):  # The terminal may be gone.
             print(one_line(error), file=sys.stderr)

@@ -106,6 +106,10 @@ class DivergedError(Exception):
     """A number of the loss, the gradients or the state that is not finite (exit status 1)."""
 
 
+class FailedError(Exception):
+    """A part of the work that failed, after the other parts were done (exit status 1)."""
+
+
 class PreemptedError(Exception):
     """The end of a run that was asked to stop, after its checkpoint is saved (exit status 75)."""
 

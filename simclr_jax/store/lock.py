@@ -32,12 +32,17 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _log = logging.getLogger(__name__)
 
 
+class InUseError(ArgumentError):
+    """The error for a folder whose lock another live process has."""
+
+
 @contextlib.contextmanager
 def hold(workdir: epath.Path) -> Iterator[None]:
     """A context that has the lock of a run's folder, WORKDIR/lock.
 
     Raises:
-      ArgumentError: Another live trainer has the lock, or the folder cannot be written.
+      InUseError: Another live trainer has the lock.
+      ArgumentError: The folder cannot be written.
       HostError: The disk is full.
     """
     path = workdir / "lock"
@@ -244,8 +249,8 @@ def _unwritable(path: epath.Path, error: OSError) -> ArgumentError:
     return ArgumentError("workdir", path.parent, f"cannot be written ({error.strerror})")
 
 
-def _in_use(path: epath.Path, text: bytes) -> ArgumentError:
-    return ArgumentError(
+def _in_use(path: epath.Path, text: bytes) -> InUseError:
+    return InUseError(
         "workdir",
         path.parent,
         f"in use by {_in_words(_parsed(text))}; wait for it or end it, or use another workdir",
