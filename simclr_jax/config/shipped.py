@@ -40,20 +40,21 @@ def records() -> dict[str, Path]:
     return {str(path.with_suffix("")): file.resolve() for path, file in sorted(found.items())}
 
 
-def load(name: str) -> ConfigDict:
-    """The config of an experiment record, without arguments, for a record that builds on it.
+def load(name: str, arguments: str | None = None) -> ConfigDict:
+    """The config of an experiment record, for a record that builds on it.
 
     >>> load("digits").model.depth
     18
 
     Args:
       name: The name, such as 'digits'.
+      arguments: Its arguments, such as 'recipe=small_batch'; None: none.
 
     Raises:
-      ValueError: There is no such record.
+      ValueError: There is no such record, or it does not take the arguments.
     """
     path = find(name)
     if path is None:
         raise ValueError(f"{name!r}: known records are {', '.join(records())}")
     scope = runpy.run_path(str(path))
-    return scope["get_config"]()
+    return scope["get_config"](*filter(None, [arguments]))

@@ -1,0 +1,46 @@
+"""Table 6: linear evaluation of encoders of several widths.
+
+Command:  simclr-sweep --config=configs/paper/tab6_linear.py:size=small --workdir=SWEEP
+          simclr-sweep --config=configs/paper/tab6_linear.py:size=paper --workdir=SWEEP --list
+Hardware: small: two CPU cores. paper: a TPU slice.
+Result:   small: docs/paper.md. paper: not measured here.
+"""
+
+from ml_collections import ConfigDict
+
+from simclr_jax.config import default, default_sweep, shipped
+from simclr_jax.config.default_sweep import add_measure, add_point
+
+
+def get_config(arguments: str | None = None) -> ConfigDict:
+    """The study of linear evaluation.
+
+    Args:
+      arguments: 'size=small' or 'size=paper'; None: small.
+
+    Reference: Chen et al. 2020, table 6 (arXiv 2002.05709).
+    """
+    size = default.arguments(arguments, size="small")["size"]
+    small = size == "small"
+    c = default_sweep.get_config(size)
+    c.title = "Table 6: linear evaluation"
+    c.setting = (
+        "10,000 images of CIFAR-10 at 16 px, 10 epochs of batch 128."
+        if small
+        else "ResNet-50 of three widths after 1000 epochs of ImageNet."
+    )
+    c.axes = ("encoder", "")
+    c.seeds = (0, 1, 2) if small else (0,)
+    c.run = shipped.load("cifar10_small" if small else "imagenet")
+    c.run.train.epochs = 10.0 if small else 1000.0
+    add_measure(c, "top1", "top1", protocol="linear", label="top-1")
+    add_measure(c, "top5", "top5", protocol="linear", label="top-5")
+    if small:
+        for name, width in ("16th", 0.0625), ("8th", 0.125), ("4th", 0.25):
+            at = (f"ResNet-18 x {width:g}", "")
+            add_point(c, f"18x{name}", at=at, run={"model.width": width})
+    else:
+        for width, top1, top5 in (1.0, 69.3, 89.0), (2.0, 74.2, 92.0), (4.0, 76.5, 93.2):
+            at, paper = (f"ResNet-50 x {width:g}", ""), {"top1": top1, "top5": top5}
+            add_point(c, f"50x{width:g}", at=at, run={"model.width": width}, paper=paper)
+    return c
