@@ -1,0 +1,260 @@
+"""Runs a study point by point, measures each point, and makes the study's table and figure.
+
+    simclr-sweep --config=configs/paper/fig8_head.py:size=small --workdir=SWEEP
+    simclr-sweep --config=… --workdir=SWEEP --list | --index=K | --gather
+
+A point is a run with its evaluations, in SWEEP/points/NAME. The same command goes on where it was
+stopped. Several at once, where they share the folder, divide the points among them. A point that
+fails does not stop the others. At the end, or by --gather, the values are in SWEEP/table.json,
+table.md, figure.svg and figure.png. docs/sweeps.md says how to write a study of one's own.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+from etils import epath, epy
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from simclr_jax import cli
+from simclr_jax.errors import FailedError, HostError, PreemptedError, UserError, one_line
+
+with epy.lazy_imports():  # --help and most refusals need none of these.
+    import jax
+
+    from simclr_jax import eval as evaluation
+    from simclr_jax import mesh as meshes
+    from simclr_jax import plan as plans
+    from simclr_jax import processes, train
+    from simclr_jax.config import overrides, parts
+    from simclr_jax.evals import results
+    from simclr_jax.pages import plots, tables
+    from simclr_jax.run import workdir as workdirs
+    from simclr_jax.store import files
+    from simclr_jax.sweeps import costs, gathered, measured, turns
+    from simclr_jax.sweeps import points as studies
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of simclr-sweep, besides --config, in `values`."""
+    flags.DEFINE_string("workdir", None, "required; the sweep's folder", flag_values=values)
+    flags.DEFINE_boolean(
+        "list",
+        False,
+        "print the points with their cost and state, and run none",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "index",
+        None,
+        "run this point alone, and before it those it starts from",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "gather", False, "make the table and the figure of what is there", flag_values=values
+    )
+    flags.DEFINE_string(
+        "topology", None, "with --list: the TPU slice of the hours, as v5e:4x8", flag_values=values
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs simclr-sweep and exits with its status.
+
+    Args:
+      argv: The command line without the program's name; None: that of the process.
+    """
+    sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv, records="paper/"))
+
+
+def work(values: flags.FlagValues, sweep: FrozenConfigDict) -> None:
+    """Does what the flags of the command ask for.
+
+    Args:
+      values: The flags.
+      sweep: The config of the sweep.
+
+    Raises:
+      UserError: A flag or a key is at fault; nothing has run.
+      FailedError: A point has failed, after all others were run.
+      HostError: The disk is full, or another process is lost.
+      PreemptedError: A signal asked the run to stop; its state is saved.
+    """
+    if not values.workdir:
+        raise UserError("--workdir: required, the folder that the sweep is kept in")
+    if sum((values.list, values.gather, values.index is not None)) > 1:
+        raise UserError("--list, --index, --gather: only one of them at a time")
+    if values.topology and not values.list:
+        raise UserError("--topology: only with --list, which says how long points take")
+    studies.check(sweep)
+    for name, measure in sweep.measures.items():
+        check_measure(name, measure)
+    root = workdirs.make(values.workdir)
+    points = studies.expand(sweep, root)
+    if values.list:
+        print(listing(points, values.topology))
+    elif values.gather:
+        gather(sweep, points, root)
+    else:
+        run(sweep, points, root, values.index)
+
+
+def listing(points: Sequence[studies.Point], topology: str | None) -> str:
+    """The lines of the points with their cost.
+
+    Args:
+      points: The points.
+      topology: The TPU slice that the hours are those of; None: this machine.
+    """
+    counted = costs.Counted()
+    if topology:
+        return costs.listing(points, counted, _planned(topology), f"on {topology}, at best")
+    rates, how = costs.known_rates(points, counted), "by the runs that are finished"
+    first = counted.config(points[0].config)
+    if not rates:
+        source = counted.source(first)
+        if source is None:
+            raise UserError("--list: needs the images here, or --topology, to tell the hours")
+        print("timing a few steps of the first point", file=sys.stderr, flush=True)
+        rates = {costs.per_image(first): [costs.time_steps(first, source)]}
+        how = f"by {costs.STEPS} steps of the first point that were timed on this machine"
+    return costs.listing(points, counted, costs.by_rates(rates), how)
+
+
+def _planned(topology: str) -> costs.Hours:
+    """The hours of runs on a TPU slice, by simclr-plan; equal steps are compiled once."""
+    seconds: dict[str, float] = {}
+
+    def hours(config: FrozenConfigDict) -> float:
+        config = plans.checked(
+            overrides.changed(config, {"seed": 0, "data.label_seed": 0}), topology
+        )
+        step = overrides.changed(config, {"train.epochs": 1.0, "optim.lr": 0.0})
+        key = step.to_json()
+        if key not in seconds:
+            measured_step = plans.compile_step(config, topology)
+            if "needs" in measured_step:
+                raise plans.does_not_fit(config, topology, measured_step["needs"])
+            seconds[key] = plans.plan(config, topology, measured_step)["step_seconds"]
+        return seconds[key] * parts.schedule(config).total_steps / 3600
+
+    return hours
+
+
+def check_measure(name: str, measure: ConfigDict) -> None:
+    """Raises UserError where the evaluation of a measure is not allowed."""
+    if len(measure.eval):
+        try:
+            evaluation.check(measure.eval)
+        except UserError as error:
+            raise UserError(f"measure {name}: {error}") from error
+
+
+def run(
+    sweep: FrozenConfigDict, points: Sequence[studies.Point], root: epath.Path, index: int | None
+) -> None:
+    """Runs all points that are not done, or one, and gathers the table of all.
+
+    Args:
+      sweep: The config of the sweep.
+      points: Its points.
+      root: Its folder.
+      index: The number of the only point to run; None: all of them.
+
+    Raises:
+      FailedError: A point has failed.
+    """
+    if index is not None and not 0 <= index < len(points):
+        raise UserError(f"--index={index}: must be from 0 to {len(points) - 1}")
+    _share_programs(root)
+    if index is None:
+        failed = turns.run_all(points, root, _attempt)
+        gather(sweep, points, root)
+    else:
+        failed = turns.run_one(points, root, index, _attempt)
+    if failed:
+        raise FailedError(
+            f"{len(failed)} of {len(points)} points failed: "
+            + "; ".join(f"{name} ({line})" for name, line in failed.items())
+        )
+
+
+def _share_programs(root: epath.Path) -> None:
+    """Keeps compiled programs in the folder of the sweep, for points that compute the same."""
+    jax.config.update("jax_compilation_cache_dir", str(root / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _attempt(point: studies.Point) -> str | None:
+    """Runs a point; returns why it failed, which its folder keeps, or None.
+
+    Raises:
+      HostError: The environment has failed, which concerns all points.
+      PreemptedError: A signal asked the run to stop; its state is saved.
+    """
+    try:
+        _run_point(point)
+        return None
+    except PreemptedError:
+        raise
+    except Exception as error:
+        explained = cli.explained(error)
+        if isinstance(explained, HostError) and not meshes.is_out_of_memory(error):
+            raise
+        line = one_line(explained, 300)
+        if processes.is_primary():
+            if not cli.is_expected(explained):
+                traceback.print_exc()
+            print(f"point {point.name} failed: {line}", file=sys.stderr, flush=True)
+            measured.fail(point, line)
+        return line
+
+
+def _run_point(point: studies.Point) -> None:
+    """Trains a point, from its newest checkpoint, and takes the measures that are missing."""
+    if not processes.from_primary([int(bool(measured.read(point)))])[0]:
+        train.train(point.config, str(point.folder))
+        _in_primary(measured.finish_run, point)
+    taken = measured.values(point)
+    found: dict[str, results.Result] = {}  # Several measures may be of one evaluation.
+    for name, measure in point.measures.items():
+        if name in taken:
+            continue
+        if len(measure.eval):
+            key = measure.eval.to_json()
+            if key not in found:
+                found[key] = evaluation.evaluate(measure.eval, str(point.folder))[-1]
+            value = measured.of_result(found[key], measure.metric, name)
+        else:
+            value = measured.of_run(point, measure.metric, name)
+        _in_primary(measured.add, point, name, value)
+
+
+def _in_primary(write: Callable[..., None], *arguments: Any) -> None:
+    """Calls a function in process 0, and waits for it in the others."""
+    if processes.is_primary():
+        write(*arguments)
+    processes.meet()
+
+
+def gather(sweep: FrozenConfigDict, points: Sequence[studies.Point], root: epath.Path) -> None:
+    """Writes the table and the figure of a sweep, in process 0, and prints the table."""
+    if not processes.is_primary():
+        return
+    table = gathered.gather(sweep, points)
+    text = tables.markdown(table)
+    files.write_json(root / "table.json", table)
+    files.write(root / "table.md", text.encode())
+    print(text)
+    if sweep.figure.kind != "none" and any(cell["values"] for cell in table["cells"]):
+        for name, content in plots.draw(table).items():
+            files.write(root / name, content)
+    print(f"table and figure in {root}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
