@@ -36,10 +36,11 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     c.seeds = (0, 1, 2) if small else (0,)
     data = "cifar10_small" if small else "imagenet"
     c.run = shipped.load(data)
-    supervised = shipped.load("supervised", f"data={data},batch={128 if small else 4096}")
-    supervised.train.epochs = 10.0 if small else 90.0
-    supervised.optim.warmup_epochs = 1.0 if small else 5.0
-    learnt = default_sweep.differences(supervised, c.run)
+    learnt = (
+        default_sweep.supervised(data, batch=128, epochs=10.0, warmup_epochs=1.0)
+        if small
+        else default_sweep.supervised(data, batch=4096, epochs=90.0, warmup_epochs=5.0)
+    )
     add_measure(c, "linear", "top1", protocol="linear", label="linear top-1")
     add_measure(c, "classifier", "top1", protocol="classifier", label="top-1")
     sizes = (

@@ -70,10 +70,11 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     c.seeds = (0, 1, 2) if small else (0,)
     data = "cifar10_small" if small else "imagenet"
     c.run = shipped.load(data)
-    supervised = shipped.load("supervised", f"data={data},batch={128 if small else 4096}")
-    supervised.train.epochs = 10.0 if small else 90.0
-    supervised.optim.warmup_epochs = 1.0 if small else 5.0
-    learnt = default_sweep.differences(supervised, c.run)
+    learnt = (
+        default_sweep.supervised(data, batch=128, epochs=10.0, warmup_epochs=1.0)
+        if small
+        else default_sweep.supervised(data, batch=4096, epochs=90.0, warmup_epochs=5.0)
+    )
     if not small:
         c.run.train.epochs = 1000.0
     for dataset in ("digits",) if small else DATASETS:
@@ -90,23 +91,13 @@ def get_config(arguments: str | None = None) -> ConfigDict:
             add_measure(
                 c, name, metric, protocol="transfer", arguments=arguments, label=label, keys=keys
             )
-    names = list(c.measures)
-    pretrained = [name for name in names if not name.endswith("random")]
-    random = [name for name in names if name.endswith("random")]
-    add_point(
-        c,
-        "simclr",
-        at=("SimCLR", ""),
-        run={},
-        measures=[*pretrained, *random],
-        paper={} if small else paper("linear", 0) | paper("finetune", 0) | paper("random", 0),
-    )
-    add_point(
-        c,
-        "supervised",
-        at=("supervised", ""),
-        run=learnt,
-        measures=pretrained,
-        paper={} if small else paper("linear", 1) | paper("finetune", 1),
-    )
+    theirs: list[dict[str, float]] = [{}, {}]
+    if not small:
+        theirs = [paper("linear", row) | paper("finetune", row) for row in range(2)]
+        theirs[0] |= paper("random", 0)
+    add_point(c, "simclr", at=("SimCLR", ""), run={}, paper=theirs[0])
+    # What is learnt from random weights does not depend on the encoder's training.
+    pretrained = [name for name in default_sweep.in_order(c.measures) if "random" not in name]
+    at = ("supervised", "")
+    add_point(c, "supervised", at=at, run=learnt, measures=pretrained, paper=theirs[1])
     return c
