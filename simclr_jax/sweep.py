@@ -30,7 +30,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax import mesh as meshes
     from simclr_jax import plan as plans
     from simclr_jax import processes, train
-    from simclr_jax.config import overrides, parts
+    from simclr_jax.config import overrides, parts, sources
     from simclr_jax.evals import results
     from simclr_jax.pages import plots, tables
     from simclr_jax.run import workdir as workdirs
@@ -171,11 +171,13 @@ def run(
     if index is not None and not 0 <= index < len(points):
         raise UserError(f"--index={index}: must be from 0 to {len(points) - 1}")
     _share_programs(root)
+    with sources.shared():
+        if index is None:
+            failed = turns.run_all(points, root, _attempt)
+        else:
+            failed = turns.run_one(points, root, index, _attempt)
     if index is None:
-        failed = turns.run_all(points, root, _attempt)
         gather(sweep, points, root)
-    else:
-        failed = turns.run_one(points, root, index, _attempt)
     if failed:
         raise FailedError(
             f"{len(failed)} of {len(points)} points failed: "

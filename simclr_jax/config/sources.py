@@ -1,6 +1,8 @@
 """The images that the keys of a config name, to train on and to evaluate on."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -8,6 +10,9 @@ from simclr_jax.config import rules
 from simclr_jax.data import labels, splits
 from simclr_jax.data.source import FEW_LABELS, Readable, Source
 from simclr_jax.errors import UserError
+
+# The datasets that were opened in a `shared` context, by what they were opened with.
+_datasets: dict[tuple[Any, ...], splits.Splits] | None = None
 
 
 def open_split(config: ConfigDict, which: str, dataset: splits.Splits | None = None) -> Readable:
@@ -103,16 +108,32 @@ def open_all(config: ConfigDict) -> dict[str, Readable]:
 def open_dataset(config: ConfigDict) -> splits.Splits:
     """Finds the dataset of a config, and its splits."""
     data = config.data
-    return splits.Splits(
-        data.name,
-        directory=data.dir,
-        train_split=data.train_split,
-        eval_split=data.eval_split,
-        cache_bytes=data.cache_bytes,
-        image_key=data.image_key,
-        label_key=data.label_key,
-        labelled=_labelled(config),
-    )
+    arguments = {
+        "directory": data.dir,
+        "train_split": data.train_split,
+        "eval_split": data.eval_split,
+        "cache_bytes": data.cache_bytes,
+        "image_key": data.image_key,
+        "label_key": data.label_key,
+        "labelled": _labelled(config),
+    }
+    if _datasets is None:
+        return splits.Splits(data.name, **arguments)
+    key = data.name, *arguments.values()
+    if key not in _datasets:
+        _datasets[key] = splits.Splits(data.name, **arguments)
+    return _datasets[key]
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """A context in which a dataset is listed and read once, however often it is opened."""
+    global _datasets
+    before, _datasets = _datasets, {}
+    try:
+        yield
+    finally:
+        _datasets = before
 
 
 def _to_train_on(config: ConfigDict, dataset: splits.Splits) -> Readable:

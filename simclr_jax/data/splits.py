@@ -75,17 +75,15 @@ class Splits:
             names, self._opener = dataset.splits, dataset.open
             own = names
         self._train = train_split
-        self._opened: Source | None = None  # The split to train on.
+        self._opened: dict[str, Source] = {}  # The splits that were opened, by name.
         self._labelled = labelled
         self._validation = [split for split in own if role(split) == "val"]
         found = [split for split in EVAL_SPLITS if split in names]
         self._eval = found if eval_split is None else [eval_split]
 
     def train(self) -> Source:
-        """Opens the split to train on, with all of its images, at the first call."""
-        if self._opened is None:
-            self._opened = self._open("train_split", self._train)
-        return self._opened
+        """Opens the split to train on, with all of its images."""
+        return self._open("train_split", self._train)
 
     @property
     def has_eval(self) -> bool:
@@ -126,6 +124,9 @@ class Splits:
         return self._open("validation_split", self._validation[0])
 
     def _open(self, argument: str, split: str) -> Source:
+        """Opens a split, at the first call."""
+        if split in self._opened:
+            return self._opened[split]
         try:
             source = self._opener(split)
         except ArgumentError as error:
@@ -133,6 +134,7 @@ class Splits:
                 raise
             raise ArgumentError(argument, split, error.reason) from error
         source.split = split
+        self._opened[split] = source
         return source
 
 

@@ -40,3 +40,14 @@ def test_a_supervised_run_takes_several_and_any_run_none(scenes):
     assert (train.multilabel, evaluation.multilabel, train.num_classes) == (True, True, 3)
     train, evaluation = sources.open_splits(config_of(scenes, "--config.data.num_classes=0"))
     assert (train.multilabel, evaluation.multilabel, train.num_classes) == (False, False, 0)
+
+
+def test_a_dataset_is_listed_once_where_it_is_shared(scenes):
+    first, other = config_of(scenes), config_of(scenes, "--config.data.num_classes=0")
+    with sources.shared():
+        dataset = sources.open_dataset(first)
+        assert sources.open_dataset(first) is dataset
+        assert sources.open_dataset(other) is not dataset  # It has no labels.
+        assert dataset.train() is dataset.train()
+        assert dataset.eval() is dataset.eval()
+    assert sources.open_dataset(first) is not dataset
