@@ -30,7 +30,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax import mesh as meshes
     from simclr_jax import plan as plans
     from simclr_jax import processes, train
-    from simclr_jax.config import overrides, parts, sources
+    from simclr_jax.config import sources
     from simclr_jax.evals import results
     from simclr_jax.pages import plots, tables
     from simclr_jax.run import workdir as workdirs
@@ -109,13 +109,19 @@ def listing(points: Sequence[studies.Point], topology: str | None) -> str:
     Args:
       points: The points.
       topology: The TPU slice that the hours are those of; None: this machine.
+
+    Raises:
+      UserError: The images are not here, and there is no topology either.
+      HostError: The TPU compiler is not installed, or failed.
     """
     counted = costs.Counted()
-    if topology:
-        return costs.listing(points, counted, _planned(topology), f"on {topology}, at best")
-    rates, how = costs.known_rates(points, counted), "by the runs that are finished"
     first = counted.config(points[0].config)
-    if not rates:
+    if topology:
+        rate, how = _planned_rate(first, topology), f"by plan of the first point on {topology}"
+        rates = {costs.per_image(first): [rate]}
+    elif rates := costs.known_rates(points, counted):
+        how = "by the runs that are finished"
+    else:
         source = counted.source(first)
         if source is None:
             raise UserError("--list: needs the images here, or --topology, to tell the hours")
@@ -125,24 +131,13 @@ def listing(points: Sequence[studies.Point], topology: str | None) -> str:
     return costs.listing(points, counted, costs.by_rates(rates), how)
 
 
-def _planned(topology: str) -> costs.Hours:
-    """The hours of runs on a TPU slice, by simclr-plan; equal steps are compiled once."""
-    seconds: dict[str, float] = {}
-
-    def hours(config: FrozenConfigDict) -> float:
-        config = plans.checked(
-            overrides.changed(config, {"seed": 0, "data.label_seed": 0}), topology
-        )
-        step = overrides.changed(config, {"train.epochs": 1.0, "optim.lr": 0.0})
-        key = step.to_json()
-        if key not in seconds:
-            measured_step = plans.compile_step(config, topology)
-            if "needs" in measured_step:
-                raise plans.does_not_fit(config, topology, measured_step["needs"])
-            seconds[key] = plans.plan(config, topology, measured_step)["step_seconds"]
-        return seconds[key] * parts.schedule(config).total_steps / 3600
-
-    return hours
+def _planned_rate(config: FrozenConfigDict, topology: str) -> float:
+    """The images in a second of a run's step on a TPU slice at best, by simclr-plan."""
+    config = plans.checked(config, topology)
+    compiled = plans.compile_step(config, topology)
+    if "needs" in compiled:
+        raise plans.does_not_fit(config, topology, compiled["needs"])
+    return plans.plan(config, topology, compiled)["images_per_second"]
 
 
 def check_measure(name: str, measure: ConfigDict) -> None:
