@@ -37,7 +37,7 @@ CROP_ASPECT = (3 / 4, 4 / 3)  # The range of a crop's width over its height.
 # The number that `keys.fold` adds to the key for each seed. Operations with the same number would
 # be correlated.
 _CROP, _GATES, _JITTER, _ORDER, _BLUR, _CUTOUT, _ROTATE, _NOISE, _FIELD, _SOBEL, _POLICY = range(11)
-_SHARED = 11
+_SHARED, _EQUALIZE, _SOLARIZE, _MOTION = range(11, 15)
 
 Draw = dict[str, Any]  # The random numbers of a view, by the name of the operation.
 
@@ -288,7 +288,8 @@ def _by(law: Callable[[tf.Tensor], Any], number: int) -> Callable[[Seeds, Views]
 
 # The functions that draw the numbers of each operation. They return a box (y, x, height, width)
 # int32 in pixels, a bool, a `Jitter`, a bool and a sigma in pixels; then a centre (y, x) int32 in
-# pixels, a number of turns, a `study.Noise`, a bool, and a box that all views of an image share.
+# pixels, a number of turns, a `study.Noise`, a bool, and a box that all views of an image share;
+# then a bool, a bool and a `study.Motion`.
 OPS: dict[str, Callable[[Seeds, Views], Any]] = {
     "crop": _crop,
     "flip": _flip,
@@ -300,6 +301,9 @@ OPS: dict[str, Callable[[Seeds, Views], Any]] = {
     "noise": _noise,
     "sobel": _by(study.sobel, _SOBEL),
     "shared_crop": _shared_crop,
+    "equalize": _by(study.equalize, _EQUALIZE),
+    "solarize": _by(study.solarize, _SOLARIZE),
+    "motion_blur": _by(study.motion, _MOTION),
 }
 # The functions that draw the numbers of each policy, a `policies.Steps`. In a view a policy is one
 # of its operations.

@@ -198,6 +198,9 @@ OPS: dict[str, Callable[[tf.Tensor, Any, Views], tf.Tensor]] = {
     "rotate": study_ops.rotate,
     "noise": study_ops.noise,
     "sobel": study_ops.sobel,
+    "equalize": study_ops.equalize,
+    "solarize": study_ops.solarize,
+    "motion_blur": study_ops.motion_blur,
     "autoaugment": policy_ops.policy,
     "randaugment": policy_ops.policy,
 }

@@ -40,9 +40,17 @@ def policy(image: tf.Tensor, steps: Steps, views: Views) -> tf.Tensor:
         branches = [partial(FUNCTIONS[name], pixels, step.magnitude) for name in OPERATIONS]
         return tf.ensure_shape(tf.switch_case(step.operation, branches), shape)
 
-    pixels = tf.cast(tf.round(tf.clip_by_value(image, 0.0, 1.0) * 255.0), tf.int32)
-    # A loop, which has the branches once.
-    return tf.cast(tf.foldl(after, steps, tf.ensure_shape(pixels, shape)), tf.float32) / 255.0
+    pixels = tf.ensure_shape(to_levels(image), shape)
+    return tf.cast(tf.foldl(after, steps, pixels), tf.float32) / 255.0  # With the branches once.
+
+
+def to_levels(image: tf.Tensor) -> tf.Tensor:
+    """The nearest of 256 levels, int32 from 0 to 255, of a float32 image that is clipped to [0, 1].
+
+    >>> to_levels(tf.constant([-0.1, 0.25, 1.0])).numpy().tolist()
+    [0, 64, 255]
+    """
+    return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 1.0) * 255.0), tf.int32)
 
 
 def identity(image: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:

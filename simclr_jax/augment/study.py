@@ -3,11 +3,13 @@
 The paper shows the operations and gives no law for them. Each law here names its source, or says
 that it is ours.
 
-Reference: Chen et al. 2020, figures 4 and 5 (arXiv 2002.05709).
+Reference: Chen et al. 2020, figures 4 and 5, and appendix B.2 for equalization, solarization and
+motion blur (arXiv 2002.05709).
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from etils import epy
@@ -25,6 +27,12 @@ SOBEL_SCALE = 4.0
 CUTOUT_FILL = 0.5  # The grey of the square, for images from 0 to 1.
 
 
+EQUALIZE_PROBABILITY = 0.2
+SOLARIZE_PROBABILITY = 0.2
+SOLARIZE_FROM = 0.5  # The lowest value that is inverted, for images from 0 to 1.
+MOTION_PROBABILITY = 0.5
+
+
 class Noise(NamedTuple):
     """A draw of the Gaussian noise.
 
@@ -35,6 +43,18 @@ class Noise(NamedTuple):
 
     applied: tf.Tensor
     seed: tf.Tensor
+
+
+class Motion(NamedTuple):
+    """A draw of the motion blur.
+
+    Attributes:
+      applied: Whether the view is blurred, a bool scalar.
+      angle: The direction of the motion in radians, from that of x to that of y, float32.
+    """
+
+    applied: tf.Tensor
+    angle: tf.Tensor
 
 
 def cutout_centre(seed: tf.Tensor, size: int) -> tf.Tensor:
@@ -100,3 +120,37 @@ def sobel(seed: tf.Tensor) -> tf.Tensor:
       seed: The seed (2,) int64, from `keys.fold`.
     """
     return uniform(seed, (), 0.0, 1.0) < SOBEL_PROBABILITY
+
+
+def equalize(seed: tf.Tensor) -> tf.Tensor:
+    """Draws whether histograms are equalized: with probability 0.2, as solarization, a bool scalar.
+
+    The law is ours.
+
+    Args:
+      seed: The seed (2,) int64, from `keys.fold`.
+    """
+    return uniform(seed, (), 0.0, 1.0) < EQUALIZE_PROBABILITY
+
+
+def solarize(seed: tf.Tensor) -> tf.Tensor:
+    """Draws whether a view is solarized: with probability 0.2, a bool scalar.
+
+    Args:
+      seed: The seed (2,) int64, from `keys.fold`.
+
+    Reference: Grill et al. 2020, appendix B (arXiv 2006.07733), for one of their two views.
+    """
+    return uniform(seed, (), 0.0, 1.0) < SOLARIZE_PROBABILITY
+
+
+def motion(seed: tf.Tensor) -> Motion:
+    """Draws the motion blur: with probability 1/2, as the blur, in any direction.
+
+    The law is ours.
+
+    Args:
+      seed: The seed (2,) int64, from `keys.fold`.
+    """
+    numbers = uniform(seed, (2,), 0.0, 1.0)
+    return Motion(numbers[0] < MOTION_PROBABILITY, numbers[1] * math.pi)

@@ -79,8 +79,9 @@ def _data() -> ConfigDict:
 def _augment() -> ConfigDict:
     c = ConfigDict()
     # The augmentations of a view in their order, each at most once: crop, flip, jitter, grey, blur,
-    # cutout, rotate, noise, sobel. Unless a crop is the first one, the full image is resized before
-    # it. shared_crop, only as the first one, is a crop that all views of an image share.
+    # cutout, rotate, noise, sobel, equalize, solarize, motion_blur. Unless a crop is the first one,
+    # the full image is resized before it. shared_crop, only as the first one, is a crop that all
+    # views of an image share.
     # Views with different ones have a list each: (("crop", "flip"), ("crop", "jitter")).
     c.ops = ("crop", "flip", "jitter", "grey", "blur")
     c.strength = 1.0  # The strength of the colour jitter, 0 to 5; 0 turns jitter and grey off.

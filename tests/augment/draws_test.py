@@ -146,7 +146,8 @@ def test_a_draw_has_the_operations_of_its_view_in_their_order():
 
 def test_another_order_and_other_operations_change_no_draw():
     (key,) = some_keys(1)
-    every = replace(ALL, ops=(tuple(draws.OPS), tuple(draws.OPS)[::-1][:-1]))
+    own = tuple(name for name in draws.OPS if name != "shared_crop")
+    every = replace(ALL, ops=(own, own[::-1][:-1]))
     chex.assert_trees_all_equal(
         {name: draws.draw(key, 16, 16, every, 0)[name] for name in every.ops[1]},
         draws.draw(key, 16, 16, every, 1),

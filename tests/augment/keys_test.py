@@ -18,9 +18,9 @@ def test_keys_never_collide():
     seen = {
         tuple(keys.fold(keys.image_key(s, tf.constant(e, tf.int64), i, v), draw).numpy())
         for s, e, i, v in combinations
-        for draw in range(10)
+        for draw in range(15)
     }
-    assert len(seen) == 10 * len(combinations)
+    assert len(seen) == 15 * len(combinations)
 
 
 def test_neighbouring_examples_and_epochs_are_uncorrelated():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageOps
 from scipy import ndimage, stats
 
 from simclr_jax.augment import draws, host, keys, study, study_ops
@@ -59,6 +60,41 @@ def test_edges_are_scipys_sobel(rng):
     found = study_ops.sobel(image, tf.constant(True), VIEWS)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_array_equal(study_ops.sobel(image, tf.constant(False), VIEWS), image)
+
+
+def test_equalized_channels_are_pillows(rng):
+    image = rng.integers(90, 180, (9, 9, 3)).astype(np.uint8)
+    expected = np.asarray(ImageOps.equalize(Image.fromarray(image))) / 255
+    found = study_ops.equalize(image / np.float32(255), tf.constant(True), VIEWS)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    unchanged = study_ops.equalize(image / np.float32(255), tf.constant(False), VIEWS)
+    np.testing.assert_array_equal(unchanged, image / np.float32(255))
+
+
+def test_solarization_inverts_the_bright_values():
+    image = np.float32([[[-0.1, 0.2, 0.49], [0.5, 0.9, 1.1]]])
+    found = study_ops.solarize(image, tf.constant(True), VIEWS)
+    np.testing.assert_allclose(found, [[[0.0, 0.2, 0.49], [0.5, 0.1, 0.0]]], atol=1e-6)
+    np.testing.assert_array_equal(study_ops.solarize(image, tf.constant(False), VIEWS), image)
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90, 137])
+def test_motion_blur_is_the_mean_of_scipys_shifts(rng, degrees):
+    image, angle = image_of(rng, 30, 30).numpy(), np.deg2rad(degrees)
+    views = replace(ALL, size=30)
+    expected = np.mean(
+        [
+            ndimage.shift(
+                image, (-t * np.sin(angle), -t * np.cos(angle), 0), order=1, mode="reflect"
+            )
+            for t in (-1, 0, 1)
+        ],
+        axis=0,
+    )
+    draw = study.Motion(tf.constant(True), tf.constant(angle, tf.float32))
+    np.testing.assert_allclose(study_ops.motion_blur(image, draw, views), expected, atol=1e-5)
+    still = study_ops.motion_blur(image, draw._replace(applied=tf.constant(False)), views)
+    np.testing.assert_array_equal(still, image)
 
 
 def view_of(image, key, *ops, **changes):

@@ -34,6 +34,18 @@ def test_half_of_the_views_are_changed(law):
     assert stats.binomtest(int(drawn(law).sum()), 2000, 0.5).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("law", [study.equalize, study.solarize])
+def test_a_fifth_of_the_views_is_changed(law):
+    assert stats.binomtest(int(drawn(law).sum()), 2000, 0.2).pvalue > 1e-3
+
+
+def test_motion_has_any_direction():
+    numbers = drawn(lambda seed: tf.stack([tf.cast(x, tf.float32) for x in study.motion(seed)]))
+    assert stats.binomtest(int(numbers[:, 0].sum()), 2000, 0.5).pvalue > 1e-3
+    moving = numbers[numbers[:, 0] > 0, 1]
+    assert stats.kstest(moving, stats.uniform(0, np.pi).cdf).pvalue > 1e-3
+
+
 def test_noise_keeps_the_seed_of_its_own():
     applied, seed = study.noise(tf.constant([1, 2], tf.int64), tf.constant([3, 4], tf.int64))
     assert (applied.dtype, applied.shape) == (tf.bool, ())
