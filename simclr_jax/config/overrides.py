@@ -41,17 +41,15 @@ def load(argv: Sequence[str]) -> FrozenConfigDict:
         raise UserError(f"--config={_given(argv)}: {reason}") from error
     types = keys(config)
     overrides = [_quoted(arg, types) for arg in overrides]
-    nothing: set[str] = set()  # The keys that are to be None.
     for override in overrides:
         _check_override(override, config, flag)
-        key, value = _split(override)
-        name = key.removeprefix("config.")
-        (nothing.add if value == "None" else nothing.discard)(name)
-    others = [arg for arg in overrides if _split(arg)[1] != "None"]
-    config = _parse([flag, *others])
-    for name in nothing:
-        *sections, last = name.split(".")
-        reduce(getitem, sections, config)[last] = None
+    # The last one of each key counts; ml_collections would append a tuple to the one before.
+    final = {_split(override)[0]: override for override in overrides}
+    config = _parse([flag, *(arg for arg in final.values() if _split(arg)[1] != "None")])
+    for key, override in final.items():
+        if _split(override)[1] == "None":
+            *sections, last = key.removeprefix("config.").split(".")
+            reduce(getitem, sections, config)[last] = None
     return FrozenConfigDict(config)
 
 

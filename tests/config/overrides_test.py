@@ -41,6 +41,14 @@ def test_a_tuple_of_tuples_needs_no_quotes_either(value):
     assert config.augment.ops == (("crop", "flip"), ("crop", "grey"))
 
 
+def test_the_last_override_of_a_key_counts():
+    given = ["seed=1", "augment.ops=crop,flip", "train.steps=3", "data.dir=None", "seed=2",
+             "augment.ops=crop,grey", "train.steps=None", "data.dir=images"]  # fmt: skip
+    config = overrides.load([DIGITS, *(f"--config.{each}" for each in given)])
+    assert (config.seed, config.augment.ops) == (2, ("crop", "grey"))
+    assert (config.train.steps, config.data.dir) == (None, "images")
+
+
 LOADING = [
     ([], "--config: required"),
     (["--config=nowhere.py"], "--config=nowhere.py: no such file 'nowhere.py'"),
