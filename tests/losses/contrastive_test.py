@@ -1,5 +1,6 @@
 """Every contrastive loss against Table 2's gradients and loops, and the properties of all."""
 
+import re
 from functools import partial
 
 import chex
@@ -125,6 +126,24 @@ def test_rows_on_eight_devices_are_those_on_one(name, mesh1, mesh8, rng):
             return jax.jit(gradient)(jax.device_put(z_NVD, meshes.sharded(mesh)))
 
         chex.assert_trees_all_close(compute(mesh8), compute(mesh1), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.slow
+def test_blocks_on_eight_devices_move_embeddings_and_their_gradients_alone(mesh8):
+    """No array with as many numbers as there are similarities goes between devices."""
+    sharding, gather = meshes.sharded(mesh8), partial(meshes.replicate, mesh=mesh8)
+
+    def loss(z_a, z_b):
+        mined = VARIANTS["margin_triplet, semi-hard"]
+        return mined(z_a, z_b, temperature=TAU, block_rows=32, gather=gather)[0]
+
+    z = jax.ShapeDtypeStruct((64, 16), jnp.float32, sharding=sharding)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), out_shardings=sharding)
+    text = gradient.lower(z, z).compile().as_text()
+    moved = "all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute"
+    assert set(re.findall(rf"= (\S+?)\{{\S* ({moved})\(", text)) == {
+        ("f32[2,64,16]", "all-gather"), ("f32[2,64,16]", "all-reduce")
+    }  # fmt: skip
 
 
 @pytest.mark.slow  # The loops that all losses are compared with know neither.
