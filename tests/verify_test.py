@@ -62,8 +62,7 @@ def test_bad_flags_are_refused(mesh8, capsys, flags, said):
 
 
 @pytest.mark.slow
-def test_a_step_with_mined_negatives_is_verified_and_local_ones_are_found(capsys):
-    assert run(capsys, *MINED)[0] == 0
+def test_local_negatives_are_found_where_negatives_are_mined(capsys):
     status, out, _ = run(capsys, *MINED, "--sabotage=local_negatives")
     assert status == 1
     assert sum("FAILED" in row for row in out) == 3
