@@ -202,9 +202,10 @@ def _quoted(override: str, types: Mapping[str, type]) -> str:
     flag, value = _split(override)
     is_tuple = types.get(flag.removeprefix("config.")) is tuple
     words = r"([(\s]*[A-Za-z_]\w*[),]*)+"  # With the brackets and commas around each.
-    if not is_tuple or "," not in value or not re.fullmatch(words, value):
+    if not is_tuple or not re.search("[(,]", value) or not re.fullmatch(words, value):
         return override
     quoted = re.sub(r"\w+", r"'\g<0>'", value)
+    quoted = re.sub(r"\(('\w+')\)", r"(\1,)", quoted)  # Without a comma it were no tuple.
     return f"--{flag}=({quoted})"
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
+from simclr_jax.augment.draws import Views
+from simclr_jax.config import parts
 from simclr_jax.config.parts import Schedule
 from simclr_jax.data import images
 from simclr_jax.data.source import Readable, Source, evenly_spaced
@@ -19,6 +21,7 @@ _log = logging.getLogger(__name__)
 def warn(config: FrozenConfigDict, schedule: Schedule, train: Readable) -> None:
     """Logs the warnings that a run's config, its schedule and its training images give."""
     warn_of_the_warmup(schedule)
+    warn_of_a_blur_on_the_host(parts.views(config))
     warn_of_frozen_noise(config.train.frozen, config.init.run)
     warn_of_small_images(train.source, config.data.image_size)
 
@@ -45,6 +48,21 @@ def warn_of_the_warmup(schedule: Schedule) -> None:
             "of the run's %d steps the first %d are its warm-up; see optim.warmup_epochs",
             schedule.total_steps,
             min(schedule.warmup_steps, schedule.total_steps),
+        )
+
+
+def warn_of_a_blur_on_the_host(views: Views) -> None:
+    """Logs a warning, in process 0, where the device cannot apply a blur as it is asked to.
+
+    Args:
+      views: The settings of the augmentation.
+    """
+    moved = [str(view + 1) for view in range(views.count) if "blur" in views.applied(view)[:-1]]
+    if moved and views.blur_on == "device" and processes.is_primary():
+        _log.warning(
+            "the blur of view %s is applied on the host whatever augment.blur_on=device says, for "
+            "it is not the last operation in augment.ops",
+            " and ".join(moved),
         )
 
 

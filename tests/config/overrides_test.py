@@ -39,6 +39,10 @@ def test_words_of_a_tuple_need_no_quotes(value):
 def test_a_tuple_of_tuples_needs_no_quotes_either(value):
     config = overrides.load([DIGITS, f"--config.augment.ops={value}"])
     assert config.augment.ops == (("crop", "flip"), ("crop", "grey"))
+    for value in ("(crop),(crop,grey)", "(crop,),(crop,grey)"):
+        config = overrides.load([DIGITS, f"--config.augment.ops={value}"])
+        assert config.augment.ops == (("crop",), ("crop", "grey"))
+    assert overrides.load([DIGITS, "--config.augment.ops=(crop)"]).augment.ops == ("crop",)
 
 
 def test_the_last_override_of_a_key_counts():

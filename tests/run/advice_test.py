@@ -1,6 +1,7 @@
 """What a run warns of before its first step."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from simclr_jax.data.digits import Digits
 from simclr_jax.data.source import Readable
 from simclr_jax.run import advice
 from support.sources import encoded, readable, write
+from support.views import ALL, PIPELINE
 
 KINDS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "AVIF", "PPM"]
 
@@ -23,6 +25,22 @@ def test_the_shorter_side_is_read_from_the_header(kind):
 def test_what_has_no_size_is_left_out():
     damaged = [b"", b"text", encoded("white")[:20], encoded("white", "PNG")[:20], "missing"]
     assert advice.shorter_sides([*damaged, encoded("white", size=(9, 12))]) == [9]
+
+
+@pytest.mark.parametrize(
+    ("second", "blur_on", "said"),
+    [
+        (("crop", "blur", "grey"), "device", "the blur of view 2 is applied on the host whatever"),
+        (("crop", "blur", "grey"), "host", None), (("crop", "grey", "blur"), "device", None),
+    ],
+)  # fmt: skip
+def test_a_blur_that_the_device_cannot_apply_is_named(caplog, second, blur_on, said):
+    views = replace(ALL, ops=(PIPELINE, second), blur_on=blur_on)
+    with caplog.at_level(logging.WARNING):
+        advice.warn_of_a_blur_on_the_host(views)
+    warned = [record.message for record in caplog.records]
+    assert len(warned) == (said is not None)
+    assert all(line.startswith(said) for line in warned)
 
 
 @pytest.mark.parametrize(
