@@ -10,11 +10,12 @@ import select
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from signal import SIGTERM
 
 from absl import flags
 from etils import epy
 
-from simclr_jax.config import manual, overrides
+from simclr_jax.config import kinds, manual, overrides
 from simclr_jax.errors import (
     PREEMPTED,
     ArgumentError,
@@ -97,6 +98,7 @@ def run(
     takes_config: bool = True,
     joins: bool = True,
     records: str = "",
+    goes_on: bool = False,
 ) -> int:
     """Parses the flags and the config, calls main(values, config), and returns the exit status.
 
@@ -108,6 +110,7 @@ def run(
       takes_config: Whether the binary has --config.
       joins: Whether several processes of the binary can work together.
       records: What the names of the records begin with that --config takes, such as 'eval/'.
+      goes_on: Whether SIGTERM at any moment is a preemption, after which the command goes on.
 
     Returns:
       0, or the status of the error whose message was printed.
@@ -118,24 +121,22 @@ def run(
     argv = sys.argv[1:] if argv is None else list(argv)
     _open_streams()
     joined = False
-    with Interruption(files.remove_unfinished):
+    with Interruption(files.remove_unfinished, {SIGTERM: PREEMPTED} if goes_on else {}):
         try:
             values = flags.FlagValues()
             define(values)
             if joins:
                 _define_processes(values)
             about_config, rest = _divide(argv)
+            about = about_config if takes_config else None
             if "--version" in rest:
                 print(version())
                 return 0
             if {"--help", "-h"} & {*rest}:
-                _help(doc, values, about_config if takes_config else None, records)
+                _help(doc, values, about, records)
                 return 0
-            if takes_config:
-                _parse(values, rest, about_config)
-            else:
-                _parse(values, [*about_config, *rest], None)
-            arguments = [overrides.load(about_config)] if takes_config else []
+            _parse(values, rest if takes_config else [*about_config, *rest], about)
+            arguments = [kinds.load(about_config, records)] if takes_config else []
             environment.prepare()
             if joins:
                 addresses = values.coordinator, values.num_processes, values.process_id

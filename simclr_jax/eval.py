@@ -80,7 +80,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not any(re.match(r"--?list(=(true|t|1|yes|y))?$", arg, re.IGNORECASE) for arg in argv):
         sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv, records="eval/"))
     given = any(re.match(r"--?config(=|$)", arg) for arg in argv)
-    sys.exit(cli.run(show, doc=__doc__, define=define, argv=argv, takes_config=given, joins=False))
+    sys.exit(
+        cli.run(
+            show,
+            doc=__doc__,
+            define=define,
+            argv=argv,
+            takes_config=given,
+            joins=False,
+            records="eval/",
+        )
+    )
 
 
 def show(values: flags.FlagValues, config: ConfigDict | None = None) -> None:

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -275,24 +276,29 @@ def from_primary(values: Sequence[int]) -> list[int]:
     return [int(value) for value in multihost_utils.broadcast_one_to_all(own)]
 
 
-def meet() -> None:
+def meet(about: str = "", *, seconds: float = MEET_SECONDS) -> None:
     """Waits until all processes have come here. All of them must call it together.
 
     It comes after what process 0 does alone, which may take longer than a collective operation or
     an exit waits for it. It uses no device.
+
+    Args:
+      about: What the meeting is about; processes that meet about other things do not meet here.
+      seconds: The time limit.
     """
     if several():
         # The import takes long, and only several processes need it.
         from orbax.checkpoint import multihost
 
         multihost.sync_global_processes(
-            f"simclr_jax_{next(_MEETINGS)}",
-            timeout=MEET_SECONDS,
+            f"simclr_jax_{about}{next(_MEETINGS[about])}",
+            timeout=seconds,
             processes=set(range(jax.process_count())),
         )
 
 
-_MEETINGS = itertools.count()  # Each meeting has a name of its own, the same in all processes.
+# The numbers of the meetings about something: each has a name, the same in all processes.
+_MEETINGS: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
 
 def as_lost(error: Exception) -> Exception:

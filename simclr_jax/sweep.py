@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -21,7 +21,17 @@ from etils import epath, epy
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from simclr_jax import cli
-from simclr_jax.errors import FailedError, HostError, PreemptedError, UserError, one_line
+from simclr_jax.errors import (
+    ArgumentError,
+    FailedError,
+    HostError,
+    PreemptedError,
+    UserError,
+    one_line,
+)
+
+# The time limit for all processes to fail at a point, after one of them did.
+FAILED_SECONDS = 300
 
 with epy.lazy_imports():  # --help and most refusals need none of these.
     import jax
@@ -30,13 +40,14 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax import mesh as meshes
     from simclr_jax import plan as plans
     from simclr_jax import processes, train
-    from simclr_jax.config import sources
+    from simclr_jax.config import overrides, rules, sources
     from simclr_jax.evals import results
     from simclr_jax.pages import plots, tables
     from simclr_jax.run import workdir as workdirs
     from simclr_jax.store import files
-    from simclr_jax.sweeps import costs, gathered, measured, turns
+    from simclr_jax.sweeps import contents, costs, gathered, measured, turns
     from simclr_jax.sweeps import points as studies
+    from simclr_jax.tpu import chips
 
 
 def define(values: flags.FlagValues) -> None:
@@ -68,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
       argv: The command line without the program's name; None: that of the process.
     """
-    sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv, records="paper/"))
+    sys.exit(cli.run(work, doc=__doc__, define=define, argv=argv, records="paper/", goes_on=True))
 
 
 def work(values: flags.FlagValues, sweep: FrozenConfigDict) -> None:
@@ -93,10 +104,18 @@ def work(values: flags.FlagValues, sweep: FrozenConfigDict) -> None:
     studies.check(sweep)
     for name, measure in sweep.measures.items():
         check_measure(name, measure)
-    root = workdirs.make(values.workdir)
-    points = studies.expand(sweep, root)
+    root = workdirs.place(values.workdir)
+    devices = chips.parse(values.topology).size if values.topology else jax.device_count()
+    points = studies.expand(sweep, root, devices=devices)
+    if values.index is not None and not 0 <= values.index < len(points):
+        raise UserError(f"--index={values.index}: must be from 0 to {len(points) - 1}")
+    contents.check([point for point in points if not turns.is_done(point)], root)
+    if processes.is_primary() and (line := contents.of_other_studies(points, root)):
+        print(line, file=sys.stderr, flush=True)
+    if values.gather and not root.is_dir():
+        raise UserError(f"--workdir={values.workdir}: no such folder")
     if values.list:
-        print(listing(points, values.topology))
+        processes.say(listing(points, values.topology))
     elif values.gather:
         gather(sweep, points, root)
     else:
@@ -147,6 +166,8 @@ def check_measure(name: str, measure: ConfigDict) -> None:
             evaluation.check(measure.eval)
         except UserError as error:
             raise UserError(f"measure {name}: {error}") from error
+        if share := overrides.get(measure.eval, "transfer.share"):
+            raise rules.wrong(f"measures.{name}.eval.transfer.share", share, "None in a sweep")
 
 
 def run(
@@ -161,12 +182,16 @@ def run(
       index: The number of the only point to run; None: all of them.
 
     Raises:
+      UserError: The images of a point are not as its keys say; nothing has run.
       FailedError: A point has failed.
     """
-    if index is not None and not 0 <= index < len(points):
-        raise UserError(f"--index={index}: must be from 0 to {len(points) - 1}")
-    _share_programs(root)
+    to_do = [point for point in points if not turns.is_done(point)]
+    if to_do and index is None:
+        _can_draw(sweep)  # What is missing is said before hours of training.
     with sources.shared():
+        _check_images(to_do if index is None else points[index : index + 1])
+        workdirs.make(str(root))
+        _share_programs(root)
         if index is None:
             failed = turns.run_all(points, root, _attempt)
         else:
@@ -175,15 +200,46 @@ def run(
         gather(sweep, points, root)
     if failed:
         raise FailedError(
-            f"{len(failed)} of {len(points)} points failed: "
-            + "; ".join(f"{name} ({line})" for name, line in failed.items())
+            f"{len(failed)} of {len(points)} points failed: {in_words(failed)}; the same command "
+            "tries them again"
         )
 
 
+def in_words(failed: Mapping[str, str]) -> str:
+    """The names of the points that have failed, with the reason after those that share it.
+
+    >>> in_words({"a": "no such folder", "b": "no such folder", "c": "diverged"})
+    'a, b (no such folder); c (diverged)'
+    """
+    names: dict[str, list[str]] = {}
+    for name, line in failed.items():
+        names.setdefault(line, []).append(name)
+    return "; ".join(f"{', '.join(of_line)} ({line})" for line, of_line in names.items())
+
+
+def _check_images(points: Sequence[studies.Point]) -> None:
+    """Raises an error where images cannot be opened; each dataset is opened once."""
+    opened = set()
+    for point in points:
+        config = point.config
+        given = {**config.data.to_dict(), "label_seed": 0}
+        key = str((given, config.objective.name, config.train.batch_size))
+        if key not in opened:
+            opened.add(key)
+            try:
+                sources.open_splits(config)
+            except (ArgumentError, UserError) as error:
+                raise UserError(f"point {point.name}: {cli.explained(error)}") from error
+
+
 def _share_programs(root: epath.Path) -> None:
-    """Keeps compiled programs in the folder of the sweep, for points that compute the same."""
-    jax.config.update("jax_compilation_cache_dir", str(root / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    """Keeps compiled programs for points that compute the same, in the sweep's folder.
+
+    A place for them that was chosen otherwise, as by JAX_COMPILATION_CACHE_DIR, stays.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(root / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _attempt(point: studies.Point) -> str | None:
@@ -203,9 +259,12 @@ def _attempt(point: studies.Point) -> str | None:
         if isinstance(explained, HostError) and not meshes.is_out_of_memory(error):
             raise
         line = one_line(explained, 300)
+        if not cli.is_expected(explained):
+            traceback.print_exc()
+            line = f"{type(error).__name__}: {line}"
+        # Where this process alone has failed, the others wait for it within the point.
+        processes.meet("failed", seconds=FAILED_SECONDS)
         if processes.is_primary():
-            if not cli.is_expected(explained):
-                traceback.print_exc()
             print(f"point {point.name} failed: {line}", file=sys.stderr, flush=True)
             measured.fail(point, line)
         return line
@@ -224,7 +283,7 @@ def _run_point(point: studies.Point) -> None:
         if len(measure.eval):
             key = measure.eval.to_json()
             if key not in found:
-                found[key] = evaluation.evaluate(measure.eval, str(point.folder))[-1]
+                (found[key],) = evaluation.evaluate(measure.eval, str(point.folder))
             value = measured.of_result(found[key], measure.metric, name)
         else:
             value = measured.of_run(point, measure.metric, name)
@@ -247,10 +306,19 @@ def gather(sweep: FrozenConfigDict, points: Sequence[studies.Point], root: epath
     files.write_json(root / "table.json", table)
     files.write(root / "table.md", text.encode())
     print(text)
-    if sweep.figure.kind != "none" and any(cell["values"] for cell in table["cells"]):
-        for name, content in plots.draw(table).items():
-            files.write(root / name, content)
-    print(f"table and figure in {root}", flush=True)
+    drawable = any(cell["values"] for cell in table["cells"]) and _can_draw(sweep)
+    drawn = plots.draw(table) if drawable else {}
+    for name, content in drawn.items():
+        files.write(root / name, content)
+    print(f"{'table and figure' if drawn else 'table'} in {root}", flush=True)
+
+
+def _can_draw(sweep: FrozenConfigDict) -> bool:
+    """Whether a sweep has a figure that can be drawn; process 0 says what is missing for it."""
+    missing = sweep.figure.kind != "none" and not plots.can_draw()
+    if missing and processes.is_primary():
+        print(f"{plots.MISSING}; there is a table without one", file=sys.stderr, flush=True)
+    return not missing
 
 
 if __name__ == "__main__":

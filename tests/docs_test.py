@@ -39,6 +39,13 @@ SHORT = {
         "--config.eval.batch_size=112", "--config.optim.warmup_epochs=0",
         "--config.data.image_size=8", "--config.log.tensorboard=false",
     ],
+    "simclr-sweep": [
+        *(flag.replace("config.", "config.run.") for flag in TINY),
+        "--config.run.train.batch_size=8", "--config.run.train.steps=2",
+        "--config.run.eval.batch_size=8", "--config.run.optim.warmup_epochs=0",
+        "--config.run.data.image_size=8", "--config.run.log.tensorboard=false",
+        "--config.measures.knn.eval.knn.k=1",
+    ],
     "simclr-verify": [*TINY, "--images_per_device=2"],
     "simclr-plan": ["--host_views_per_second=1000"],  # Whose compiler is a stand-in.
     "simclr-convert": [],
@@ -113,6 +120,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("manual")
     for name in ("benchmarks", "launch", "tests", "setup.cfg"):
         (folder / name).symlink_to(ROOT / name)
+    (study,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs/sweeps.md").read_text(), re.M | re.S
+    )
+    (folder / "study.py").write_text(study)
     return folder, set()
 
 

@@ -31,9 +31,9 @@ def get_config(size: str) -> ConfigDict:
     c.run = ConfigDict()  # The keys of all points: those of a training run.
     c.points = ConfigDict()  # The points by name; see `add_point`.
     c.measures = ConfigDict()  # What is measured of a point by name; see `add_measure`.
-    c.figure = ConfigDict()
-    c.figure.kind = "bars"  # The figure: 'heatmap', 'lines', 'bars' or 'none'.
-    c.figure.row_mean = False  # Whether a last column has the means of the rows.
+    c.figure = figure = ConfigDict()
+    figure.kind = "bars"  # The figure: 'heatmap', 'lines', 'bars' or 'none'.
+    figure.row_mean = False  # Whether a last column has the means of the rows.
     return c
 
 
@@ -57,7 +57,11 @@ def add_point(
         starts from.
       measures: The measures that are taken of it; None: all that the sweep has by now.
       paper: The paper's numbers by measure, in percent where the measure is.
+
+    Raises:
+      ValueError: The sweep has a point of this name.
     """
+    _check_new(c.points, name)
     taken = in_order(c.measures) if measures is None else measures
     point = ConfigDict({"at": at, "measures": tuple(taken), "paper": dict(paper or {})})
     point.number = len(c.points)  # A config lists its sections by name.
@@ -88,15 +92,27 @@ def add_measure(
       label: What the table calls it; '': its name.
       percent: Whether it is a fraction that is shown in percent.
       keys: The keys of the evaluation that differ from the protocol's record, by dotted key.
+
+    Raises:
+      ValueError: The sweep has a measure of this name, or there is no such protocol or key.
     """
+    _check_new(c.measures, name)
     measure = ConfigDict({"label": label or name, "metric": metric, "percent": percent})
     measure.number = len(c.measures)
     measure.eval = ConfigDict()
     if protocol:
         measure.eval = shipped.load(f"eval/{protocol}", arguments)
+        for key in keys or {}:
+            if key not in (known := overrides.keys(measure.eval)):
+                raise ValueError(f"measure {name}: unknown key {key}{overrides.hint(key, known)}")
         with measure.eval.ignore_type():
             measure.eval.update(nested(keys or {}))
     c.measures[name] = measure
+
+
+def _check_new(section: ConfigDict, name: str) -> None:
+    if name in section:
+        raise ValueError(f"{name!r}: is there already; names must differ")
 
 
 def supervised(data: str, *, batch: int, epochs: float, warmup_epochs: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default, default_eval, overrides, shipped
+from simclr_jax.config import default, default_eval, default_sweep, overrides, shipped
 
 
 def of_keys(argv: Sequence[str], kind: str) -> list[str]:
@@ -18,11 +18,14 @@ def of_keys(argv: Sequence[str], kind: str) -> list[str]:
 
     Args:
       argv: The --config flag with its overrides, whose values are shown; empty: the defaults.
-      kind: What the names of the binary's records begin with: 'eval/', or '' for training runs.
+      kind: What the names of the binary's records begin with: 'eval/', 'paper/' for sweeps, or ''
+        for training runs.
 
     Raises:
       UserError: The config cannot be loaded.
     """
+    if kind == "paper/":
+        return _of_sweep(overrides.load(argv) if argv else default_sweep.get_config("small"))
     files = [default.__file__] if not kind else [default_eval.__file__]
     if argv:
         configs = [overrides.load(argv)]
@@ -41,6 +44,28 @@ def of_keys(argv: Sequence[str], kind: str) -> list[str]:
     for key, value in keys.items():
         lines += entry(f"--config.{key}={value}", about.get(key, ""))
     return lines
+
+
+def _of_sweep(config: ConfigDict) -> list[str]:
+    """The lines of a sweep's own keys, and of where the keys of runs and evaluations are in it."""
+    about = comments(Path(default_sweep.__file__))
+    lines: list[str] = []
+    for key in about:
+        if key not in ("run", "points", "measures", "figure"):
+            lines += entry(f"--config.{key}={overrides.get(config, key)}", about[key])
+    points, measures = (
+        ", ".join(default_sweep.in_order(config[section])) or "those of the config"
+        for section in ("points", "measures")
+    )
+    return [
+        *lines,
+        *entry("--config.run.KEY", "A key of all points: simclr-train --help lists them."),
+        *entry("--config.points.NAME.run.KEY", f"One that a point has for itself. NAME: {points}."),
+        *entry(
+            "--config.measures.NAME.eval.KEY",
+            f"A key of a measure's evaluation: simclr-eval --help lists them. NAME: {measures}.",
+        ),
+    ]
 
 
 def of_flags(values: flags.FlagValues) -> list[str]:

@@ -28,7 +28,7 @@ def load(argv: Sequence[str]) -> FrozenConfigDict:
     Raises:
       UserError: The file is missing or fails, a key is unknown, or a value has the wrong type.
     """
-    _, colon, arguments = _given(argv).partition(":")
+    _, colon, arguments = given(argv).partition(":")
     flag = f"--config={file_of(argv)}{colon}{arguments}"
     overrides = [_positive(arg) for arg in argv if "config." in _split(arg)[0]]
     try:
@@ -38,7 +38,7 @@ def load(argv: Sequence[str]) -> FrozenConfigDict:
         reason = (str(error).strip().splitlines() or [""])[-1]
         if not isinstance(error, flags.Error):  # absl names the error in its last line.
             reason = f"{type(error).__name__}: {reason}"
-        raise UserError(f"--config={_given(argv)}: {reason}") from error
+        raise UserError(f"--config={given(argv)}: {reason}") from error
     types = keys(config)
     overrides = [_quoted(arg, types) for arg in overrides]
     for override in overrides:
@@ -59,22 +59,36 @@ def file_of(argv: Sequence[str]) -> str:
     Raises:
       UserError: There is no --config, or no such file or record.
     """
-    path = _given(argv).partition(":")[0]
+    path = given(argv).partition(":")[0]
     file = Path(path) if Path(path).is_file() else shipped.find(path)
     if file is None:
         raise UserError(
-            f"--config={_given(argv)}: no such file {path!r}, nor a config of that name in the "
-            f"package ({', '.join(shipped.records())})"
+            f"--config={given(argv)}: no such file {path!r}, nor a config of that name in the "
+            f"package ({_records_like(path)})"
         )
     return str(file)
 
 
-def _given(argv: Sequence[str]) -> str:
+def _records_like(path: str) -> str:
+    """The names of the records that a path may mean, or else of all in its folder, in words."""
+    folder, _, name = path.removeprefix("configs/").removesuffix(".py").rpartition("/")
+    last = {record.rpartition("/")[2]: record for record in shipped.records()}
+    near = [each for each in last if name and each.startswith(name)]
+    near = near or difflib.get_close_matches(name, last, 3, 0.7)
+    if near:
+        return f"did you mean {' or '.join(last[each] for each in near)}?"
+    folders = {record.rpartition("/")[0] for record in shipped.records()}
+    here = [each for each in shipped.records() if each.rpartition("/")[0] == folder]
+    here = here or [each for each in shipped.records() if "/" not in each]
+    return ", ".join([*here, *(f"{other}/…" for other in sorted(folders - {folder, ""}))])
+
+
+def given(argv: Sequence[str]) -> str:
     """The value of the last --config."""
-    given = [value for flag, value in map(_split, argv) if flag == "config"]
-    if not given or not given[-1]:
+    values = [value for flag, value in map(_split, argv) if flag == "config"]
+    if not values or not values[-1]:
         raise UserError("--config: required, a file such as configs/digits.py")
-    return given[-1]
+    return values[-1]
 
 
 def _check_override(override: str, config: ConfigDict, flag: str) -> None:
@@ -103,6 +117,7 @@ def _check_override(override: str, config: ConfigDict, flag: str) -> None:
         raise UserError(f"config.{name}={value}: must be of type {kind}{also}") from error
 
 
+_MANY = 120  # More keys than this are too many for a message; a sweep has a thousand.
 # The keys that are meant by words of other tools.
 _OTHER_WORDS = {
     "arch": "model.depth",
@@ -144,15 +159,22 @@ def meant(name: str, known: Collection[str]) -> list[str]:
     """
     section, _, word = name.rpartition(".")
     last = {key: key.rpartition(".")[2] for key in known}
-    if word not in last.values() and _OTHER_WORDS.get(word) in last:
-        return [_OTHER_WORDS[word]]
+    of_run = f"run.{name}"  # In a sweep a run's keys have a section.
+    if of_run in last:
+        return [of_run]
+    for meant_by_it in (_OTHER_WORDS.get(word, ""), f"run.{_OTHER_WORDS.get(word)}"):
+        if word not in last.values() and meant_by_it in last:
+            return [meant_by_it]
     near = [word, *difflib.get_close_matches(word, {*last.values()}, 1, 0.75)]
     here = [key for key in known if key.rpartition(".")[0] == section]
     likely = [key for key in here if last[key] in near] or [
         key for key in here if word in last[key]
     ]
     # Of several sections, that of the training is meant most often.
-    found = sorted((key for key in known if last[key] in near), key=lambda k: k[:6] != "train.")
+    found = sorted(
+        (key for key in known if last[key] in near),
+        key=lambda key: (key[:4] != "run.", key.removeprefix("run.")[:6] != "train."),
+    )
     return likely or found[:3] or difflib.get_close_matches(name, known, 1, 0.8)
 
 
@@ -161,9 +183,20 @@ def hint(name: str, known: Collection[str]) -> str:
     below = [key for key in known if key.startswith(f"{name}.")]
     if below:
         return f", but a section, of {', '.join(below)}"
+    first, dot, rest = name.partition(".")
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    near = difflib.get_close_matches(first, sections, 1, 0.8) if first not in sections else []
+    if dot and near:
+        corrected = f"{near[0]}.{rest}"
+        if corrected in known:
+            return f"; did you mean config.{corrected}?"
+        if any(key.startswith(f"{corrected}.") for key in known):
+            return f"; did you mean a key of config.{corrected}?"
     likely = meant(name, known)
     if likely:
         return f"; did you mean {' or '.join(f'config.{key}' for key in likely)}?"
+    if len(known) > _MANY:
+        return "; --help lists the keys"
     return f"; keys: {', '.join(known)}"
 
 

@@ -20,6 +20,7 @@ with epy.lazy_imports():
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MISSING = "a figure needs matplotlib: pip install 'simclr_jax[figures]'"
 WIDTH = 9.0  # Inches; at 100 pixels an inch, letters are as high as those of a web page.
 # What differs from matplotlib's defaults. SVGs hold their words as text, and the same bytes each
 # time; no word is read as a formula.
@@ -39,6 +40,15 @@ STYLE: Any = {
     "svg.hashsalt": "simclr_jax",
     "text.parse_math": False,
 }
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    try:
+        importlib.import_module("matplotlib")
+    except ImportError:
+        return False
+    return True
 
 
 def draw(table: Table) -> dict[str, bytes]:
@@ -67,10 +77,8 @@ def draw(table: Table) -> dict[str, bytes]:
     if kind == "none":
         return {}
     fill = chosen(panels.KINDS, "kind", kind)
-    try:
-        importlib.import_module("matplotlib")
-    except ImportError as error:
-        raise HostError("a figure needs matplotlib: pip install 'simclr_jax[figures]'") from error
+    if not can_draw():
+        raise HostError(MISSING)
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)

@@ -199,15 +199,17 @@ def _grid(table: Table) -> list[list[str]]:
     contents = {name: shown(table, name) for name in measures}
 
     def named(label: Label, measure: str) -> str:
-        of = f", {table['measures'][measure]['label']}" if measure and len(measures) > 1 else ""
-        return _escaped(text(label) + of)
+        shows = measure and (len(measures) > 1 or not text(label))
+        of = table["measures"][measure]["label"] if shows else ""
+        return _escaped(", ".join(filter(None, (text(label), of))))
 
     def content(row: Label, column: Label, measure: str) -> str:
         found = contents[measure].get((row, column))
         return _cell(table, measure, found, narrow=len(across) <= _NARROW)
 
     first, second = map(_escaped, table["axes"])
-    grid = [[f"{first} ↓ {second} →", *(named(*key) for key in across)]]
+    corner = f"{first} ↓ {second} →" if second else first
+    grid = [[corner, *(named(*key) for key in across)]]
     for row, of_row in down:
         cells = [content(row, column, of_row or of_column) for column, of_column in across]
         grid.append([named(row, of_row), *cells])

@@ -6,6 +6,7 @@ process at once.
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import threading
@@ -95,6 +96,7 @@ def _leave() -> None:
     os._exit(PREEMPTED)
 
 
+@functools.cache  # A second run of the process finds another handler there.
 def _handler_of_jax() -> Any:
     """Takes JAX's handler of SIGTERM, which tells the other processes, out of its place.
 

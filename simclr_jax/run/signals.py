@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -87,35 +87,38 @@ class Interruption(Listener):
     Args:
       clean_up: The function that removes what is half written. A second Ctrl-C does not wait for
         it.
+      also: Other signals that end the process likewise, with the exit status of each.
     """
 
-    def __init__(self, clean_up: Callable[[], None]) -> None:
+    def __init__(
+        self, clean_up: Callable[[], None], also: Mapping[signal.Signals, int] | None = None
+    ) -> None:
         super().__init__()
         self._clean_up = clean_up
+        self._status = {signal.SIGINT: INTERRUPTED, **(also or {})}
         self._heard_at: float | None = None  # By time.monotonic.
 
     def numbers(self) -> Collection[signal.Signals]:
-        """SIGINT, unless it is ignored."""
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        return () if ignored else (signal.SIGINT,)
+        """SIGINT and the others, without those that are ignored."""
+        return [each for each in self._status if signal.getsignal(each) is not signal.SIG_IGN]
 
     def hear(self, number: int) -> None:
         """Says that the process ends, and ends it."""
-        now = time.monotonic()
+        now, status = time.monotonic(), self._status[signal.Signals(number)]
         if self._heard_at is None:
             self._heard_at = now
-            write("SIGINT: stopped")
-            threading.Thread(target=self._end, daemon=True).start()
+            write(f"{signal.Signals(number).name}: stopped")
+            threading.Thread(target=self._end, args=(status,), daemon=True).start()
         elif now - self._heard_at > SAME_SECONDS:
-            os._exit(INTERRUPTED)
+            os._exit(status)
 
-    def _end(self) -> None:
+    def _end(self, status: int) -> None:
         """Ends the process as soon as nothing half written is left."""
         with contextlib.suppress(Exception):
             self._clean_up()
         with contextlib.suppress(Exception):  # The terminal may be gone.
             sys.stdout.flush()
-        os._exit(INTERRUPTED)
+        os._exit(status)
 
 
 def write(line: str) -> None:

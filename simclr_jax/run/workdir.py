@@ -67,9 +67,7 @@ def make(workdir: str) -> epath.Path:
       ArgumentError: The path has characters below which Orbax cannot read checkpoints.
       HostError: The folder is in Google's storage, whose client is not installed.
     """
-    check_client(workdir)
-    checkpoint.check_path(workdir, argument="workdir")
-    root = epath.Path(workdir).expanduser()
+    root = place(workdir)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,6 +76,14 @@ def make(workdir: str) -> epath.Path:
         raise UserError(
             f"--workdir={workdir}: cannot be made ({error.strerror}); name a folder to write in"
         ) from error
+    return root
+
+
+def place(workdir: str) -> epath.Path:
+    """The path of the folder of a run, which need not exist; see `make`."""
+    check_client(workdir)
+    checkpoint.check_path(workdir, argument="workdir")
+    root = epath.Path(workdir).expanduser()
     root = root if is_remote(root) else root.resolve()
     checkpoint.check_path(root, argument="workdir")
     return root

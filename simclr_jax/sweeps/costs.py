@@ -86,7 +86,11 @@ def listing(points: Sequence[Point], counted: Counted, hours: Hours, how: str) -
         for row in rows
     ]
     return "\n".join(
-        [*lines, f"{len(points)} points, {total:.2f} h of training in all, {how}", *counted.said]
+        [
+            *lines,
+            f"{len(points)} points, {total:.2f} h of training in all, {how}",
+            *dict.fromkeys(counted.said),
+        ]
     )
 
 

@@ -67,5 +67,9 @@ def gather(sweep: ConfigDict, points: Sequence[Point]) -> Table:
 
 
 def _distinct(points: Sequence[Point], axis: int) -> list[Any]:
-    """The labels of an axis of the table, in the order of the points that are measured."""
-    return list(dict.fromkeys(point.at[axis] for point in points if point.measures))
+    """The labels of an axis of the table: numbers ascend, others are in the order of the points.
+
+    Points without measures have no place in the table.
+    """
+    labels = list(dict.fromkeys(point.at[axis] for point in points if point.measures))
+    return labels if any(isinstance(label, str) for label in labels) else sorted(labels)

@@ -4,19 +4,21 @@
  "measures": {name: {"of": the keys of the measure, "value": its value}}}
 """
 
+import math
 import statistics
+import time
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from simclr_jax.errors import UserError
+from simclr_jax.errors import DivergedError, UserError
 from simclr_jax.evals import results
 from simclr_jax.store import files
 from simclr_jax.store.rows import Row, read_rows
 from simclr_jax.sweeps.points import Point
 
 FILE = "measured.json"
-FAILED = "failed.json"  # The file with the line that says why a point has failed.
+FAILED = "failed.json"  # {"error": the line that says why the point has failed, "at": when, in s}
 
 
 def read(point: Point) -> dict[str, Any]:
@@ -49,7 +51,6 @@ def finish_run(point: Point) -> None:
         "measures": read(point).get("measures", {}),
     }
     files.write_json(point.folder / FILE, found)
-    (point.folder / FAILED).unlink(missing_ok=True)
 
 
 def add(point: Point, name: str, value: float) -> None:
@@ -62,12 +63,22 @@ def add(point: Point, name: str, value: float) -> None:
 def fail(point: Point, line: str) -> None:
     """Notes why a point has failed."""
     point.folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(point.folder / FAILED, {"error": line})
+    files.write_json(point.folder / FAILED, {"error": line, "at": time.time()})
+
+
+def forget_failure(point: Point) -> None:
+    """Forgets that a point has failed, before it is tried again."""
+    (point.folder / FAILED).unlink(missing_ok=True)
 
 
 def failure(point: Point) -> str | None:
     """Why a point has failed when it was last run; None: it has not."""
     return None if is_done(point) else (results.read(point.folder / FAILED) or {}).get("error")
+
+
+def failed_at(point: Point) -> float | None:
+    """When a point has failed, in seconds since 1970; None: it has not."""
+    return (results.read(point.folder / FAILED) or {}).get("at")
 
 
 def of_run(point: Point, metric: str, name: str) -> float:
@@ -80,13 +91,14 @@ def of_run(point: Point, metric: str, name: str) -> float:
 
     Raises:
       UserError: The rows do not have it.
+      DivergedError: It is not finite.
     """
     rows = _rows(point)
-    last = [row for row in rows if row["epoch"] > rows[-1]["epoch"] - 1 and metric in row]
+    last = [row[metric] for row in rows if row["epoch"] > rows[-1]["epoch"] - 1 and metric in row]
     if not last:
         known = sorted({key for row in rows for key in row})
         raise _unknown(name, metric, known)
-    return statistics.fmean(row[metric] for row in last)
+    return _finite(statistics.fmean(last), name)
 
 
 def of_result(result: results.Result, metric: str, name: str) -> float:
@@ -94,12 +106,19 @@ def of_result(result: results.Result, metric: str, name: str) -> float:
 
     Raises:
       UserError: The result does not have it, or it is no number.
+      DivergedError: It is not finite.
     """
     value = result.get(metric)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         known = [key for key in result if isinstance(result[key], float)]
         raise _unknown(name, metric, known)
-    return float(value)
+    return _finite(float(value), name)
+
+
+def _finite(value: float, name: str) -> float:
+    if not math.isfinite(value):
+        raise DivergedError(f"measure {name}: is {value}")
+    return value
 
 
 def _unknown(name: str, metric: str, known: list[str]) -> UserError:

@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -12,7 +11,9 @@ from simclr_jax.config import constraints, overrides, rules
 from simclr_jax.config.default_sweep import in_order
 from simclr_jax.config.overrides import get, keys
 from simclr_jax.errors import UserError
+from simclr_jax.pages import panels
 
+FIGURES = (*panels.KINDS, "none")
 FROM = "point:"  # What a value begins with that is the folder of another point's run.
 
 
@@ -58,22 +59,45 @@ def check(sweep: FrozenConfigDict) -> None:
             f"--config: lacks {', '.join(sorted(missing))}; is it a sweep's (configs/paper/…)?"
         )
     seeds = sweep.seeds
-    if not seeds or len(set(seeds)) < len(seeds) or not all(map(rules.RUN["seed"].holds, seeds)):
+    if not seeds or len(set(seeds)) < len(seeds) or not all(map(_is_seed, seeds)):
         raise rules.wrong("seeds", seeds, "different whole numbers from 0, such as 0,1,2")
+    if sweep.figure.kind not in FIGURES:
+        raise rules.wrong("figure.kind", sweep.figure.kind, f"one of {', '.join(FIGURES)}")
     for section in ("points", "measures"):
         if not len(sweep[section]):
             raise rules.wrong(section, {}, f"at least one of the {section}")
     for name in sweep.points:
         if not re.fullmatch(r"[\w+-]+", name):
             raise rules.wrong("points", name, "named by letters, digits, '_', '+' and '-'")
+    _check_cells(sweep)
 
 
-def expand(sweep: FrozenConfigDict, root: epath.Path) -> list[Point]:
+def _is_seed(value: Any) -> bool:
+    return type(value) is int and rules.RUN["seed"].holds(value)
+
+
+def _check_cells(sweep: FrozenConfigDict) -> None:
+    """Raises UserError where a point has an unknown measure, or the place of another point."""
+    taken: dict[tuple[Any, ...], str] = {}
+    for name in in_order(sweep.points):
+        section = sweep.points[name]
+        for key, given in ("measures", section.measures), ("paper", tuple(section.paper)):
+            if not {*given} <= {*sweep.measures}:
+                allowed = f"some of {', '.join(in_order(sweep.measures))}"
+                raise rules.wrong(f"points.{name}.{key}", given, allowed)
+        for measure in section.measures:
+            other = taken.setdefault((*section.at, measure), name)
+            if other != name:
+                raise rules.wrong(f"points.{name}.at", section.at, f"another place than {other}'s")
+
+
+def expand(sweep: FrozenConfigDict, root: epath.Path, *, devices: int) -> list[Point]:
     """The points of a sweep: all with the first seed, then all with the second one, and so on.
 
     Args:
       sweep: The config of the sweep.
-      root: The folder of the sweep.
+      root: The folder of the sweep, which need not exist.
+      devices: The number of devices that share each batch.
 
     Raises:
       UserError: A key of a point is unknown or its value is not allowed.
@@ -86,6 +110,7 @@ def expand(sweep: FrozenConfigDict, root: epath.Path) -> list[Point]:
         for name, index in numbers.items():
             earlier = {other: number for other, number in numbers.items() if number < index}
             found.append(_point(sweep, root, name, seed, index, earlier))
+            _check(found[-1], devices)
     return found
 
 
@@ -108,16 +133,13 @@ def _point(
         if isinstance(value, str) and value.startswith(FROM):
             other = value.removeprefix(FROM)
             if other not in earlier:
-                raise rules.wrong(f"points.{name}.run.{key}", value, "a point that stands before")
+                allowed = f"{FROM}NAME of a point before this one ({', '.join(earlier) or 'none'})"
+                raise rules.wrong(f"points.{name}.run.{key}", value, allowed)
             needs.append(earlier[other])
             references[key] = value
             values[key] = str(_folder(root, other, seed))
     config = overrides.changed(sweep.run, {**values, "seed": seed, "data.label_seed": seed})
-    unknown = [measure for measure in section.measures if measure not in sweep.measures]
-    if unknown:
-        allowed = f"some of {', '.join(sweep.measures)}"
-        raise rules.wrong(f"points.{name}.measures", section.measures, allowed)
-    point = Point(
+    return Point(
         index=index,
         name=f"{name}-seed{seed}",
         config=config,
@@ -129,18 +151,16 @@ def _point(
         computes=_computes(config) | references,
         folder=_folder(root, name, seed),
     )
-    _check(point)
-    return point
 
 
 def _folder(root: epath.Path, name: str, seed: int) -> epath.Path:
     return root / "points" / f"{name}-seed{seed}"
 
 
-def _check(point: Point) -> None:
-    """Raises UserError where the config of a point's run or of a measure is not allowed."""
+def _check(point: Point, devices: int) -> None:
+    """Raises UserError where the config of a point's run is not allowed."""
     try:
-        constraints.check_run(point.config, devices=jax.device_count())
+        constraints.check_run(point.config, devices=devices)
     except UserError as error:
         raise UserError(f"point {point.name}: {error}") from error
 

@@ -23,7 +23,8 @@ def run_all(points: Sequence[Point], root: epath.Path, attempt: Attempt) -> dict
     """Runs the points that nobody else runs, until none is left.
 
     A point that starts from one that another command runs is left to a later round, or to that
-    command.
+    command. Points that have failed before are tried again, after the others. One that another
+    command tries in vain meanwhile is not.
 
     Args:
       points: The points.
@@ -34,11 +35,17 @@ def run_all(points: Sequence[Point], root: epath.Path, attempt: Attempt) -> dict
       Why points have failed, by name.
     """
     failed: dict[str, str] = {}
+    before = {point.name: measured.failed_at(point) for point in points}
+    last = _in_primary([before[point.name] is not None for point in points])
+    ordered = [points[place] for place in sorted(range(len(points)), key=lambda n: last[n])]
     ran = True
     while ran:
         ran = False
-        for point in points:
+        for point in ordered:
             if point.name in failed or is_done(point):
+                continue
+            if _in_primary([measured.failed_at(point) not in (None, before[point.name])])[0]:
+                failed[point.name] = measured.failure(point) or "in another command"
                 continue
             if lost := [points[need].name for need in point.needs if points[need].name in failed]:
                 failed[point.name] = f"starts from {lost[0]}, which failed"
@@ -65,17 +72,26 @@ def run_one(
       Why a point has failed, by its name.
     """
     failed: dict[str, str] = {}
+    said = False
     for need in points[index].needs:
         failed |= run_one(points, root, need, attempt)
     while not failed and not is_done(points[index]):
         if not _run(points[index], root, len(points), attempt, failed):
+            if not said:
+                processes.say(f"{points[index].name} is run by another command; waiting for it")
+            said = True
             time.sleep(POLL_SECONDS)
     return failed
 
 
 def is_done(point: Point) -> bool:
     """Whether a point is done, as process 0 sees it."""
-    return bool(processes.from_primary([int(measured.is_done(point))])[0])
+    return _in_primary([measured.is_done(point)])[0]
+
+
+def _in_primary(flags: Sequence[bool]) -> list[bool]:
+    """The flags that process 0 has. All processes must call it together."""
+    return [bool(flag) for flag in processes.from_primary([int(flag) for flag in flags])]
 
 
 def _run(
@@ -85,7 +101,12 @@ def _run(
     with _held(root / "locks" / point.name) as free:
         if free and not is_done(point):
             processes.say(f"point {point.index} of {count}: {point.name}")
-            if line := attempt(point):
+            if processes.is_primary():
+                measured.forget_failure(point)
+            line = attempt(point)
+            if line is None and not is_done(point):
+                line = "its measures cannot be read back"
+            if line is not None:
                 failed[point.name] = line
     return free
 

@@ -155,6 +155,10 @@ def test_a_name_takes_arguments_and_an_unknown_one_is_answered_with_those_there_
     config = overrides.load(["--config=imagenet:depth=101"])
     assert config.model.depth == 101
     with pytest.raises(
-        UserError, match=r"nowhere'.*\(cifar10, .*digits, .*eval/.*embed, .*imagenet"
+        UserError, match=r"nowhere'.*\(cifar10, .*digits, .*imagenet, .*, eval/…, paper/…\)"
     ):
         overrides.load(["--config=nowhere"])
+    with pytest.raises(UserError, match=r"\(eval/classifier, .*eval/transform, paper/…\)"):
+        overrides.load(["--config=eval/x"])
+    with pytest.raises(UserError, match=r"\(did you mean eval/knn\?\)"):
+        overrides.load(["--config=knn.py"])

@@ -179,6 +179,17 @@ def test_without_labels_the_classes_of_a_distillation_are_its_teachers(name, key
 def test_an_evaluations_config_does_not_train(tmp_path, capsys):
     assert status_of(train.main, "--config=eval/knn", f"--workdir={tmp_path}/run") == 2
     line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "--config=eval/knn: is an evaluation's, which simclr-eval takes"
+
+
+def test_a_config_without_keys_of_a_run_names_them(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n    return ConfigDict({'seed': 0})"
+    )
+    argv = [f"--config={tmp_path}/mine.py", f"--workdir={tmp_path}/run"]
+    assert status_of(train.main, *argv) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
     assert re.match(r"--config: lacks augment\.blur_on, .*is it a training run's\?", line)
 
 

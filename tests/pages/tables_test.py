@@ -119,3 +119,12 @@ def test_missing_and_failed_runs_are_counted_and_failed_ones_named():
 def test_a_table_that_was_a_file_is_the_same():
     made = table([cell("a", 0.05, [0.5, 0.6], paper=1), cell("a", 256, [0.5])], row_mean=True)
     assert tables.markdown(json.loads(json.dumps(made))) == tables.markdown(made)
+
+
+def test_an_axis_without_labels_has_the_measures():
+    measures = {"h": measure("linear"), "z": measure("g(h)")}
+    cells = [cell("a", "", [0.5], measure=name) for name in measures]
+    both = tables.markdown(table(cells, axes=["loss", ""], measures=measures))
+    assert "| loss | linear | g(h) |" in both
+    one = tables.markdown(table(cells[:1], axes=["loss", ""], measures={"h": measure("linear")}))
+    assert "| loss | linear |" in one

@@ -25,7 +25,8 @@ def work(values):
         while True:  # A signal ends a sleep.
             ctypes.CDLL(None).sleep(60)
 
-sys.exit(cli.run(work, doc="", define=lambda _: None, argv=[], takes_config=False, joins=False))
+options = {"takes_config": False, "joins": False, "goes_on": True}
+sys.exit(cli.run(work, doc="", define=lambda _: None, argv=[], **options))
 """
 
 
@@ -45,6 +46,16 @@ def test_ctrl_c_is_answered_at_once_and_leaves_nothing_half_written(tmp_path):
     out, err = process.communicate(timeout=90)
     assert process.returncode == INTERRUPTED == 130
     assert (out, err.split("\n")) == ("said before\n", ["", "SIGINT: stopped", ""])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_with_a_status_of_its_own_ends_a_command_likewise(tmp_path):
+    """SIGTERM ends one that goes on with the same command as a run that has saved its state."""
+    process = started(tmp_path / "file")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 75
+    assert (out, err.split("\n")) == ("said before\n", ["", "SIGTERM: stopped", ""])
     assert not list(tmp_path.iterdir())
 
 
