@@ -276,9 +276,10 @@ def _run_point(point: studies.Point) -> None:
         train.train(point.config, str(point.folder))
         _in_primary(measured.finish_run, point)
     taken = measured.values(point)
+    missing = processes.from_primary([int(name not in taken) for name in point.measures])
     found: dict[str, results.Result] = {}  # Several measures may be of one evaluation.
-    for name, measure in point.measures.items():
-        if name in taken:
+    for (name, measure), is_missing in zip(point.measures.items(), missing, strict=True):
+        if not is_missing:
             continue
         if len(measure.eval):
             key = measure.eval.to_json()

@@ -7,6 +7,7 @@ import json
 import signal
 import time
 
+import jax
 import pytest
 
 from simclr_jax import eval, plan, sweep, train, verify
@@ -23,7 +24,7 @@ from simclr_jax.config import default_sweep, shipped
 
 def get_config(arguments=None):
     c = default_sweep.get_config("small")
-    c.title, c.setting, c.axes = "Two temperatures", "Digits, a few steps.", ("temperature", "")
+    c.title, c.setting, c.axes = "Two strengths", "Digits, a few steps.", ("strength", "")
     c.run = shipped.load("digits")
     c.run.data.image_size = 8
     c.run.model.update(depth=18, width=0.0625)
@@ -34,9 +35,9 @@ def get_config(arguments=None):
     c.run.log.update(every_steps=1, tensorboard=False)
     default_sweep.add_measure(c, "knn", "top1", protocol="knn", keys={"knn.k": 20})
     default_sweep.add_measure(c, "entropy", "contrastive_entropy", percent=False)
-    for name, temperature in ("t1", 0.1), ("t5", 0.5):
-        run = {"loss.temperature": temperature}
-        default_sweep.add_point(c, name, at=(temperature, ""), run=run, paper={"knn": 60.0})
+    for name, strength in ("weak", 0.1), ("strong", 0.5):
+        run = {"augment.strength": strength}
+        default_sweep.add_point(c, name, at=(strength, ""), run=run, paper={"knn": 60.0})
     return c
 """
 
@@ -73,7 +74,7 @@ def test_every_study_of_the_paper_is_one_that_can_run(name, size, tmp_path):
         (["--config.figure.kind=pie"], "config.figure.kind='pie': must be one of heatmap, lines"),
         (["--config.measures.knn.eval.protocol=nn"], "measure knn: config.protocol='nn': must be"),
         (["--config.measures.knn.eval.knn.k=0"], "measure knn: config.knn.k=0: must be"),
-        (["--config.run.data.eval_split=tst"], "point t1-seed0: config.data.eval_split='tst': "),
+        (["--config.run.data.eval_split=tst"], "point weak-seed0: config.data.eval_split='tst': "),
         (["--config.seeds=0", "--index=2"], "--index=2: must be from 0 to 1"),
         (["--index=-1"], "--index=-1: must be from 0 to 1"),
         (["--list", "--gather"], "--list, --index, --gather: only one of them at a time"),
@@ -119,8 +120,8 @@ def test_other_commands_name_the_one_that_takes_a_sweep(command, argv, study, ca
 def test_help_has_the_keys_of_the_sweep_and_not_those_of_its_points(study, capsys):
     assert status_of(sweep.main, "--help", f"--config={study}") == 0
     out = capsys.readouterr().out
-    assert "--config.title=Two temperatures\n      The title of the table" in out
-    assert "One that a point has for itself. NAME: t1, t5." in out
+    assert "--config.title=Two strengths\n      The title of the table" in out
+    assert "One that a point has for itself. NAME: weak, strong." in out
     assert len([line for line in out.splitlines() if "--config." in line]) == 10
 
 
@@ -147,8 +148,8 @@ def test_the_hours_on_a_slice_follow_from_one_compiled_step(study, tmp_path, cap
     assert status_of(sweep.main, *argv) == 0
     out = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in out[1:3]] == [
-        ["0", "t1-seed0", "36,000"],
-        ["1", "t5-seed0", "36,000"],
+        ["0", "weak-seed0", "36,000"],
+        ["1", "strong-seed0", "36,000"],
     ]
     assert out[3].endswith("by plan of the first point on v5e:4x8")
     assert compiler == [32]
@@ -198,21 +199,30 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_same_numbers(study, tmp_path, ca
         status = status_of(sweep.main, f"--config={study}", f"--workdir={folder}", *argv)
         return status, *capsys.readouterr()
 
+    status, out, err = run(undisturbed, "--list")
+    assert (status, err.splitlines()[-1]) == (0, "timing a few steps of the first point")
+    assert "by 3 steps of the first point that were timed on this machine" in out
+    assert not undisturbed.exists()
+
     # The point that is asked for alone, and then what is left.
     status, out, _ = run(undisturbed, "--index=1")
-    assert (status, "point 1 of 2: t5-seed0" in out.splitlines()) == (0, True)
+    assert (status, "point 1 of 2: strong-seed0" in out.splitlines()) == (0, True)
     status, out, _ = run(undisturbed)
-    assert (status, "point 0 of 2: t1-seed0" in out.splitlines()) == (0, True)
+    assert (status, "point 0 of 2: weak-seed0" in out.splitlines()) == (0, True)
     assert "point 1 of 2" not in out
+    status, out, _ = run(undisturbed, "--list")
+    assert [line.split()[-1] for line in out.splitlines()[1:3]] == ["done", "done"]
+    assert out.splitlines()[-1].endswith("by the runs that are finished")
     names = {"table.json", "table.md", "figure.svg", "figure.png"}
     assert names <= {path.name for path in undisturbed.iterdir()}
 
-    steps = ["--config.run.train.steps=6", f"--config={study}", f"--workdir={stopped}"]
-    process = commands.start("-m", "simclr_jax.sweep", *steps, devices=8)
-    wait_for_row(process, stopped / "points/t1-seed0/metrics.jsonl", 2)
+    argv = [f"--config={study}", f"--workdir={stopped}"]
+    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.values["jax_compilation_cache_dir"]}
+    process = commands.start("-m", "simclr_jax.sweep", *argv, devices=8, **cache)
+    wait_for_row(process, stopped / "points/weak-seed0/metrics.jsonl", 2)
     process.send_signal(signal.SIGTERM)
     assert commands.ended(process)[0] == 75
-    assert not (stopped / "points/t1-seed0/measured.json").exists()
+    assert not (stopped / "points/weak-seed0/measured.json").exists()
     assert run(stopped)[0] == 0
     assert results(stopped) == results(undisturbed)
     tables = [json.loads((each / "table.json").read_text()) for each in (stopped, undisturbed)]
@@ -230,23 +240,28 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_same_numbers(study, tmp_path, ca
     assert out.count("knn of 6: ") == 2
 
     # A point that fails does not stop the other; it is named, and tried again.
-    rate = "--config.points.t1.run.loss.temperature=1e-30"
-    failing = tmp_path / "failing"
-    status, out, err = run(failing, rate)
+    (tmp_path / "failing.py").write_text(
+        STUDY.replace(
+            "return c", f"c.points.weak.run.init = {{'run': '{tmp_path}/none'}}; return c"
+        )
+    )
+    failing, study = tmp_path / "failing", tmp_path / "failing.py"
+    status, out, err = run(failing)
     assert status == 1
-    assert "point 1 of 2: t5-seed0" in out
-    assert err.splitlines()[-1].startswith("1 of 2 points failed: t1-seed0 (")
+    assert "point 1 of 2: strong-seed0" in out
+    assert err.splitlines()[-1].startswith("1 of 2 points failed: weak-seed0 (")
     table = json.loads((failing / "table.json").read_text())
-    assert [*table["failed"]] == table["missing"] == ["t1-seed0"]
-    status, out, _ = run(failing, rate)
-    assert (status, "point 0 of 2: t1-seed0" in out, "point 1" in out) == (1, True, False)
+    assert [*table["failed"]] == table["missing"] == ["weak-seed0"]
+    status, out, _ = run(failing)
+    assert (status, "point 0 of 2: weak-seed0" in out, "point 1" in out) == (1, True, False)
 
 
 @pytest.mark.slow
 def test_two_commands_share_the_points(study, tmp_path):
     argv = ["-m", "simclr_jax.sweep", f"--config={study}", f"--workdir={tmp_path}"]
-    both = [commands.start(*argv) for _ in range(2)]
+    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.values["jax_compilation_cache_dir"]}
+    both = [commands.start(*argv, devices=8, **cache) for _ in range(2)]
     outs = [commands.finished(process)[0] for process in both]
-    for point in "point 0 of 2: t1-seed0", "point 1 of 2: t5-seed0":
+    for point in "point 0 of 2: weak-seed0", "point 1 of 2: strong-seed0":
         assert sum(point in out.splitlines() for out in outs) == 1
     assert len(json.loads((tmp_path / "table.json").read_text())["cells"]) == 4
