@@ -184,6 +184,12 @@ def results(folder):
     return measured, {path.name: rows(path) for path in (folder / "points").iterdir()}
 
 
+def ran(study, folder, capsys, *argv):
+    """The status, the stdout and the stderr of a sweep in this process."""
+    status = status_of(sweep.main, f"--config={study}", f"--workdir={folder}", *argv)
+    return status, *capsys.readouterr()
+
+
 def wait_for_row(process, file, step):
     """Waits until a run has written the row of a step."""
     while not file.exists() or f'"step": {step},' not in file.read_text():
@@ -196,8 +202,7 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_same_numbers(study, tmp_path, ca
     undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
 
     def run(folder, *argv):
-        status = status_of(sweep.main, f"--config={study}", f"--workdir={folder}", *argv)
-        return status, *capsys.readouterr()
+        return ran(study, folder, capsys, *argv)
 
     status, out, err = run(undisturbed, "--list")
     assert (status, err.splitlines()[-1]) == (0, "timing a few steps of the first point")
@@ -239,20 +244,22 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_same_numbers(study, tmp_path, ca
     assert "done: step" not in out, out
     assert out.count("knn of 6: ") == 2
 
-    # A point that fails does not stop the other; it is named, and tried again.
+
+@pytest.mark.slow
+def test_a_point_that_fails_does_not_stop_the_other_and_is_tried_again(tmp_path, capsys):
     (tmp_path / "failing.py").write_text(
         STUDY.replace(
             "return c", f"c.points.weak.run.init = {{'run': '{tmp_path}/none'}}; return c"
         )
     )
     failing, study = tmp_path / "failing", tmp_path / "failing.py"
-    status, out, err = run(failing)
+    status, out, err = ran(study, failing, capsys)
     assert status == 1
     assert "point 1 of 2: strong-seed0" in out
     assert err.splitlines()[-1].startswith("1 of 2 points failed: weak-seed0 (")
     table = json.loads((failing / "table.json").read_text())
     assert [*table["failed"]] == table["missing"] == ["weak-seed0"]
-    status, out, _ = run(failing)
+    status, out, _ = ran(study, failing, capsys)
     assert (status, "point 0 of 2: weak-seed0" in out, "point 1" in out) == (1, True, False)
 
 
