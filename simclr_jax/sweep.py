@@ -268,6 +268,8 @@ def _attempt(point: studies.Point) -> str | None:
             print(f"point {point.name} failed: {line}", file=sys.stderr, flush=True)
             measured.fail(point, line)
         return line
+    finally:
+        jax.clear_caches()  # Else the programs of all points would stay in memory.
 
 
 def _run_point(point: studies.Point) -> None:
