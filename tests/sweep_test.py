@@ -170,7 +170,7 @@ def test_where_one_process_fails_the_others_are_not_waited_for_without_end(
     monkeypatch.setattr(sweep, "_run_point", fail)
     assert sweep._attempt(point) == "KeyError: 'a bug'"
     assert "Traceback" in capsys.readouterr().err
-    monkeypatch.setattr(sweep.processes, "meet", meet)
+    monkeypatch.setattr("simclr_jax.processes.meet", meet)
     with pytest.raises(HostError, match="failed: nobody came in 300 s"):
         sweep._attempt(point)
 
