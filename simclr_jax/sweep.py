@@ -284,9 +284,11 @@ def _run_point(point: studies.Point) -> None:
         if not is_missing:
             continue
         if len(measure.eval):
-            key = measure.eval.to_json()
+            key = f"{measure.untrained} {measure.eval.to_json()}"
             if key not in found:
-                (found[key],) = evaluation.evaluate(measure.eval, str(point.folder))
+                (found[key],) = evaluation.evaluate(
+                    measure.eval, str(point.folder), untrained=measure.untrained
+                )
             value = measured.of_result(found[key], measure.metric, name)
         else:
             value = measured.of_run(point, measure.metric, name)

@@ -14,6 +14,7 @@ from simclr_jax import eval, plan, sweep, train, verify
 from simclr_jax.config import overrides, shipped
 from simclr_jax.errors import HostError
 from simclr_jax.pages import plots
+from simclr_jax.sweeps import measured
 from simclr_jax.sweeps import points as studies
 from support import commands, sweeps
 from support.runs import rows, status_of
@@ -56,6 +57,9 @@ def test_every_study_of_the_paper_is_one_that_can_run(name, size, tmp_path):
     found = studies.expand(config, tmp_path, devices=1)
     for measure in config.measures:
         sweep.check_measure(measure, config.measures[measure])
+    measures = [config.measures[measure] for measure in config.measures]
+    different = {(each.metric, each.eval.to_json(), each.untrained) for each in measures}
+    assert len(different) == len(measures)
     taken = {measure for point in found for measure in point.measures}
     assert taken == {*config.measures}
     assert all(config.measures[measure].metric for measure in taken)
@@ -153,6 +157,26 @@ def test_the_hours_on_a_slice_follow_from_one_compiled_step(study, tmp_path, cap
     ]
     assert out[3].endswith("by plan of the first point on v5e:4x8")
     assert compiler == [32]
+
+
+def test_a_measure_of_the_untrained_network_asks_for_it(study, tmp_path, monkeypatch):
+    config = overrides.load([f"--config={study}"])
+    untrained = overrides.changed(config, {"measures.knn.untrained": True})
+    point = studies.expand(untrained, tmp_path, devices=1)[0]
+    asked = []
+
+    def evaluate(config, run, *, untrained):
+        asked.append(untrained)
+        return [{"top1": 0.5}]
+
+    monkeypatch.setattr("simclr_jax.eval.evaluate", evaluate)
+    monkeypatch.setattr("simclr_jax.sweeps.measured.of_run", lambda *of: 0.0)
+    sweeps.finish(point)
+    sweep._run_point(point)
+    assert asked == [True]
+    trained = studies.expand(config, tmp_path, devices=1)[0]
+    assert {*measured.values(point)} == {"knn", "entropy"}
+    assert {*measured.values(trained)} == {"entropy"}
 
 
 def test_where_one_process_fails_the_others_are_not_waited_for_without_end(

@@ -88,9 +88,8 @@ def get_config(arguments: str | None = None) -> ConfigDict:
                 arguments += f",dataset={dataset}"
             metric = METRICS.get(dataset, "top1")
             name, label = f"{dataset}-{kind}", f"{dataset}, {shown}"
-            add_measure(
-                c, name, metric, protocol="transfer", arguments=arguments, label=label, keys=keys
-            )
+            of: dict[str, Any] = {"protocol": "transfer", "arguments": arguments, "keys": keys}
+            add_measure(c, name, metric, label=label, untrained=kind == "random", **of)
     theirs: list[dict[str, float]] = [{}, {}]
     if not small:
         theirs = [paper("linear", row) | paper("finetune", row) for row in range(2)]

@@ -79,6 +79,7 @@ def add_measure(
     label: str = "",
     percent: bool = True,
     keys: Mapping[str, Any] | None = None,
+    untrained: bool = False,
 ) -> None:
     """Adds a measure to a sweep.
 
@@ -92,6 +93,7 @@ def add_measure(
       label: What the table calls it; '': its name.
       percent: Whether it is a fraction that is shown in percent.
       keys: The keys of the evaluation that differ from the protocol's record, by dotted key.
+      untrained: Whether the network as initialised is evaluated, not the trained one.
 
     Raises:
       ValueError: The sweep has a measure of this name, or there is no such protocol or key.
@@ -99,6 +101,7 @@ def add_measure(
     _check_new(c.measures, name)
     measure = ConfigDict({"label": label or name, "metric": metric, "percent": percent})
     measure.number = len(c.measures)
+    measure.untrained = untrained
     measure.eval = ConfigDict()
     if protocol:
         measure.eval = shipped.load(f"eval/{protocol}", arguments)

@@ -132,4 +132,8 @@ def _rows(point: Point) -> list[Row]:
 
 def _of(measure: ConfigDict) -> dict[str, Any]:
     """What a measure depends on, by name; not what the table calls it."""
-    return {"metric": measure.metric, "eval": measure.eval.to_dict()}
+    return {
+        "metric": measure.metric,
+        "eval": measure.eval.to_dict(),
+        "untrained": measure.untrained,
+    }
