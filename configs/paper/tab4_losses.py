@@ -1,4 +1,4 @@
-"""Table 4: the losses, each with its own temperature or margin, and the decoupled loss beside them.
+"""Table 4: the losses, with the decoupled loss beside them.
 
 Command:  simclr-sweep --config=configs/paper/tab4_losses.py:size=small --workdir=SWEEP
           simclr-sweep --config=configs/paper/tab4_losses.py:size=small,tune=1 --workdir=TUNED
@@ -6,8 +6,8 @@ Command:  simclr-sweep --config=configs/paper/tab4_losses.py:size=small --workdi
 Hardware: small: two CPU cores. paper: a TPU slice.
 Result:   small: docs/paper.md. paper: not measured here.
 
-With tune=1 it is the search for the temperatures and margins of `SMALL`, on seed 10 and three
-epochs; size=paper then searches the rates as well (appendix B.10).
+With tune=1 it is the search for temperatures and margins, on seed 10 and three epochs; size=paper
+then searches the rates as well (appendix B.10).
 """
 
 from typing import Any
@@ -27,12 +27,13 @@ LOSSES: dict[str, tuple[str, dict[str, Any], float | None]] = {
     "nt-xent": ("NT-Xent", {"loss.name": "nt_xent"}, 63.9),
     "dcl": ("decoupled (DCL)", {"loss.name": "dcl"}, None),
 }
-# The margin or the temperature of each loss in the small form, as the search on seed 10 chose it.
+# The margin or the temperature of each loss in the small form: inner values of appendix B.10's
+# grids, for the search has not been made yet.
 SMALL = {
     **{"margin": 0.8, "logistic": 0.2, "margin-sh": 0.8, "logistic-sh": 0.2},
     **{"nt-xent": 0.2, "dcl": 0.2},
 }
-# The same in the paper's setting, where the paper does not say what was chosen.
+# The same in the paper's setting; the paper does not say what it chose.
 PAPER = {
     **{"margin": 0.8, "logistic": 0.2, "margin-sh": 0.8, "logistic-sh": 0.2},
     **{"nt-xent": 0.1, "dcl": 0.1},
