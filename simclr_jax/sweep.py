@@ -30,9 +30,6 @@ from simclr_jax.errors import (
     one_line,
 )
 
-# The time limit for all processes to fail at a point, after one of them did.
-FAILED_SECONDS = 300
-
 with epy.lazy_imports():  # --help and most refusals need none of these.
     import jax
 
@@ -48,6 +45,9 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax.sweeps import contents, costs, gathered, measured, turns
     from simclr_jax.sweeps import points as studies
     from simclr_jax.tpu import chips
+
+# The time limit in seconds for all processes to fail at a point, after one of them did.
+FAILED_SECONDS = 300
 
 
 def define(values: flags.FlagValues) -> None:

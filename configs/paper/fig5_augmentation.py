@@ -3,13 +3,13 @@
 Command:  simclr-sweep --config=configs/paper/fig5_augmentation.py:size=small --workdir=SWEEP
           simclr-sweep --config=configs/paper/fig5_augmentation.py:size=paper --workdir=SWEEP --list
 Hardware: small: two CPU cores. paper: a TPU slice.
-Result:   small: docs/paper.md. paper: not measured here.
+Result:   not measured yet; docs/paper.md says what is.
 """
 
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default, default_sweep, shipped
-from simclr_jax.config.default_sweep import add_measure, add_point
+from simclr_jax.config import default, studies
+from simclr_jax.config.default_sweep import add_point
 
 # The operations under study, and the augmentations that each of them is.
 OPERATIONS = {
@@ -33,7 +33,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     size = default.arguments(arguments, size="small")["size"]
     small = size == "small"
-    c = default_sweep.get_config(size)
+    c = studies.begin(size)
     c.title = "Figure 5: compositions of augmentations"
     c.setting = (
         "The two views of an image share a crop; the row's, then the column's operations change "
@@ -46,12 +46,11 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         else "ResNet-50 after 100 epochs of ImageNet."
     )
     c.axes = ("first", "second")
-    c.run = shipped.load("cifar10_small" if small else "imagenet")
+    c.seeds = (0,)
     c.run.augment.blur_on = "host"  # One program for all points.
     if small:
         c.run.data.image_size = 20
-    protocol = "logistic" if small else "linear"  # The optimum, whatever the scale of h.
-    add_measure(c, "linear", "top1", protocol=protocol, label="linear top-1")
+    studies.add_linear(c, "linear", label="linear top-1")
     for first, one in OPERATIONS.items():
         for second, other in OPERATIONS.items():
             tested = one if first == second else (*one, *other)

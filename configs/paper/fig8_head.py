@@ -3,13 +3,13 @@
 Command:  simclr-sweep --config=configs/paper/fig8_head.py:size=small --workdir=SWEEP
           simclr-sweep --config=configs/paper/fig8_head.py:size=paper --workdir=SWEEP --list
 Hardware: small: two CPU cores. paper: a TPU slice.
-Result:   small: docs/paper.md. paper: not measured here.
+Result:   small: a pilot in docs/paper.md. paper: not measured here.
 """
 
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default, default_sweep, shipped
-from simclr_jax.config.default_sweep import add_measure, add_point
+from simclr_jax.config import default, studies
+from simclr_jax.config.default_sweep import add_point
 
 
 def get_config(arguments: str | None = None) -> ConfigDict:
@@ -22,7 +22,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     size = default.arguments(arguments, size="small")["size"]
     small = size == "small"
-    c = default_sweep.get_config(size)
+    c = studies.begin(size)
     c.title = "Figure 8: the projection head"
     c.setting = "Linear top-1 of the representation h and of the embedding g(h). " + (
         "ResNet-18 x 1/8 (64 dimensions), 10,000 images of CIFAR-10 at 16 px, 5 epochs, batch 128."
@@ -30,12 +30,8 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         else "ResNet-50 (2048 dimensions) after 100 epochs of ImageNet."
     )
     c.axes = ("head", "dimensions of g(h)")
-    c.seeds = (0, 1, 2) if small else (0,)
-    c.run = shipped.load("cifar10_small" if small else "imagenet")
-    protocol = "logistic" if small else "linear"  # The optimum, whatever the scale of h.
-    add_measure(c, "h", "top1", protocol=protocol, label="h")
-    z = {"features.layer": "z"}
-    add_measure(c, "z", "top1", protocol=protocol, label="g(h)", keys=z)
+    studies.add_linear(c, "h", label="h")
+    studies.add_linear(c, "z", label="g(h)", layer="z")
     # Without a head z is h, of the width of the encoder.
     width = 64 if small else 2048
     add_point(c, "none", at=("none", width), run={"model.head": "none"}, measures=("h",))

@@ -3,13 +3,13 @@
 Command:  simclr-sweep --config=configs/paper/fig9_batch_epochs.py:size=small --workdir=SWEEP
           simclr-sweep --config=configs/paper/fig9_batch_epochs.py:size=paper --workdir=SWEEP --list
 Hardware: small: two CPU cores. paper: a TPU slice.
-Result:   small: docs/paper.md. paper: not measured here.
+Result:   not measured yet; docs/paper.md says what is.
 """
 
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default, default_sweep, shipped
-from simclr_jax.config.default_sweep import add_measure, add_point
+from simclr_jax.config import default, studies
+from simclr_jax.config.default_sweep import add_point
 
 # The paper's top-1 after 100, 200, 400 and 800 epochs by batch, with linear and with square-root
 # scaling.
@@ -40,7 +40,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     if scaling not in ("linear", "sqrt"):
         raise ValueError(f"'scaling={scaling}': must be linear or sqrt")
     small = size == "small"
-    c = default_sweep.get_config(size)
+    c = studies.begin(size)
     c.title = f"Figure 9: batch size and epochs, rates with {scaling} scaling"
     c.setting = "Linear top-1. " + (
         "ResNet-18 x 1/8, 10,000 images of CIFAR-10 at 16 px. Both scalings have the same rate at "
@@ -49,12 +49,9 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         else "ResNet-50 on ImageNet. Both scalings have the same rate at a batch of 4096."
     )
     c.axes = ("batch", "epochs")
-    c.seeds = (0, 1, 2) if small else (0,)
-    c.run = shipped.load("cifar10_small" if small else "imagenet")
     if scaling == "sqrt":
         c.run.optim.update(lr=0.0884 if small else 0.075, lr_scaling="sqrt")
-    protocol = "logistic" if small else "linear"  # The optimum, whatever the scale of h.
-    add_measure(c, "linear", "top1", protocol=protocol, label="linear top-1")
+    studies.add_linear(c, "linear", label="linear top-1")
     epochs = (2, 4, 8) if small else (100, 200, 400, 800)
     for batch in (64, 128, 256, 512) if small else PAPER:
         for column, length in enumerate(epochs):

@@ -3,14 +3,14 @@
 Command:  simclr-sweep --config=configs/paper/tab3_transform.py:size=small --workdir=SWEEP
           simclr-sweep --config=configs/paper/tab3_transform.py:size=paper --workdir=SWEEP --list
 Hardware: small: two CPU cores. paper: a TPU slice.
-Result:   small: docs/paper.md. paper: not measured here.
+Result:   not measured yet; docs/paper.md says what is.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default, default_sweep, shipped
+from simclr_jax.config import default, studies
 from simclr_jax.config.default_sweep import add_measure, add_point
 
 
@@ -24,7 +24,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     size = default.arguments(arguments, size="small")["size"]
     small = size == "small"
-    c = default_sweep.get_config(size)
+    c = studies.begin(size)
     c.title = "Table 3: what h and g(h) know of the transformation"
     c.setting = "Accuracy of an MLP. The last row is pretrained with rotation, noise, Sobel. "
     c.setting += (
@@ -34,8 +34,6 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         else "ResNet-50, h and g(h) of 2048 dimensions, 100 epochs of ImageNet."
     )
     c.axes = ("pretraining", "")
-    c.seeds = (0, 1, 2) if small else (0,)
-    c.run = shipped.load("cifar10_small" if small else "imagenet")
     c.run.model.head_dim = 64 if small else 2048
     labels = {
         "colour": "colour or grey",

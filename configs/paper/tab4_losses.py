@@ -4,7 +4,7 @@ Command:  simclr-sweep --config=configs/paper/tab4_losses.py:size=small --workdi
           simclr-sweep --config=configs/paper/tab4_losses.py:size=small,tune=1 --workdir=TUNED
           simclr-sweep --config=configs/paper/tab4_losses.py:size=paper --workdir=SWEEP --list
 Hardware: small: two CPU cores. paper: a TPU slice.
-Result:   small: docs/paper.md. paper: not measured here.
+Result:   not measured yet; docs/paper.md says what is.
 
 With tune=1 it is the search for temperatures and margins, on seed 10 and three epochs; size=paper
 then searches the rates as well (appendix B.10).
@@ -14,8 +14,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default, default_sweep, shipped
-from simclr_jax.config.default_sweep import add_measure, add_point
+from simclr_jax.config import default, studies
+from simclr_jax.config.default_sweep import add_point
 
 SEMI_HARD = {"loss.mining": "semi_hard"}
 # The losses: what they are called, their keys, and the paper's numbers.
@@ -57,7 +57,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     given = default.arguments(arguments, size="small", tune=0)
     small = given["size"] == "small"
-    c = default_sweep.get_config(given["size"])
+    c = studies.begin(given["size"])
     c.title = "Table 4: the losses"
     c.setting = "Linear top-1. " + (
         "ResNet-18 x 1/8, 10,000 images of CIFAR-10 at 16 px, 5 epochs of batch 128."
@@ -65,10 +65,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         else "ResNet-50 after 100 epochs of ImageNet."
     )
     c.axes = ("loss", "")
-    c.seeds = (0, 1, 2) if small else (0,)
-    c.run = shipped.load("cifar10_small" if small else "imagenet")
-    protocol = "logistic" if small else "linear"  # The optimum, whatever the scale of h.
-    add_measure(c, "linear", "top1", protocol=protocol, label="linear top-1")
+    studies.add_linear(c, "linear", label="linear top-1")
     if given["tune"]:
         _tune(c, small)
         return c

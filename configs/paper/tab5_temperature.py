@@ -8,7 +8,7 @@ Result:   small: docs/paper.md. paper: not measured here.
 
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default, default_sweep, shipped
+from simclr_jax.config import default, studies
 from simclr_jax.config.default_sweep import add_measure, add_point
 
 # The paper's entropy, contrastive accuracy and top-1 by temperature, with and without
@@ -34,7 +34,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     size = default.arguments(arguments, size="small")["size"]
     small = size == "small"
-    c = default_sweep.get_config(size)
+    c = studies.begin(size)
     c.title = "Table 5: temperature and normalisation"
     c.setting = "Entropy and accuracy of the contrastive task over a batch, and linear top-1. " + (
         "ResNet-18 x 1/8, 10,000 images of CIFAR-10 at 16 px, 5 epochs of batch 128."
@@ -42,12 +42,9 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         else "ResNet-50 after 100 epochs of ImageNet, batch 4096."
     )
     c.axes = ("embeddings", "temperature")
-    c.seeds = (0, 1, 2) if small else (0,)
-    c.run = shipped.load("cifar10_small" if small else "imagenet")
-    protocol = "logistic" if small else "linear"  # The optimum, whatever the scale of h.
     add_measure(c, "entropy", "contrastive_entropy", label="entropy", percent=False)
     add_measure(c, "accuracy", "contrastive_accuracy", label="contrastive accuracy")
-    add_measure(c, "linear", "top1", protocol=protocol, label="linear top-1")
+    studies.add_linear(c, "linear", label="linear top-1")
     for normalised, rows in ROWS.items():
         label = "normalised" if normalised else "not normalised"
         for temperature, numbers in rows.items():

@@ -3,15 +3,15 @@
 Command:  simclr-sweep --config=configs/paper/tab7_labels.py:size=small --workdir=SWEEP
           simclr-sweep --config=configs/paper/tab7_labels.py:size=paper --workdir=SWEEP --list
 Hardware: small: two CPU cores. paper: a TPU slice.
-Result:   small: docs/paper.md. paper: not measured here.
+Result:   not measured yet; docs/paper.md says what is.
 """
 
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default, default_sweep, shipped
+from simclr_jax.config import default, default_sweep, shipped, studies
 from simclr_jax.config.default_sweep import add_measure, add_point
 
-# The fraction of the labels, in percent, and the batch and the epochs of the small form.
+# The fraction of the labels, the same in percent, and the batch and the epochs of the small form.
 LABELS = ((0.01, 1, 50, 60), (0.1, 10, 64, 30))
 # The encoders: what they are called, their width, and the paper's top-1 and top-5 by `LABELS`.
 SMALL: dict[str, tuple[str, float, tuple[tuple[float, float], ...]]] = {
@@ -36,7 +36,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     size = default.arguments(arguments, size="small")["size"]
     small = size == "small"
-    c = default_sweep.get_config(size)
+    c = studies.begin(size)
     c.title = "Table 7: few labels"
     c.setting = (
         "10,000 images of CIFAR-10 at 16 px: 100 (1 %) or 1,000 (10 %) of the labels, fine-tuned "
@@ -45,10 +45,8 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         else "ImageNet: fine-tuned after 1000 epochs of SimCLR (appendix B.5), or supervised."
     )
     c.axes = ("training", "labels")
-    c.seeds = (0, 1, 2) if small else (0,)
-    data = "cifar10_small" if small else "imagenet"
+    data = studies.RECORDS[size]
     base = shipped.load(data)
-    c.run = shipped.load(data)
     c.run.train.epochs = 10.0 if small else 1000.0
     add_measure(c, "top1", "top1", protocol="classifier", label="top-1")
     add_measure(c, "top5", "top5", protocol="classifier", label="top-5")
@@ -59,17 +57,16 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     for place, (fraction, shown, batch, epochs) in enumerate(LABELS):
         few = f"data={data},recipe=simclr,labels={fraction},batch={batch if small else 4096}"
         tuned = default_sweep.differences(shipped.load("finetune", few), base)
-        for name, (label, width, numbers) in encoders.items():
+        for name, (label, width, theirs) in encoders.items():
             keys = tuned | {"model.width": width, "init.run": f"point:simclr-{name}"}
-            paper = {"top1": numbers[place][0], "top5": numbers[place][1]} if numbers else {}
+            paper = {"top1": theirs[place][0], "top5": theirs[place][1]} if theirs else {}
             add_point(c, f"tuned-{name}-{shown}", at=(label, f"{shown} %"), run=keys, paper=paper)
-        alone = shipped.load("supervised", f"data={data},batch={batch if small else 4096}")
-        alone.data.label_fraction = fraction
-        alone.augment.ops = tuple(op for op in alone.augment.ops if op in ("crop", "flip"))
-        if small:  # As many steps again, for the weights are random.
-            alone.train.epochs, alone.optim.warmup_epochs = 2.0 * epochs, 2.0
-        keys = default_sweep.differences(alone, base)
-        supervised = {} if small else dict(zip(("top1", "top5"), SUPERVISED[place], strict=True))
+        # In the small form as many steps again, for the weights are random.
+        images, length, warmup = (batch, 2.0 * epochs, 2.0) if small else (4096, 100.0, 5.0)
+        numbers = {} if small else dict(zip(("top1", "top5"), SUPERVISED[place], strict=True))
+        run = studies.on_few_labels(
+            size, fraction, batch=images, epochs=length, warmup_epochs=warmup
+        )
         at = ("supervised", f"{shown} %")
-        add_point(c, f"supervised-{shown}", at=at, run=keys, paper=supervised)
+        add_point(c, f"supervised-{shown}", at=at, run=run, paper=numbers)
     return c

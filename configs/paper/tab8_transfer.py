@@ -3,14 +3,14 @@
 Command:  simclr-sweep --config=configs/paper/tab8_transfer.py:size=small --workdir=SWEEP
           simclr-sweep --config=configs/paper/tab8_transfer.py:size=paper --workdir=SWEEP --list
 Hardware: small: two CPU cores. paper: a TPU slice.
-Result:   small: docs/paper.md. paper: not measured here.
+Result:   not measured yet; docs/paper.md says what is.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default, default_sweep, shipped
+from simclr_jax.config import default, default_sweep, studies
 from simclr_jax.config.default_sweep import add_measure, add_point
 
 DATASETS = (
@@ -57,7 +57,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     size = default.arguments(arguments, size="small")["size"]
     small = size == "small"
-    c = default_sweep.get_config(size)
+    c = studies.begin(size)
     c.title = "Table 8: transfer"
     c.setting = (
         "From 10,000 images of CIFAR-10 at 16 px (ResNet-18 x 1/8; 5 epochs of SimCLR, 10 with "
@@ -67,14 +67,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         "name the folders of Birdsnap and Aircraft by --config.measures.NAME.eval.data.dir."
     )
     c.axes = ("encoder", "")
-    c.seeds = (0, 1, 2) if small else (0,)
-    data = "cifar10_small" if small else "imagenet"
-    c.run = shipped.load(data)
-    learnt = (
-        default_sweep.supervised(data, batch=128, epochs=10.0, warmup_epochs=1.0)
-        if small
-        else default_sweep.supervised(data, batch=4096, epochs=90.0, warmup_epochs=5.0)
-    )
+    learnt = studies.baseline(size)
     if not small:
         c.run.train.epochs = 1000.0
     for dataset in ("digits",) if small else DATASETS:

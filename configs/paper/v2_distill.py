@@ -3,14 +3,14 @@
 Command:  simclr-sweep --config=configs/paper/v2_distill.py:size=small --workdir=SWEEP
           simclr-sweep --config=configs/paper/v2_distill.py:size=paper --workdir=SWEEP --list
 Hardware: small: two CPU cores. paper: a TPU slice.
-Result:   small: docs/paper.md. paper: not measured here.
+Result:   not measured yet; docs/paper.md says what is.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default, default_sweep, shipped
+from simclr_jax.config import default, default_sweep, shipped, studies
 from simclr_jax.config.default_sweep import add_measure, add_point
 
 
@@ -38,7 +38,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     size = default.arguments(arguments, size="small")["size"]
     small = size == "small"
-    c = default_sweep.get_config(size)
+    c = studies.begin(size)
     c.title = "SimCLRv2: distillation"
     c.setting = (
         "Teachers are fine-tuned with 10 % of the labels; students learn what they say of all "
@@ -50,10 +50,8 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         else "ImageNet. ResNet-50, and ResNet-152 x 3 with selective kernels (large)."
     )
     c.axes = ("training", "")
-    c.seeds = (0, 1, 2) if small else (0,)
-    data = "cifar10_small" if small else "imagenet"
+    data = studies.RECORDS[size]
     base = shipped.load(data)
-    c.run = shipped.load(data)
     c.run.model.head_layers = 3
     c.run.train.epochs = 10.0 if small else 800.0
     large: dict[str, Any] = (
@@ -65,13 +63,12 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     few = f"data={data},labels=0.1,batch={64 if small else 1024}"
     tuned = default_sweep.differences(shipped.load("finetune", few), base)
     tuned["model.head_layers"] = 3
-    alone = shipped.load("supervised", f"data={data},batch={64 if small else 4096}")
-    alone.data.label_fraction = 0.1
-    alone.augment.ops = tuple(op for op in alone.augment.ops if op in ("crop", "flip"))
-    if small:
-        alone.train.epochs, alone.optim.warmup_epochs = 60.0, 2.0
-    at = ("supervised, 10 % of the labels", "")
-    add_point(c, "supervised", at=at, run=default_sweep.differences(alone, base))
+    alone = (
+        studies.on_few_labels(size, 0.1, batch=64, epochs=60.0, warmup_epochs=2.0)
+        if small
+        else studies.on_few_labels(size, 0.1, batch=4096, epochs=100.0, warmup_epochs=5.0)
+    )
+    add_point(c, "supervised", at=("supervised, 10 % of the labels", ""), run=alone)
     students = default_sweep.differences(student(base, small), base)
     for name, size in ("small", {}), ("large", large):
         add_point(c, f"simclr-{name}", at=("", ""), run=size, measures=())

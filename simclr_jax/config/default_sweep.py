@@ -118,20 +118,6 @@ def _check_new(section: ConfigDict, name: str) -> None:
         raise ValueError(f"{name!r}: is there already; names must differ")
 
 
-def supervised(data: str, *, batch: int, epochs: float, warmup_epochs: float) -> dict[str, Any]:
-    """The keys of a supervised run that differ from a record's, by dotted key.
-
-    Args:
-      data: The record of the data, the network and the augmentations, such as 'imagenet'.
-      batch: The number of images of a batch.
-      epochs: The length in epochs.
-      warmup_epochs: The length of the warm-up in epochs.
-    """
-    config = shipped.load("supervised", f"data={data},batch={batch}")
-    config.train.epochs, config.optim.warmup_epochs = epochs, warmup_epochs
-    return differences(config, shipped.load(data))
-
-
 def in_order(section: ConfigDict) -> list[str]:
     """The names of the points or of the measures, in the order in which they were added."""
     return sorted(section, key=lambda name: section[name].number)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from simclr_jax.config import default_sweep, overrides, shipped
+from simclr_jax.config import default_sweep, shipped
 from support import sweeps
 
 
@@ -53,11 +53,3 @@ def test_a_measure_is_the_protocols_record_with_its_own_keys():
 def test_a_mistake_in_a_study_is_named(add, said):
     with pytest.raises(ValueError, match=said):
         add(sweeps.study())
-
-
-def test_a_supervised_run_is_the_records_with_these_numbers():
-    keys = default_sweep.supervised("digits", batch=64, epochs=3.0, warmup_epochs=0.5)
-    run = overrides.changed(shipped.load("digits"), keys)
-    assert (run.objective.name, run.train.batch_size) == ("supervised", 64)
-    assert (run.train.epochs, run.optim.warmup_epochs) == (3.0, 0.5)
-    assert run.data.to_dict() == shipped.load("digits").data.to_dict()
