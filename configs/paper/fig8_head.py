@@ -22,10 +22,10 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     size = default.arguments(arguments, size="small")["size"]
     small = size == "small"
-    c = studies.begin(size)
+    c = studies.begin(size, small="digits_small")
     c.title = "Figure 8: the projection head"
     c.setting = "Linear top-1 of the representation h and of the embedding g(h). " + (
-        "ResNet-18 x 1/8 (64 dimensions), 10,000 images of CIFAR-10 at 16 px, 5 epochs, batch 128."
+        f"{studies.DIGITS}40 epochs of batch 128."
         if small
         else "ResNet-50 (2048 dimensions) after 100 epochs of ImageNet."
     )

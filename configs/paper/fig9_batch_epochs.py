@@ -40,20 +40,19 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     if scaling not in ("linear", "sqrt"):
         raise ValueError(f"'scaling={scaling}': must be linear or sqrt")
     small = size == "small"
-    c = studies.begin(size)
+    c = studies.begin(size, small="digits_small")
     c.title = f"Figure 9: batch size and epochs, rates with {scaling} scaling"
     c.setting = "Linear top-1. " + (
-        "ResNet-18 x 1/8, 10,000 images of CIFAR-10 at 16 px. Both scalings have the same rate at "
-        "a batch of 512."
+        f"{studies.DIGITS}both scalings with the same rate at a batch of 128."
         if small
         else "ResNet-50 on ImageNet. Both scalings have the same rate at a batch of 4096."
     )
     c.axes = ("batch", "epochs")
     if scaling == "sqrt":
-        c.run.optim.update(lr=0.0884 if small else 0.075, lr_scaling="sqrt")
+        c.run.optim.update(lr=0.1326 if small else 0.075, lr_scaling="sqrt")
     studies.add_linear(c, "linear", label="linear top-1")
-    epochs = (2, 4, 8) if small else (100, 200, 400, 800)
-    for batch in (64, 128, 256, 512) if small else PAPER:
+    epochs = (10, 20, 40) if small else (100, 200, 400, 800)
+    for batch in (32, 64, 128, 256) if small else PAPER:
         for column, length in enumerate(epochs):
             run = {"train.batch_size": batch, "train.epochs": float(length)}
             if small:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default, studies
+from simclr_jax.config import default, default_sweep, studies
 from simclr_jax.config.default_sweep import add_measure, add_point
 
 COLOUR = ("crop", "flip", "jitter", "grey")
@@ -61,10 +61,13 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         c.run.data.image_size = 20
     learnt = studies.baseline(size)
     studies.add_linear(c, "linear", label="linear top-1")
+    if small:  # A classifier of all labels makes up for much that a short pretraining lacks.
+        add_measure(c, "knn", "top1", protocol="knn", label="kNN top-1")
+    frozen = default_sweep.in_order(c.measures)
     add_measure(c, "classifier", "top1", protocol="classifier", label="top-1")
     for name, (label, keys, contrastive, baseline) in ROWS.items():
         at, paper = (label, "SimCLR"), {"linear": contrastive}
-        add_point(c, f"simclr-{name}", at=at, run=keys, measures=("linear",), paper=paper)
+        add_point(c, f"simclr-{name}", at=at, run=keys, measures=frozen, paper=paper)
         if baseline:
             add_point(
                 c,

@@ -6,8 +6,8 @@ Command:  simclr-sweep --config=configs/paper/tab4_losses.py:size=small --workdi
 Hardware: small: two CPU cores. paper: a TPU slice.
 Result:   not measured yet; docs/paper.md says what is.
 
-With tune=1 it is the search for temperatures and margins, on seed 10 and three epochs; size=paper
-then searches the rates as well (appendix B.10).
+With tune=1 it is the search for temperatures and margins, on seed 10; size=paper then searches the
+rates as well (appendix B.10).
 """
 
 from typing import Any
@@ -57,10 +57,10 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     given = default.arguments(arguments, size="small", tune=0)
     small = given["size"] == "small"
-    c = studies.begin(given["size"])
+    c = studies.begin(given["size"], small="digits_small")
     c.title = "Table 4: the losses"
     c.setting = "Linear top-1. " + (
-        "ResNet-18 x 1/8, 10,000 images of CIFAR-10 at 16 px, 5 epochs of batch 128."
+        f"{studies.DIGITS}40 epochs of batch 128."
         if small
         else "ResNet-50 after 100 epochs of ImageNet."
     )
@@ -80,11 +80,9 @@ def _tune(c: ConfigDict, small: bool) -> None:
     """Makes a study the search for the margin, the temperature and the rate of each loss."""
     c.title, c.axes, c.seeds = "Table 4: the search", ("loss and rate", "margin or τ"), (10,)
     c.setting += " Margins of the margin losses, temperatures of the others."
-    if small:
-        c.run.train.epochs = 3.0
     temperatures = (0.1, 0.2, 0.5) if small else (0.1, 0.2, 0.5, 1.0)
     margins = (0.4, 0.8, 1.6) if small else (0.0, 0.4, 0.8, 1.6)
-    for rate in (1.0,) if small else (0.01, 0.1, 0.3, 0.5, 1.0):
+    for rate in (c.run.optim.lr,) if small else (0.01, 0.1, 0.3, 0.5, 1.0):
         for name, (label, keys, _) in LOSSES.items():
             for value in margins if name.startswith("margin") else temperatures:
                 if value == 0 and "loss.mining" in keys:

@@ -34,10 +34,10 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     """
     size = default.arguments(arguments, size="small")["size"]
     small = size == "small"
-    c = studies.begin(size)
+    c = studies.begin(size, small="digits_small")
     c.title = "Table 5: temperature and normalisation"
     c.setting = "Entropy and accuracy of the contrastive task over a batch, and linear top-1. " + (
-        "ResNet-18 x 1/8, 10,000 images of CIFAR-10 at 16 px, 5 epochs of batch 128."
+        f"{studies.DIGITS}40 epochs of batch 128."
         if small
         else "ResNet-50 after 100 epochs of ImageNet, batch 4096."
     )

@@ -6,21 +6,24 @@ from ml_collections import ConfigDict
 
 from simclr_jax.config import default_sweep, shipped
 
-# The record of the runs of a study by its size.
+# The record of the runs of a study by its size, if the study does not name another.
 RECORDS = {"small": "cifar10_small", "paper": "imagenet"}
+# What the small form is where the contrastive task has to be learnt well.
+DIGITS = "ResNet-18 x 1/8 (64 dimensions), 1,437 images of 8x8 digits, "
 
 
-def begin(size: str) -> ConfigDict:
+def begin(size: str, *, small: str = RECORDS["small"]) -> ConfigDict:
     """A study of the paper without points and measures, with its runs' record and its seeds.
 
     Args:
       size: The size of the study, 'small' or 'paper'.
+      small: The record of the runs of the small form.
 
     Raises:
       ValueError: There is no such size.
     """
     c = default_sweep.get_config(size)
-    c.run = shipped.load(RECORDS[size])
+    c.run = shipped.load(small if size == "small" else RECORDS[size])
     c.seeds = (0, 1, 2) if size == "small" else (0,)
     return c
 
