@@ -3,7 +3,7 @@
 Command:  simclr-sweep --config=configs/paper/fig8_head.py:size=small --workdir=SWEEP
           simclr-sweep --config=configs/paper/fig8_head.py:size=paper --workdir=SWEEP --list
 Hardware: small: two CPU cores. paper: a TPU slice.
-Result:   small: a pilot in docs/paper.md. paper: not measured here.
+Result:   small: docs/paper.md. paper: not measured here.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ Command:  simclr-sweep --config=configs/paper/tab4_losses.py:size=small --workdi
           simclr-sweep --config=configs/paper/tab4_losses.py:size=small,tune=1 --workdir=TUNED
           simclr-sweep --config=configs/paper/tab4_losses.py:size=paper --workdir=SWEEP --list
 Hardware: small: two CPU cores. paper: a TPU slice.
-Result:   not measured yet; docs/paper.md says what is.
+Result:   small: docs/paper.md. paper: not measured here.
 
 With tune=1 it is the search for temperatures and margins, on seed 10; size=paper then searches the
 rates as well (appendix B.10).

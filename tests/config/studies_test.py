@@ -43,3 +43,9 @@ def test_linear_evaluations_are_at_the_optimum_in_the_small_form_alone():
         c = studies.begin(size)
         studies.add_linear(c, "z", label="g(h)", layer="z")
         assert (c.measures.z.eval.protocol, c.measures.z.eval.features.layer) == (protocol, "z")
+
+
+def test_a_study_may_name_the_record_of_its_small_form():
+    assert studies.begin("small", small="digits_small").run.data.name == "digits"
+    assert studies.begin("small").run.data.name == "cifar10"
+    assert studies.begin("paper", small="digits_small").run.data.name == "imagenet2012"
