@@ -9,7 +9,7 @@ Result:   small: docs/paper.md. paper: not measured here.
 from ml_collections import ConfigDict
 
 from simclr_jax.config import default, studies
-from simclr_jax.config.default_sweep import add_measure, add_point
+from simclr_jax.config.default_sweep import add_point
 
 # The operations under study, and the augmentations that each of them is.
 OPERATIONS = {
@@ -51,8 +51,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
     if small:
         c.run.data.image_size = 20
     studies.add_linear(c, "linear", label="linear top-1")
-    if small:  # A classifier of all labels makes up for much that a short pretraining lacks.
-        add_measure(c, "knn", "top1", protocol="knn", label="kNN top-1")
+    studies.add_knn(c)
     for first, one in OPERATIONS.items():
         for second, other in OPERATIONS.items():
             tested = one if first == second else (*one, *other)

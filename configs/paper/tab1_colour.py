@@ -61,8 +61,7 @@ def get_config(arguments: str | None = None) -> ConfigDict:
         c.run.data.image_size = 20
     learnt = studies.baseline(size)
     studies.add_linear(c, "linear", label="linear top-1")
-    if small:  # A classifier of all labels makes up for much that a short pretraining lacks.
-        add_measure(c, "knn", "top1", protocol="knn", label="kNN top-1")
+    studies.add_knn(c)
     frozen = default_sweep.in_order(c.measures)
     add_measure(c, "classifier", "top1", protocol="classifier", label="top-1")
     for name, (label, keys, contrastive, baseline) in ROWS.items():

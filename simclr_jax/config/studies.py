@@ -48,6 +48,18 @@ def add_linear(
     default_sweep.add_measure(c, name, metric, protocol=protocol, label=label, keys=keys)
 
 
+def add_knn(c: ConfigDict) -> None:
+    """Adds the top-1 of nearest neighbours to the small form of a study of the paper.
+
+    A linear classifier of all labels makes up for much that a short pretraining lacks.
+
+    Args:
+      c: The study, which is changed.
+    """
+    if c.size == "small":
+        default_sweep.add_measure(c, "knn", "top1", protocol="knn", label="kNN top-1")
+
+
 def supervised(size: str, *, batch: int, epochs: float, warmup_epochs: float) -> dict[str, Any]:
     """The keys of a supervised run beside those of a study's record, by dotted key.
 

@@ -49,3 +49,10 @@ def test_a_study_may_name_the_record_of_its_small_form():
     assert studies.begin("small", small="digits_small").run.data.name == "digits"
     assert studies.begin("small").run.data.name == "cifar10"
     assert studies.begin("paper", small="digits_small").run.data.name == "imagenet2012"
+
+
+def test_the_neighbours_are_a_measure_of_the_small_form_alone():
+    for size, measures in ("small", ["knn"]), ("paper", []):
+        c = studies.begin(size)
+        studies.add_knn(c)
+        assert [*c.measures] == measures
