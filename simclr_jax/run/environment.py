@@ -13,6 +13,9 @@ def prepare() -> None:
         # With libtpu installed, for simclr-plan, JAX would print six lines of errors about the
         # environment of a TPU's host. With a plug-in for a GPU as well, JAX is left to choose.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # The end of the augmentation runs in threads of the input pipeline. With JAX's asynchronous
+    # dispatch a CPU would compute for only one of them at a time.
+    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "0")
     if os.path.expanduser("~") == "~":
         # Keras, which TensorFlow imports, would make a folder called '~' for its settings.
         os.environ.setdefault("KERAS_HOME", os.devnull)
