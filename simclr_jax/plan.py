@@ -29,8 +29,8 @@ from simclr_jax.errors import HostError, UserError
 from simclr_jax.tpu import chips
 
 with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
-    from simclr_jax.config import constraints, parts, rules
-    from simclr_jax.data import source as data
+    from simclr_jax.config import constraints, inputs, parts, rules
+    from simclr_jax.data import readable as data
     from simclr_jax.data import synthetic
     from simclr_jax.run import teacher
     from simclr_jax.store import files
@@ -102,7 +102,11 @@ def checked(config: FrozenConfigDict, topology: str | None) -> FrozenConfigDict:
     if not topology:
         raise UserError("--topology: required, such as v5e:4x8")
     devices = chips.parse(topology).size
-    config = overrides.changed(config, {"data.name": config.data.name or "synthetic"})
+    known = {
+        "data.name": config.data.name or "synthetic",
+        "augment.colour_on": config.augment.colour_on or "device",
+    }
+    config = overrides.changed(config, known)
     if config.data.num_examples is None or config.data.num_classes is None:
         raise UserError(
             "config.data.num_examples, config.data.num_classes=None: must be given, for plan opens "
@@ -228,7 +232,7 @@ def plan(config: FrozenConfigDict, topology: str, measured: dict[str, Any]) -> d
         "bound_by": bound_by,
         "images_per_second": images_per_second,
         "hours": parts.schedule(config).total_steps * seconds[bound_by] / 3600,
-        "host_views_per_second_needed": parts.views(config).count
+        "host_views_per_second_needed": inputs.views(config).count
         * images_per_second
         / measured["hosts"],
     }
@@ -308,14 +312,14 @@ def measure_views(config: FrozenConfigDict) -> float:
     size = config.data.image_size
     shape = {"width": 500, "height": 375} if size > 64 else {"width": size, "height": size}
     source = data.Readable(synthetic.Photos(2**20, **shape), on_bad_image="error")
-    batches = parts.train_batches(
+    batches = inputs.train_batches(
         config, source, rows=np.arange(64), start_step=0, stop_step=2**30, batch_size=64
     )
     for _ in range(3):  # The prefetched batches would be made before the clock starts.
         next(batches)
     begin, made = time.monotonic(), 0
     while time.monotonic() - begin < MEASURED_SECONDS:
-        made += parts.views(config).count * len(next(batches)["label"])
+        made += inputs.views(config).count * len(next(batches)["label"])
     return made / (time.monotonic() - begin)
 
 

@@ -25,8 +25,8 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax import mesh as meshes
     from simclr_jax import processes
     from simclr_jax import state as states
-    from simclr_jax.config import constraints, parts, record, sources
-    from simclr_jax.data import source as data
+    from simclr_jax.config import constraints, inputs, parts, record, sources
+    from simclr_jax.data import readable as data
     from simclr_jax.run import (
         advice,
         clock,
@@ -115,7 +115,7 @@ def train(
         described = _announce(root, config, fingerprints, state, total)
         log = stack.enter_context(workdirs.open_log(root, config, built.intervals, step))
         local = meshes.local_rows(built.mesh, config.train.batch_size)
-        batches = parts.train_batches(config, source, rows=local, start_step=step, stop_step=total)
+        batches = inputs.train_batches(config, source, rows=local, start_step=step, stop_step=total)
         stack.enter_context(contextlib.closing(batches))
         timing, on_step = stack.enter_context(_timed(config, step, total))
         training = loop.Loop(
@@ -124,7 +124,7 @@ def train(
             mesh=built.mesh,
             evaluate=online.open_evaluation(config, built, eval_source),
             intervals=built.intervals,
-            order=parts.order(config, len(source)),
+            order=inputs.order(config, len(source)),
             name_of=source.name,
             workdir=workdirs.Workdir(root, described, checkpoints, log),
             health=health.Health.of_run(config, built.schedule.warmup_steps, rows),

@@ -42,7 +42,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     from simclr_jax import mesh as meshes
     from simclr_jax import optim, processes
     from simclr_jax import state as states
-    from simclr_jax.config import constraints, parts
+    from simclr_jax.config import constraints, inputs, parts
     from simclr_jax.objectives import microbatches
     from simclr_jax.run import recorded, replay, teacher
     from simclr_jax.run import sabotage as planted
@@ -180,7 +180,7 @@ def open_meshes(devices: int | None) -> tuple[jax.sharding.Mesh, jax.sharding.Me
 def synthetic_batch(config: ConfigDict) -> dict[str, Array]:
     """A batch of noise images, which all differ in mean and contrast so that none are alike."""
     rng = np.random.default_rng(config.seed)
-    n, size, views = config.train.batch_size, config.data.image_size, parts.views(config).count
+    n, size, views = config.train.batch_size, config.data.image_size, inputs.views(config).count
     mean = rng.uniform(0.2, 0.8, (n, views, 1, 1, 3))
     noise = rng.uniform(-1, 1, (n, views, size, size, 3))
     noise *= rng.uniform(0.05, 0.2, (n, views, 1, 1, 1))
@@ -193,6 +193,7 @@ def synthetic_batch(config: ConfigDict) -> dict[str, Array]:
     return {
         "image": image.astype(config.data.transfer_dtype),
         "label": label,
+        **inputs.device_numbers(config, n),
         "blur_sigma": rng.uniform(0.1, 2.0, (n, views)).astype(np.float32),
     }
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from simclr_jax import cli, train, verify
-from simclr_jax.config import parts
+from simclr_jax.config import inputs
 from simclr_jax.run.online import OnlineEvaluation
 from simclr_jax.store import checkpoint
 from simclr_jax.store.rows import read_rows
@@ -230,7 +230,7 @@ def test_an_evaluation_gives_way_to_a_signal_and_is_made_up_for(finished, tmp_pa
 @pytest.mark.slow
 def test_a_run_may_skip_updates_that_are_not_finite(tmp_path, monkeypatch, capsys):
     """The fifth batch holds a NaN: its update leaves the state as it was, and is counted."""
-    real = parts.train_batches
+    real = inputs.train_batches
 
     def spoilt(*args, start_step, **kwargs):
         for step, batch in enumerate(real(*args, start_step=start_step, **kwargs), start_step):
@@ -239,7 +239,7 @@ def test_a_run_may_skip_updates_that_are_not_finite(tmp_path, monkeypatch, capsy
                 batch["image"][0, 0, 0, 0, 0] = np.nan
             yield batch
 
-    monkeypatch.setattr(parts, "train_batches", spoilt)
+    monkeypatch.setattr(inputs, "train_batches", spoilt)
     flags = ["--config.data.transfer_dtype=float32", "--config.eval.every_steps=100"]
     flags += ["--config.checkpoint.every_steps=1", "--config.checkpoint.keep=9"]
     assert run(tmp_path, *flags, "--config.train.on_nonfinite=skip", steps=6) == 0

@@ -1,8 +1,8 @@
-"""The random numbers of a view, drawn before any operation is applied to the image.
+"""The random numbers of views, drawn before any operation is applied to an image.
 
-A draw is a value that the host or the device can apply, and that tests can inspect. Each operation
-has a seed that `keys.fold` derives from the key of the view. So omitting one operation does not
-change the others, nor does another order.
+A draw is a value that the host or the device can apply, and that tests can inspect: NumPy arrays,
+with a row for each image. Each operation has a seed that `keys.fold` derives from the key of the
+view. So omitting one operation does not change the others, nor does another order.
 
 Reference: Chen et al. 2020, appendix A (arXiv 2002.05709). The distributions of the crop and of the
 colour jitter are those of the authors' code. The laws of the study's operations are in `study`.
@@ -14,32 +14,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from etils import epy
+import numpy as np
 
-from simclr_jax.augment import policies, study
-from simclr_jax.augment.keys import fold, of_image, uniform
+from simclr_jax.augment import crops, policies, study
+from simclr_jax.augment.keys import fold, of_images, uniform
 from simclr_jax.errors import ArgumentError, chosen
 
-with epy.lazy_imports():
-    import tensorflow as tf
-
 BRIGHTNESS = ("v1", "v2")  # The versions of the brightness operation.
-BLUR_ON = ("device", "host")  # The places of the blur.
+ON = ("device", "host")  # The places of the colour distortion and of the blur.
+# The operations that can be applied to a whole batch at the end of the augmentation.
+LATE = ("flip", "jitter", "grey", "blur")
 
 FLIP_PROBABILITY = 0.5
 JITTER_PROBABILITY = 0.8
 GREY_PROBABILITY = 0.2
 BLUR_PROBABILITY = 0.5
 BLUR_SIGMA = (0.1, 2.0)  # The range of the blur's sigma, in pixels.
-CROP_AREA = (0.08, 1.0)  # The paper's range of a crop's area, as fractions of the image.
-CROP_ASPECT = (3 / 4, 4 / 3)  # The range of a crop's width over its height.
 
 # The number that `keys.fold` adds to the key for each seed. Operations with the same number would
 # be correlated.
 _CROP, _GATES, _JITTER, _ORDER, _BLUR, _CUTOUT, _ROTATE, _NOISE, _FIELD, _SOBEL, _POLICY = range(11)
 _SHARED, _EQUALIZE, _SOLARIZE, _MOTION = range(11, 15)
 
-Draw = dict[str, Any]  # The random numbers of a view, by the name of the operation.
+Numbers = Any  # Arrays of NumPy; where they are applied, tensors of TensorFlow or arrays of JAX.
+Draw = dict[str, Any]  # The random numbers of one view of N images, by the name of the operation.
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,9 @@ class Views:
       brightness: The version of the brightness operation: 'v2' multiplies by a factor, 'v1' adds a
         summand.
       crop_area: The smallest and the largest area of a crop, as fractions of the image.
-      blur_on: The place of a blur that is the last operation of a view: 'host' (in tf.data) or
-        'device' (in the train step). Another blur is on the host.
+      colour_on: The place of flips, jitter and greyscale at the end of a view: 'host' (in tf.data)
+        or 'device' (in the train step). What precedes an operation on the host is there, too.
+      blur_on: The place of a blur among these operations; that of any other blur is the host.
 
     Raises:
       ArgumentError: A name is none of those, or a shared crop is not the first operation.
@@ -68,6 +67,7 @@ class Views:
     strength: float
     brightness: str
     crop_area: tuple[float, float]
+    colour_on: str
     blur_on: str
 
     def __post_init__(self) -> None:
@@ -77,7 +77,8 @@ class Views:
             if "shared_crop" in ops[1:]:
                 raise ArgumentError("ops", ops, "'shared_crop' must be the first operation")
         chosen(dict.fromkeys(BRIGHTNESS), "brightness", self.brightness)
-        chosen(dict.fromkeys(BLUR_ON), "blur_on", self.blur_on)
+        chosen(dict.fromkeys(ON), "colour_on", self.colour_on)
+        chosen(dict.fromkeys(ON), "blur_on", self.blur_on)
 
     @property
     def count(self) -> int:
@@ -89,128 +90,139 @@ class Views:
         off = () if self.strength > 0 else ("jitter", "grey")
         return tuple(op for op in self.ops[view] if op not in off)
 
-    def leaves_blur(self, applied: Sequence[str]) -> bool:
-        """Whether the last of the operations that are applied is a blur that the device applies."""
-        return self.blur_on == "device" and applied[-1:] == ("blur",)
+    def on_host(self, view: int) -> tuple[str, ...]:
+        """The operations of a view that the host applies, in their order."""
+        return self.places(view).early + self.places(view).host
 
     @property
-    def leave_blur(self) -> bool:
-        """Whether the device applies the blur of any view."""
-        return any(self.leaves_blur(self.applied(view)) for view in range(self.count))
+    def left_to_device(self) -> bool:
+        """Whether the device applies operations at the end, and the host none before them."""
+        places = [self.places(view) for view in range(self.count)]
+        return any(each.device for each in places) and not any(each.host for each in places)
+
+    def places(self, view: int) -> Places:
+        """Where the operations of a view that are applied are, in their order."""
+        ops = self.applied(view)
+        place = {name: self.blur_on if name == "blur" else self.colour_on for name in LATE}
+        device = len(ops)
+        while device and place.get(ops[device - 1]) == "device":
+            device -= 1
+        late = device
+        while late and ops[late - 1] in LATE:
+            late -= 1
+        return Places(ops[:late], ops[late:device], ops[device:])
+
+
+class Places(NamedTuple):
+    """Where the operations of a view are applied.
+
+    Attributes:
+      early: The operations that the host applies to each image, in their order.
+      host: The ones after them that the host applies, to a batch where it has one of small images.
+      device: The last ones, which the device applies.
+    """
+
+    early: tuple[str, ...]
+    host: tuple[str, ...]
+    device: tuple[str, ...]
 
 
 class Jitter(NamedTuple):
-    """A draw of the colour jitter.
+    """Draws of the colour jitter.
 
     Attributes:
-      applied: Whether the view is jittered, a bool scalar.
-      brightness: The factor of the brightness, or with 'v1' its summand.
-      contrast: The factor of the contrast.
-      saturation: The factor of the saturation.
-      hue: The shift of the hue, as a fraction of the colour circle.
-      order: The order of the four operations, a permutation (4,) int32 of their numbers: 0 for the
-        brightness, 1 for the contrast, 2 for the saturation, 3 for the hue.
+      applied: Whether each view is jittered, (N,) bool.
+      brightness: The factor of the brightness, or with 'v1' its summand, (N,) float32.
+      contrast: The factor of the contrast, (N,) float32.
+      saturation: The factor of the saturation, (N,) float32.
+      hue: The shift of the hue, as a fraction of the colour circle, (N,) float32.
+      order: The order of the four operations, (N, 4) int32, permutations of their numbers: 0 for
+        the brightness, 1 for the contrast, 2 for the saturation, 3 for the hue.
     """
 
-    applied: tf.Tensor
-    brightness: tf.Tensor
-    contrast: tf.Tensor
-    saturation: tf.Tensor
-    hue: tf.Tensor
-    order: tf.Tensor
+    applied: Numbers
+    brightness: Numbers
+    contrast: Numbers
+    saturation: Numbers
+    hue: Numbers
+    order: Numbers
 
 
 class Seeds(NamedTuple):
-    """The arguments of the functions in `OPS` that depend on the image.
+    """The arguments of the functions in `OPS` that depend on the images.
 
     Attributes:
-      key: The key (2,) int64 of the view, from `keys.image_key`.
-      gates: Three numbers (3,) from U(0, 1), float32, that decide whether the view is flipped,
+      keys: The keys (N, 2) int64 of the views, from `keys.image_keys`.
+      gates: Three numbers (N, 3) from U(0, 1), float32, that decide whether each view is flipped,
         jittered and made grey.
-      height: The height in pixels of the image that the operation is applied to, an int32 scalar.
-      width: Its width in pixels, an int32 scalar.
+      height: The heights in pixels of what the operation is applied to, (N,) int.
+      width: Its widths in pixels, (N,) int.
     """
 
-    key: tf.Tensor
-    gates: tf.Tensor
-    height: tf.Tensor
-    width: tf.Tensor
+    keys: np.ndarray
+    gates: np.ndarray
+    height: np.ndarray
+    width: np.ndarray
 
 
-def draw(key: tf.Tensor, height: tf.Tensor, width: tf.Tensor, views: Views, view: int) -> Draw:
-    """Draws the random numbers of one view of an image.
+def draw(
+    keys: np.ndarray,
+    height: np.ndarray,
+    width: np.ndarray,
+    views: Views,
+    view: int,
+    names: Sequence[str] | None = None,
+) -> Draw:
+    """Draws the random numbers of one view of N images.
 
     Args:
-      key: The key (2,) int64 of the view, from `keys.image_key`.
-      height: The height of the image in pixels, an int32 scalar.
-      width: The width of the image in pixels, an int32 scalar.
+      keys: The keys (N, 2) int64 of the views, from `keys.image_keys`.
+      height: The heights of the images in pixels, (N,) int.
+      width: The widths of the images in pixels, (N,) int.
       views: The settings of the augmentation.
       view: The number of the view, whose operations are drawn.
+      names: The names of the operations that are drawn; None: all that are applied.
 
     Returns:
       The random numbers of each operation that is applied, by name, in their order.
     """
-    size = tf.constant(views.size)
-    gates = uniform(fold(key, _GATES), (3,), 0.0, 1.0)
-    first, later = Seeds(key, gates, height, width), Seeds(key, gates, size, size)
-    names = views.applied(view)
-    return {name: _LAWS[name](first if name == names[0] else later, views) for name in names}
+    applied = views.applied(view)
+    names = applied if names is None else tuple(names)
+    if not names:
+        return {}
+    size = np.full(len(keys), views.size)
+    gates = uniform(fold(keys, _GATES), 3)
+    first, later = Seeds(keys, gates, height, width), Seeds(keys, gates, size, size)
+    return {name: _LAWS[name](first if name == applied[0] else later, views) for name in names}
 
 
-def _crop(seeds: Seeds, views: Views) -> tf.Tensor:
-    return crop_box(seeds.height, seeds.width, fold(seeds.key, _CROP), area=views.crop_area)
+def _crop(seeds: Seeds, views: Views) -> np.ndarray:
+    numbers = fold(seeds.keys, _CROP)
+    return crops.boxes(seeds.height, seeds.width, numbers, area=views.crop_area)
 
 
-def _shared_crop(seeds: Seeds, views: Views) -> tf.Tensor:
-    seed = fold(of_image(seeds.key), _SHARED)
-    return crop_box(seeds.height, seeds.width, seed, area=views.crop_area)
+def _shared_crop(seeds: Seeds, views: Views) -> np.ndarray:
+    numbers = fold(of_images(seeds.keys), _SHARED)
+    return crops.boxes(seeds.height, seeds.width, numbers, area=views.crop_area)
 
 
-def crop_box(
-    height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor, *, area: tuple[float, float]
-) -> tf.Tensor:
-    """Draws a random crop.
-
-    The area is drawn as a fraction U(area) of the image's and the aspect ratio from U(3/4, 4/3), as
-    TensorFlow's `sample_distorted_bounding_box` does. If 100 attempts do not fit into the image,
-    the crop is the full image.
-
-    Args:
-      height: The height of the image in pixels, an int32 scalar.
-      width: The width of the image in pixels, an int32 scalar.
-      seed: The seed (2,) int64, from `keys.fold`.
-      area: The smallest and the largest area, as fractions of the image.
-
-    Returns:
-      The box (y, x, height, width) in pixels, (4,) int32.
-
-    Reference: Chen et al. 2020, appendix A (arXiv 2002.05709).
-    """
-    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.stack([height, width, 3]),
-        tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-        seed,
-        min_object_covered=0.1,
-        aspect_ratio_range=CROP_ASPECT,
-        area_range=area,
-        max_attempts=100,
-        use_image_if_no_bounding_boxes=True,
-    )
-    return tf.concat([begin[:2], extent[:2]], axis=0)
-
-
-def _flip(seeds: Seeds, views: Views) -> tf.Tensor:
-    return seeds.gates[0] < FLIP_PROBABILITY
+def _flip(seeds: Seeds, views: Views) -> np.ndarray:
+    return seeds.gates[:, 0] < FLIP_PROBABILITY
 
 
 def _jitter(seeds: Seeds, views: Views) -> Jitter:
-    numbers, order = fold(seeds.key, _JITTER), fold(seeds.key, _ORDER)
-    applied = seeds.gates[1] < JITTER_PROBABILITY
+    numbers, order = fold(seeds.keys, _JITTER), fold(seeds.keys, _ORDER)
+    applied = seeds.gates[:, 1] < JITTER_PROBABILITY
     return jitter(applied, numbers, order, strength=views.strength, brightness=views.brightness)
 
 
 def jitter(
-    applied: tf.Tensor, seed: tf.Tensor, order_seed: tf.Tensor, *, strength: float, brightness: str
+    applied: np.ndarray,
+    seeds: np.ndarray,
+    order_seeds: np.ndarray,
+    *,
+    strength: float,
+    brightness: str,
 ) -> Jitter:
     """Draws the brightness, contrast, saturation and hue of the colour jitter, and their order.
 
@@ -219,46 +231,47 @@ def jitter(
     summand of the brightness is from U(-0.8s, 0.8s).
 
     Args:
-      applied: Whether the view is jittered, a bool scalar.
-      seed: The seed (2,) int64 of the factors, from `keys.fold`.
-      order_seed: The seed (2,) int64 of the order, from `keys.fold`.
+      applied: Whether each view is jittered, (N,) bool.
+      seeds: The seeds (N, 2) int64 of the factors, from `keys.fold`.
+      order_seeds: The seeds (N, 2) int64 of the order, from `keys.fold`.
       strength: The strength s of the colour distortion, above 0.
       brightness: The version of the brightness operation, one of `BRIGHTNESS`.
 
     Reference: Chen et al. 2020, appendix A (arXiv 2002.05709).
     """
     spread = 0.8 * strength
-    numbers = uniform(seed, (4,), -1.0, 1.0)
-    low = tf.maximum(1.0 - spread, 0.0)
+    numbers = uniform(seeds, 4, -1.0, 1.0)
+    low = max(1.0 - spread, 0.0)
     factors = low + (numbers + 1.0) / 2.0 * (1.0 + spread - low)
     return Jitter(
         applied=applied,
-        brightness=factors[0] if brightness == "v2" else numbers[0] * spread,
-        contrast=factors[1],
-        saturation=factors[2],
-        hue=numbers[3] * 0.2 * strength,
-        order=tf.argsort(uniform(order_seed, (4,), 0.0, 1.0)),
+        brightness=factors[:, 0] if brightness == "v2" else numbers[:, 0] * spread,
+        contrast=factors[:, 1],
+        saturation=factors[:, 2],
+        hue=numbers[:, 3] * 0.2 * strength,
+        order=np.argsort(uniform(order_seeds, 4), axis=1, kind="stable").astype(np.int32),
     )
 
 
-def _grey(seeds: Seeds, views: Views) -> tf.Tensor:
-    return seeds.gates[2] < GREY_PROBABILITY
+def _grey(seeds: Seeds, views: Views) -> np.ndarray:
+    return seeds.gates[:, 2] < GREY_PROBABILITY
 
 
-def blur_sigma(seed: tf.Tensor) -> tf.Tensor:
+def blur_sigma(seeds: np.ndarray) -> np.ndarray:
     """Draws the blur's sigma: with probability 1/2 from U(0.1, 2), otherwise 0 for no blur.
 
     Args:
-      seed: The seed (2,) int64, from `keys.fold`.
+      seeds: The seeds (N, 2) int64, from `keys.fold`.
 
     Returns:
-      The sigma in pixels, a float32 scalar.
+      The sigma in pixels, (N,) float32.
 
     Reference: Chen et al. 2020, appendix A (arXiv 2002.05709).
     """
-    numbers = uniform(seed, (2,), 0.0, 1.0)
+    numbers = uniform(seeds, 2)
     low, high = BLUR_SIGMA
-    return tf.where(numbers[0] < BLUR_PROBABILITY, low + numbers[1] * (high - low), 0.0)
+    sigma = low + numbers[:, 1] * (high - low)
+    return np.where(numbers[:, 0] < BLUR_PROBABILITY, sigma, np.float32(0.0))
 
 
 def blur_taps(size: int) -> int:
@@ -273,23 +286,23 @@ def blur_taps(size: int) -> int:
     return 2 * (size // 10 // 2) + 1
 
 
-def _cutout(seeds: Seeds, views: Views) -> tf.Tensor:
-    return study.cutout_centre(fold(seeds.key, _CUTOUT), views.size)
+def _cutout(seeds: Seeds, views: Views) -> np.ndarray:
+    return study.cutout_centres(fold(seeds.keys, _CUTOUT), views.size)
 
 
 def _noise(seeds: Seeds, views: Views) -> study.Noise:
-    return study.noise(fold(seeds.key, _NOISE), fold(seeds.key, _FIELD))
+    return study.noise(fold(seeds.keys, _NOISE), fold(seeds.keys, _FIELD))
 
 
-def _by(law: Callable[[tf.Tensor], Any], number: int) -> Callable[[Seeds, Views], Any]:
-    """The function that draws by a law which depends on a seed alone, the one of a number."""
-    return lambda seeds, views: law(fold(seeds.key, number))
+def _by(law: Callable[[np.ndarray], Any], number: int) -> Callable[[Seeds, Views], Any]:
+    """The function that draws by a law which depends on seeds alone, those of a number."""
+    return lambda seeds, views: law(fold(seeds.keys, number))
 
 
-# The functions that draw the numbers of each operation. They return a box (y, x, height, width)
-# int32 in pixels, a bool, a `Jitter`, a bool and a sigma in pixels; then a centre (y, x) int32 in
-# pixels, a number of turns, a `study.Noise`, a bool, and a box that all views of an image share;
-# then a bool, a bool and a `study.Motion`.
+# The functions that draw the numbers of each operation. For each image they return a box (y, x,
+# height, width) int32 in pixels, a bool, a `Jitter`, a bool and a sigma in pixels; then a centre
+# (y, x) int32 in pixels, a number of turns, a `study.Noise`, a bool, and a box that all views of an
+# image share; then a bool, a bool and a `study.Motion`.
 OPS: dict[str, Callable[[Seeds, Views], Any]] = {
     "crop": _crop,
     "flip": _flip,
@@ -331,15 +344,3 @@ def one_a_view(
     lists = tuple(each for each in ops if not isinstance(each, str))
     names = tuple(each for each in ops if isinstance(each, str))
     return lists or (names,) * count
-
-
-def with_policy(ops: tuple[str, ...], policy: str) -> tuple[str, ...]:
-    """A list of operations with a policy after the crop and the flip that it begins with.
-
-    >>> with_policy(("crop", "flip", "blur"), "autoaugment")
-    ('crop', 'flip', 'autoaugment', 'blur')
-    """
-    place = next(
-        (k for k, op in enumerate(ops) if op not in ("crop", "shared_crop", "flip")), len(ops)
-    )
-    return (*ops[:place], policy, *ops[place:])

@@ -9,7 +9,7 @@ Reference: Chen et al. 2020, appendix A (arXiv 2002.05709); the resize is that o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epy
@@ -34,25 +34,23 @@ def keep_off_accelerators() -> None:
             tf.config.set_visible_devices([], kind)
 
 
-def random_view(image: tf.Tensor, draw: Draw, views: Views) -> tuple[tf.Tensor, tf.Tensor]:
-    """Makes one view of an image from its random numbers.
+def random_view(image: tf.Tensor, draw: Draw, ops: Sequence[str], views: Views) -> tf.Tensor:
+    """Makes one view of an image from its random numbers, but for the operations of the batch.
 
     Args:
       image: The image (H, W, 3), float32 in [0, 1] or uint8.
-      draw: The random numbers of the view, from `draws.draw`.
+      draw: The random numbers of the operations, one image's of those from `draws.draw`.
+      ops: The names of the operations, in their order.
       views: The settings of the augmentation.
 
     Returns:
-      The view (size, size, 3), float32 in [0, 1], and the sigma in pixels of the blur that the
-      device has yet to apply, a float32 scalar that is 0 for none.
+      The view (size, size, 3), float32; it can leave the range [0, 1].
     """
-    if next(iter(draw), None) not in ("crop", "shared_crop"):
+    if tuple(ops[:1]) not in (("crop",), ("shared_crop",)):
         image = resize(image, views.size)
-    left = views.leaves_blur(tuple(draw))
-    for name, value in draw.items():
-        if not (left and name == "blur"):
-            image = OPS[name](image, value, views)
-    return tf.clip_by_value(image, 0.0, 1.0), draw["blur"] if left else tf.constant(0.0)
+    for name in ops:
+        image = OPS[name](image, draw[name], views)
+    return tf.ensure_shape(image, (views.size, views.size, 3))
 
 
 def resize(image: tf.Tensor, size: int, box: tf.Tensor | None = None) -> tf.Tensor:

@@ -16,12 +16,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from etils import epy
+import numpy as np
 
 from simclr_jax.augment.keys import uniform
-
-with epy.lazy_imports():
-    import tensorflow as tf
 
 
 class Range(NamedTuple):
@@ -88,15 +85,15 @@ _DRAWN = tuple(name for name in OPERATIONS if name != "invert")
 
 
 class Steps(NamedTuple):
-    """A draw of a policy.
+    """Draws of a policy.
 
     Attributes:
-      operation: The numbers (2,) int32 of the operations in `OPERATIONS`, in their order.
-      magnitude: The magnitude (2,) float32 of each; see `OPERATIONS`.
+      operation: The numbers (N, 2) int32 of the operations in `OPERATIONS`, in their order.
+      magnitude: The magnitude (N, 2) float32 of each; see `OPERATIONS`.
     """
 
-    operation: tf.Tensor
-    magnitude: tf.Tensor
+    operation: np.ndarray
+    magnitude: np.ndarray
 
 
 def magnitude(name: str, level: float) -> float:
@@ -109,42 +106,55 @@ def magnitude(name: str, level: float) -> float:
     return low + level / 10 * (high - low)
 
 
-def autoaugment(seed: tf.Tensor) -> Steps:
+def autoaugment(seeds: np.ndarray) -> Steps:
     """Draws one of AutoAugment's pairs for ImageNet, and which of its two operations are applied.
 
     Args:
-      seed: The seed (2,) int64, from `keys.fold`.
+      seeds: The seeds (N, 2) int64, from `keys.fold`.
 
     Reference: Cubuk et al. 2018, table 9 (arXiv 1805.09501).
     """
-    numbers = uniform(seed, (5,), 0.0, 1.0)
-    pair = tf.cast(numbers[0] * len(PAIRS), tf.int32)
-    probability = tf.constant([[step[1] for step in steps] for steps in PAIRS])[pair]
-    number = tf.constant([[_NUMBER[step[0]] for step in steps] for steps in PAIRS])[pair]
-    sizes = tf.constant([[magnitude(name, level) for name, _, level in steps] for steps in PAIRS])
-    applied = numbers[1:3] < probability
-    return _signed(tf.where(applied, number, 0), sizes[pair], numbers[3:])
+    numbers = uniform(seeds, 5)
+    pair = (numbers[:, 0] * len(PAIRS)).astype(np.int32)
+    steps = [[(_NUMBER[name], p, magnitude(name, level)) for name, p, level in of] for of in PAIRS]
+    number, probability, size = np.moveaxis(np.array(steps, np.float32)[pair], -1, 0)
+    applied = numbers[:, 1:3] < probability
+    return _signed(np.where(applied, number, 0), size, numbers[:, 3:])
 
 
-def randaugment(seed: tf.Tensor) -> Steps:
+def randaugment(seeds: np.ndarray) -> Steps:
     """Draws two of RandAugment's 14 operations, each with the same probability, at level 9.
 
     Args:
-      seed: The seed (2,) int64, from `keys.fold`.
+      seeds: The seeds (N, 2) int64, from `keys.fold`.
 
     Reference: Cubuk et al. 2019, sections 3 and 4.3 (arXiv 1909.13719).
     """
-    numbers = uniform(seed, (4,), 0.0, 1.0)
-    drawn = tf.cast(numbers[:2] * len(_DRAWN), tf.int32)
-    sizes = tf.constant([magnitude(name, RANDAUGMENT_LEVEL) for name in _DRAWN])
-    number = tf.gather(tf.constant([_NUMBER[name] for name in _DRAWN]), drawn)
-    return _signed(number, tf.gather(sizes, drawn), numbers[2:])
+    numbers = uniform(seeds, 4)
+    drawn = (numbers[:, :2] * len(_DRAWN)).astype(np.int32)
+    steps = np.array([(_NUMBER[name], magnitude(name, RANDAUGMENT_LEVEL)) for name in _DRAWN])
+    number, size = np.moveaxis(steps[drawn], -1, 0)
+    return _signed(number, size, numbers[:, 2:])
 
 
 _NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
 
 
-def _signed(operation: tf.Tensor, size: tf.Tensor, numbers: tf.Tensor) -> Steps:
-    """The steps with a sign drawn for those that have one, by two numbers from U(0, 1)."""
-    signed = tf.gather(tf.constant([span.signed for span in OPERATIONS.values()]), operation)
-    return Steps(operation, tf.where(signed & (numbers < 0.5), -size, size))
+def _signed(operation: np.ndarray, size: np.ndarray, numbers: np.ndarray) -> Steps:
+    """The steps with a sign drawn for those that have one, by numbers from U(0, 1)."""
+    operation = operation.astype(np.int32)
+    signed = np.array([span.signed for span in OPERATIONS.values()])[operation]
+    sign = np.where(signed & (numbers < 0.5), -1.0, 1.0)
+    return Steps(operation, (sign * size).astype(np.float32))
+
+
+def with_policy(ops: tuple[str, ...], policy: str) -> tuple[str, ...]:
+    """A list of operations with a policy after the crop and the flip that it begins with.
+
+    >>> with_policy(("crop", "flip", "blur"), "autoaugment")
+    ('crop', 'flip', 'autoaugment', 'blur')
+    """
+    place = next(
+        (k for k, op in enumerate(ops) if op not in ("crop", "shared_crop", "flip")), len(ops)
+    )
+    return (*ops[:place], policy, *ops[place:])

@@ -12,12 +12,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from etils import epy
+import numpy as np
 
-from simclr_jax.augment.keys import uniform
-
-with epy.lazy_imports():
-    import tensorflow as tf
+from simclr_jax.augment.keys import uniform, whether
 
 NOISE_PROBABILITY = 0.5
 SOBEL_PROBABILITY = 0.5
@@ -34,43 +31,43 @@ MOTION_PROBABILITY = 0.5
 
 
 class Noise(NamedTuple):
-    """A draw of the Gaussian noise.
+    """Draws of the Gaussian noise.
 
     Attributes:
-      applied: Whether noise is added, a bool scalar.
-      seed: The seed (2,) int64 of the noise of every pixel and channel.
+      applied: Whether noise is added, (N,) bool.
+      seed: The seed of the noise of every pixel and channel, (N, 2) int64.
     """
 
-    applied: tf.Tensor
-    seed: tf.Tensor
+    applied: np.ndarray
+    seed: np.ndarray
 
 
 class Motion(NamedTuple):
-    """A draw of the motion blur.
+    """Draws of the motion blur.
 
     Attributes:
-      applied: Whether the view is blurred, a bool scalar.
-      angle: The direction of the motion in radians, from that of x to that of y, float32.
+      applied: Whether the view is blurred, (N,) bool.
+      angle: The direction of the motion in radians, from that of x to that of y, (N,) float32.
     """
 
-    applied: tf.Tensor
-    angle: tf.Tensor
+    applied: np.ndarray
+    angle: np.ndarray
 
 
-def cutout_centre(seed: tf.Tensor, size: int) -> tf.Tensor:
+def cutout_centres(seeds: np.ndarray, size: int) -> np.ndarray:
     """Draws the centre of the square that cutout covers, uniformly from the pixels of the view.
 
     Args:
-      seed: The seed (2,) int64, from `keys.fold`.
+      seeds: The seeds (N, 2) int64, from `keys.fold`.
       size: The height and the width of the view, in pixels.
 
     Returns:
-      The centre (y, x) in pixels, (2,) int32.
+      The centres (y, x) in pixels, (N, 2) int32.
 
     Reference: DeVries & Taylor 2017, section 3.2 (arXiv 1708.04552): always applied, and near a
     border only a part of the square is inside.
     """
-    return tf.cast(tf.floor(uniform(seed, (2,), 0.0, float(size))), tf.int32)
+    return np.floor(uniform(seeds, 2, 0.0, size)).astype(np.int32)
 
 
 def cutout_side(size: int) -> int:
@@ -85,72 +82,72 @@ def cutout_side(size: int) -> int:
     return size // 2
 
 
-def quarter_turns(seed: tf.Tensor) -> tf.Tensor:
+def quarter_turns(seeds: np.ndarray) -> np.ndarray:
     """Draws the number of turns by 90° to the left: 0, 1, 2 or 3 with the same probability.
 
     Args:
-      seed: The seed (2,) int64, from `keys.fold`.
+      seeds: The seeds (N, 2) int64, from `keys.fold`.
 
     Returns:
-      The number of turns, an int32 scalar.
+      The number of turns, (N,) int32.
 
     Reference: Gidaris et al. 2018 (arXiv 1803.07728), whom the paper names for rotations.
     """
-    return tf.cast(tf.floor(uniform(seed, (), 0.0, 4.0)), tf.int32)
+    return np.floor(uniform(seeds, 1, 0.0, 4.0)[:, 0]).astype(np.int32)
 
 
-def noise(seed: tf.Tensor, field_seed: tf.Tensor) -> Noise:
+def noise(seeds: np.ndarray, field_seeds: np.ndarray) -> Noise:
     """Draws whether noise is added, with probability 1/2, and the seed of the noise.
 
     The law is ours: that of the transformation 'noise' in `augment.transformations`.
 
     Args:
-      seed: The seed (2,) int64 of whether it is added, from `keys.fold`.
-      field_seed: The seed (2,) int64 of the noise itself, from `keys.fold`.
+      seeds: The seeds (N, 2) int64 of whether it is added, from `keys.fold`.
+      field_seeds: The seeds (N, 2) int64 of the noise itself, from `keys.fold`.
     """
-    return Noise(uniform(seed, (), 0.0, 1.0) < NOISE_PROBABILITY, field_seed)
+    return Noise(whether(seeds, NOISE_PROBABILITY), field_seeds)
 
 
-def sobel(seed: tf.Tensor) -> tf.Tensor:
-    """Draws whether a view is replaced by its edges: with probability 1/2, a bool scalar.
+def sobel(seeds: np.ndarray) -> np.ndarray:
+    """Draws whether a view is replaced by its edges: with probability 1/2, (N,) bool.
 
     The law is ours: that of the transformation 'sobel' in `augment.transformations`.
 
     Args:
-      seed: The seed (2,) int64, from `keys.fold`.
+      seeds: The seeds (N, 2) int64, from `keys.fold`.
     """
-    return uniform(seed, (), 0.0, 1.0) < SOBEL_PROBABILITY
+    return whether(seeds, SOBEL_PROBABILITY)
 
 
-def equalize(seed: tf.Tensor) -> tf.Tensor:
-    """Draws whether histograms are equalized: with probability 0.2, as solarization, a bool scalar.
+def equalize(seeds: np.ndarray) -> np.ndarray:
+    """Draws whether histograms are equalized: with probability 0.2, as solarization, (N,) bool.
 
     The law is ours.
 
     Args:
-      seed: The seed (2,) int64, from `keys.fold`.
+      seeds: The seeds (N, 2) int64, from `keys.fold`.
     """
-    return uniform(seed, (), 0.0, 1.0) < EQUALIZE_PROBABILITY
+    return whether(seeds, EQUALIZE_PROBABILITY)
 
 
-def solarize(seed: tf.Tensor) -> tf.Tensor:
-    """Draws whether a view is solarized: with probability 0.2, a bool scalar.
+def solarize(seeds: np.ndarray) -> np.ndarray:
+    """Draws whether a view is solarized: with probability 0.2, (N,) bool.
 
     Args:
-      seed: The seed (2,) int64, from `keys.fold`.
+      seeds: The seeds (N, 2) int64, from `keys.fold`.
 
     Reference: Grill et al. 2020, appendix B (arXiv 2006.07733), for one of their two views.
     """
-    return uniform(seed, (), 0.0, 1.0) < SOLARIZE_PROBABILITY
+    return whether(seeds, SOLARIZE_PROBABILITY)
 
 
-def motion(seed: tf.Tensor) -> Motion:
+def motion(seeds: np.ndarray) -> Motion:
     """Draws the motion blur: with probability 1/2, as the blur, in any direction.
 
     The law is ours.
 
     Args:
-      seed: The seed (2,) int64, from `keys.fold`.
+      seeds: The seeds (N, 2) int64, from `keys.fold`.
     """
-    numbers = uniform(seed, (2,), 0.0, 1.0)
-    return Motion(numbers[0] < MOTION_PROBABILITY, numbers[1] * math.pi)
+    numbers = uniform(seeds, 2)
+    return Motion(numbers[:, 0] < MOTION_PROBABILITY, numbers[:, 1] * np.float32(math.pi))

@@ -91,8 +91,11 @@ def _augment() -> ConfigDict:
     # The policy whose two operations each view has besides, after the crop and the flip that its
     # list begins with: 'autoaugment' or 'randaugment'; None: no policy.
     c.policy = placeholder(str)
-    # Where a blur that is a view's last operation is applied: 'device' (the train step) or 'host'
-    # (tf.data). Any other blur is applied on the host.
+    # Where flips, jitter and greyscale at the end of a view are applied: 'device' (the train step)
+    # or 'host' (tf.data); None: the device, unless it is the host's own CPU.
+    c.colour_on = placeholder(str)
+    # Where a blur that only such operations follow is applied: 'device' or 'host'. Any other blur
+    # is applied on the host, and so is what comes before it.
     c.blur_on = "device"
     return c
 

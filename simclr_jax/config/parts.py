@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -15,11 +14,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from simclr_jax import losses, optim
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
-from simclr_jax.augment.draws import Views, blur_taps, one_a_view, with_policy
-from simclr_jax.config import constraints, overrides, rules
-from simclr_jax.data import pipeline
-from simclr_jax.data.order import Order
-from simclr_jax.data.source import Readable
+from simclr_jax.config import constraints, inputs, overrides, rules
+from simclr_jax.data.readable import Readable
 from simclr_jax.models.resnet import stem_for
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives import Metrics, microbatches
@@ -134,11 +130,6 @@ def optimizer(config: ConfigDict, learning_rate: optax.Schedule) -> optim.Optimi
     return optim.optimizer(config.optim.name, learning_rate, weight_decay=config.optim.weight_decay)
 
 
-def blur_radius(config: ConfigDict) -> int:
-    """The radius in pixels of the blur that the train step applies; 0: it does not blur."""
-    return blur_taps(config.data.image_size) // 2 if views(config).leave_blur else 0
-
-
 def objective(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) -> Objective:
     """The objective that a run minimises, over a global batch on the mesh.
 
@@ -148,7 +139,7 @@ def objective(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) ->
       teacher: The teacher of a distillation; None for another objective.
     """
     if config.objective.name == "supervised":
-        return Supervised(model(config), blur_radius(config))
+        return Supervised(model(config), inputs.late(config))
     if config.objective.name == "distill":
         assert teacher is not None
         mixed = mixture(
@@ -156,9 +147,9 @@ def objective(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) ->
             config.objective.label_weight,
             labelled=config.data.num_classes != 0,
         )
-        return Distilled(model(config), teacher, mixed, blur_radius(config))
+        return Distilled(model(config), teacher, mixed, inputs.late(config))
     images = config.train.batch_size
-    return Contrastive(model(config), loss(config, images, mesh), blur_radius(config))
+    return Contrastive(model(config), loss(config, images, mesh), inputs.late(config))
 
 
 def step(config: ConfigDict, optimizer: optim.Optimizer) -> Step:
@@ -291,49 +282,3 @@ def build(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) -> Par
     )
     compiled = jitted(step(config, tuned), mesh)
     return Parts(mesh, durations, intervals(config), minimised, compiled, initial)
-
-
-def order(config: ConfigDict, examples: int, batch_size: int | None = None) -> Order:
-    """The order of `examples` images in batches of batch_size (None: train.batch_size)."""
-    return Order(
-        examples,
-        batch_size or config.train.batch_size,
-        seed=config.seed,
-        block=config.data.shuffle_block,
-        window=config.data.shuffle_window,
-    )
-
-
-def views(config: ConfigDict) -> Views:
-    """The settings of the augmented views of an image."""
-    lists = one_a_view(config.augment.ops, constraints.count_views(config))
-    policy = config.augment.policy
-    return Views(
-        size=config.data.image_size,
-        ops=lists if policy is None else tuple(with_policy(ops, policy) for ops in lists),
-        strength=config.augment.strength,
-        brightness=config.augment.brightness,
-        crop_area=tuple(config.augment.crop_area),
-        blur_on=config.augment.blur_on,
-    )
-
-
-def train_batches(
-    config: ConfigDict,
-    source: Readable,
-    *,
-    rows: np.ndarray,
-    start_step: int,
-    stop_step: int,
-    batch_size: int | None = None,
-) -> pipeline.Batches:
-    """The batches of augmented views; see `pipeline.train_batches` for the arguments."""
-    return pipeline.train_batches(
-        source,
-        order(config, len(source), batch_size),
-        views(config),
-        rows=rows,
-        start_step=start_step,
-        stop_step=stop_step,
-        transfer_dtype=config.data.transfer_dtype,
-    )

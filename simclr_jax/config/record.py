@@ -22,7 +22,7 @@ from simclr_jax.data.fingerprint import (
     differences,
     fingerprint,
 )
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.store import files
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from simclr_jax.augment.draws import BLUR_ON, BRIGHTNESS, OPS, POLICIES
+from simclr_jax.augment.draws import BRIGHTNESS, ON, OPS, POLICIES
 from simclr_jax.config.overrides import get, keys
 from simclr_jax.errors import UserError
 from simclr_jax.losses import LOSSES, MINING
@@ -185,7 +185,8 @@ RUN: dict[str, Rule] = {
         _is_area, "two fractions of the image, 0 < smallest <= largest <= 1", ASK
     ),
     "augment.policy": one_of(*POLICIES, on_resume=ASK),
-    "augment.blur_on": one_of(*BLUR_ON, on_resume=ASK),
+    "augment.colour_on": one_of(*ON, on_resume=ASK),
+    "augment.blur_on": one_of(*ON, on_resume=ASK),
     "objective.name": one_of(*OBJECTIVES, on_resume=FIXED),
     "objective.teacher": anything("the folder of a run with a classifier"),
     "objective.classes": at_least(2, FIXED),

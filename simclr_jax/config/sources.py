@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from simclr_jax.config import rules
 from simclr_jax.data import labels, splits
-from simclr_jax.data.source import FEW_LABELS, Readable, Source
+from simclr_jax.data.readable import Readable
+from simclr_jax.data.source import FEW_LABELS, Source
 from simclr_jax.errors import UserError
 
 # The datasets that were opened in a `shared` context, by what they were opened with.
@@ -193,4 +194,5 @@ def readable(config: ConfigDict, source: Source) -> Readable:
         on_bad_image=config.data.on_bad_image,
         labelled=_labelled(config),
         value_range=config.data.value_range,
+        keep_bytes=config.data.cache_bytes,
     )

@@ -7,12 +7,14 @@ a file, so none that runs programs does, such as Pillow's for PostScript.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 from etils import epy
 from PIL import Image, UnidentifiedImageError
 
@@ -39,6 +41,8 @@ HEAD_BYTES = 64  # The number of bytes at the beginning of a file that show its 
 # The largest number of pixels of an image (134 megapixels). A small file with more of them is a
 # decompression bomb, which could exhaust the host's memory.
 MAX_PIXELS = 2**27
+
+SMALL_PIXELS = 2**18  # The largest number of pixels of a small image.
 
 _DARK = 2**14  # The largest value up to which images of 16 bits are nearly black.
 _DEEP_SAMPLE = 4  # The number of such images, one after the other, that are worth a line.
@@ -86,20 +90,21 @@ def format_of(data: bytes) -> str | None:
     return next((name for name, begin in FORMATS.items() if re.match(begin, head, re.DOTALL)), None)
 
 
-def decodable(data: bytes, value_range: depth.ValueRange | None = None) -> bytes:
-    """Checks that TensorFlow can decode an image, by decoding it unless it is converted.
+def decoded(data: bytes, value_range: depth.ValueRange | None = None) -> tuple[bytes, np.ndarray]:
+    """Decodes an image, and so checks that it can be.
 
     Args:
       data: The file's content.
       value_range: The values that are black and white in an image of more than 8 bits.
 
     Returns:
-      The image as JPEG or PNG, from `transcode`.
+      The image as JPEG or PNG, from `transcode`, and its pixels (H, W, 3) uint8 as TensorFlow
+      decodes them.
 
     Raises:
       ValueError: The image cannot be decoded. The message is the reason.
 
-    >>> decodable(b"")
+    >>> decoded(b"")
     Traceback (most recent call last):
     ValueError: empty file
     """
@@ -110,14 +115,66 @@ def decodable(data: bytes, value_range: depth.ValueRange | None = None) -> bytes
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
     try:
         image = transcode(data, value_range)
-        if image is data:
-            with _memory.hold(3 * width * height):
-                tf.io.decode_image(image, channels=3, expand_animations=False)
+        with _memory.hold(3 * width * height):
+            return image, tf.io.decode_image(image, channels=3, expand_animations=False).numpy()
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
         raise ValueError(_reason(error)) from error
-    return image
+
+
+def small(data: Sequence[bytes]) -> list[np.ndarray | None]:
+    """Decodes the small images among JPEG and PNG ones, in one graph without Python's lock.
+
+    Args:
+      data: The files' contents.
+
+    Returns:
+      The pixels (H, W, 3) uint8 of each image of at most `SMALL_PIXELS`, as TensorFlow decodes
+      them. Others have None, and all have it where one is damaged.
+    """
+    if not data:
+        return []
+    try:
+        pixels, shapes = _small_in_graph()(tf.constant(data, tf.string))
+    except tf.errors.InvalidArgumentError:
+        return [None] * len(data)
+    flat, ends = pixels.flat_values.numpy(), pixels.row_splits.numpy()
+    return [
+        flat[begin:end].reshape(*shape, 3) if end > begin else None
+        for begin, end, shape in zip(ends[:-1], ends[1:], shapes.numpy(), strict=True)
+    ]
+
+
+@functools.cache
+def _small_in_graph() -> Callable[[tf.Tensor], tuple[tf.RaggedTensor, tf.Tensor]]:
+    """The function that decodes images (n,), and leaves those empty that are not small."""
+
+    def png_shape(data: tf.Tensor) -> tf.Tensor:
+        sides = tf.strings.substr(data, 16, 8)
+        return tf.reverse(tf.io.decode_raw(sides, tf.int32, little_endian=False), [0])
+
+    def one(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        is_png = tf.strings.substr(data, 0, 4) == b"\x89PNG"
+        shape = tf.cond(
+            is_png,
+            lambda: png_shape(data),
+            lambda: tf.io.extract_jpeg_shape(data)[:2],
+        )
+        fits = tf.reduce_prod(tf.cast(shape, tf.int64)) <= SMALL_PIXELS
+        decoded = tf.cond(
+            fits,
+            lambda: tf.reshape(tf.io.decode_image(data, channels=3, expand_animations=False), [-1]),
+            lambda: tf.zeros([0], tf.uint8),
+        )
+        return decoded, shape
+
+    spec = tf.RaggedTensorSpec([None], tf.uint8, ragged_rank=0), tf.TensorSpec([2], tf.int32)
+    return tf.function(
+        lambda data: tf.map_fn(one, data, fn_output_signature=spec, parallel_iterations=64),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
 
 
 def size(data: bytes) -> tuple[int, int]:
@@ -136,6 +193,14 @@ def size(data: bytes) -> tuple[int, int]:
     except Exception as error:
         reason = f"damaged {kind}" if isinstance(error, UnidentifiedImageError) else _reason(error)
         raise ValueError(reason) from error
+
+
+def is_plain(data: bytes, value_range: depth.ValueRange | None = None) -> bool:
+    """Whether TensorFlow decodes an image as it is; see `transcode`."""
+    kind = format_of(data)
+    return kind == "JPEG" or (
+        kind == "PNG" and (value_range is None or not depth.is_deep_png(data))
+    )
 
 
 def transcode(data: bytes, value_range: depth.ValueRange | None = None) -> bytes:
@@ -157,9 +222,9 @@ def transcode(data: bytes, value_range: depth.ValueRange | None = None) -> bytes
     >>> transcode(buffer.getvalue())[:4]
     b'\\x89PNG'
     """
-    kind = format_of(data)
-    if kind == "JPEG" or (kind == "PNG" and (value_range is None or not depth.is_deep_png(data))):
+    if is_plain(data, value_range):
         return data
+    kind = format_of(data)
     if kind is None:
         raise ValueError("not an image")
     width, height = _size(data, kind)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epy
 
-from simclr_jax.augment import draws, host, keys
+from simclr_jax.augment import device, draws, host, keys
 from simclr_jax.augment.draws import Views
+from simclr_jax.augment.whole import Whole
 from simclr_jax.data.order import Order
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.data.turns import Turns
 
 with epy.lazy_imports():
@@ -49,31 +50,35 @@ def train_batches(
 
     Yields:
       "image" (n, V, size, size, 3) in `transfer_dtype`; "label", the labels as the source loads
-      them, (n,) int32 or (n, C) int8; and "blur_sigma" (n, V) float32, the sigma in pixels of the
-      blur that the device has yet to apply, 0 for none. V is `views.count`.
+      them, (n,) int32 or (n, C) int8; and the numbers of the operations that the device has yet to
+      apply, from `device.numbers_of`, with the blur's as "blur_sigma", 0 where there is none. V is
+      `views.count`.
     """
+    whole = Whole(views, seed=order.seed, dtype=transfer_dtype)
+    on_device = device.late_of(views, "device")
 
-    def indices_and_epochs(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def examples_of(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return order.batch(int(step), rows)
 
-    def augmented(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, epoch: tf.Tensor) -> dict:
-        image = decode(data)
-        shape = tf.shape(image)
-        made: list[tuple[tf.Tensor, tf.Tensor]] = []
-        for view in range(views.count):
-            key = keys.image_key(order.seed, epoch, index, view)
-            drawn = draws.draw(key, shape[0], shape[1], views, view)
-            # One after the other: the crops of a large photograph take much memory.
-            with tf.control_dependencies([image for image, _ in made]):
-                made.append(host.random_view(image, drawn, views))
-        return {
-            "image": to_transfer(tf.stack([view for view, _ in made]), transfer_dtype),
-            "label": label,
-            "blur_sigma": tf.stack([sigma for _, sigma in made]),
-        }
+    def keys_of(index: np.ndarray, epoch: np.ndarray) -> list[np.ndarray]:
+        return [keys.image_keys(order.seed, epoch, index, view) for view in range(views.count)]
 
-    steps = tf.data.Dataset.range(start_step, stop_step)
-    return _stream(source, steps, indices_and_epochs, augmented, len(rows))
+    def numbers_of(index: np.ndarray, epoch: np.ndarray, sizes: np.ndarray) -> list[draws.Draw]:
+        return [
+            draws.draw(key, sizes[:, 0], sizes[:, 1], views, view, views.on_host(view))
+            for view, key in enumerate(keys_of(index, epoch))
+        ]
+
+    def augmented(image: tf.Tensor, numbers: list[draws.Draw]) -> tf.Tensor:
+        return _views(image, numbers, views, transfer_dtype)
+
+    steps = range(start_step, stop_step)
+    making = Making(examples_of, numbers_of, augmented, whole)
+    batches = _stream(source, steps, making, len(rows))
+    with contextlib.closing(batches):
+        for step, batch in zip(steps, batches, strict=True):
+            numbers = device.numbers_of(on_device, keys_of(*examples_of(np.array(step))), views)
+            yield {**batch, **device.in_batch(numbers, (len(rows), views.count))}
 
 
 def eval_batches(
@@ -109,17 +114,31 @@ def eval_batches(
         position = int(step) * batch_size + np.asarray(rows, np.int64)
         return order[np.minimum(position, total - 1)], (position < total).astype(np.int64)
 
-    def view(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, mask: tf.Tensor) -> dict:
-        del index
-        image = host.eval_view(decode(data), size=image_size, crop_proportion=crop_proportion)
-        return {"image": to_transfer(image, transfer_dtype), "label": label, "mask": mask > 0}
+    def view(image: tf.Tensor, numbers: list) -> tf.Tensor:
+        made = host.eval_view(image, size=image_size, crop_proportion=crop_proportion)
+        return to_transfer(made, transfer_dtype)
 
-    steps = -(-total // batch_size)
-    batches = _stream(source, tf.data.Dataset.range(steps), indices_and_masks, view, len(rows))
+    steps = range(-(-total // batch_size))
+    batches = _stream(source, steps, Making(indices_and_masks, _none, view), len(rows))
     with contextlib.closing(batches):
-        for step, batch in zip(range(steps), batches, strict=True):
-            index, _ = indices_and_masks(np.array(step))
-            yield {**batch, "mask": batch["mask"] & source.readable(index)}
+        for step, batch in zip(steps, batches, strict=True):
+            index, mask = indices_and_masks(np.array(step))
+            yield {**batch, "mask": (mask > 0) & source.readable(index)}
+
+
+def _views(image: tf.Tensor, numbers: list[draws.Draw], views: Views, dtype: str) -> tf.Tensor:
+    """The views (V, S, S, 3) of an image, but for what the device applies."""
+    made: list[tf.Tensor] = []
+    for view, drawn in enumerate(numbers):
+        # One after the other: the crops of a large photograph take much memory.
+        with tf.control_dependencies(made):
+            one = host.random_view(image, drawn, views.on_host(view), views)
+            if (
+                dtype == "uint8" or not views.left_to_device
+            ):  # The device clips after its operations.
+                one = tf.clip_by_value(one, 0.0, 1.0)
+            made.append(to_transfer(one, dtype))
+    return tf.stack(made)
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
@@ -142,61 +161,143 @@ def to_transfer(image: tf.Tensor, dtype: str) -> tf.Tensor:
     return image if dtype == "float32" else tf.cast(tf.round(image * 255.0), tf.uint8)
 
 
-def _stream(
-    source: Readable,
-    steps: Any,
-    examples_of: Callable[[np.ndarray], Any],
-    make_example: Callable[..., dict],
-    n: int,
-) -> Batches:
-    """Yields batches: images are loaded by the batch, then decoded and augmented in parallel.
+class Making(NamedTuple):
+    """How the images of a batch are made into examples.
 
-    Args:
-      source: The images.
-      steps: A `tf.data.Dataset` of steps.
+    Attributes:
       examples_of: A function from a step to the indices of its examples and one more number for
         each of them, the epoch or the mask, both (n,) int64.
-      make_example: A function from an encoded image, its label, its index and that number to the
-        tensors of an example.
-      n: The number of examples of a batch in this process.
+      numbers_of: A function from these and the sizes (n, 2) int of the images, height and width, to
+        the numbers that an image is made with: nested arrays with n rows.
+      make: A function from an image (H, W, 3) uint8 and its numbers to an example, a tensor.
+      whole: What makes whole batches of small images of one size; None: they are made one by one.
     """
+
+    examples_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    numbers_of: Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
+    make: Callable[[tf.Tensor, Any], tf.Tensor]
+    whole: Whole | None = None
+
+
+def _none(index: np.ndarray, number: np.ndarray, sizes: np.ndarray) -> list:
+    return []
+
+
+def _stream(source: Readable, steps: range, making: Making, n: int) -> Batches:
+    """Yields "image" and "label" of batches of n examples, and the steps of tf.data behind them."""
     failure: list[BaseException] = []
 
-    def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
-        try:
-            index, epoch_or_mask = examples_of(step)
-            images, labels = source.load(index)
-        except BaseException as error:
-            failure.append(error)  # TensorFlow would only keep the message of the error.
-            raise
-        return np.array(images, object), labels, index, epoch_or_mask
+    def kept(function: Callable) -> Callable:
+        def run(*args: Any) -> Any:
+            try:
+                return function(*args)
+            except BaseException as error:
+                failure.append(error)  # TensorFlow would only keep the message of the error.
+                raise
 
-    def load_in_graph(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        several = source.multilabel
-        types = (tf.string, tf.int8 if several else tf.int32, tf.int64, tf.int64)
-        shapes = (n,), (n, source.num_classes) if several else (n,), (n,), (n,)
-        loaded = tf.numpy_function(load, [step], types, stateful=False)
-        return tuple(map(tf.ensure_shape, loaded, shapes))
+        return run
 
-    plain = tf.autograph.experimental.do_not_convert  # The functions have no Python control flow.
-    dataset = steps.map(plain(load_in_graph), num_parallel_calls=2).unbatch()
-    turns = Turns()
-
-    def in_turn(data: tf.Tensor, label: tf.Tensor, index: tf.Tensor, number: tf.Tensor) -> dict:
-        return turns.take(data, index, lambda: make_example(data, label, index, number))
-
-    dataset = dataset.map(plain(in_turn), num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(n, drop_remainder=True).prefetch(2)
+    can = making.whole is not None and making.whole.can
+    chosen = _whole if can and source.small_of_one_size() else _one_by_one
+    dataset = chosen(source, tf.data.Dataset.range(steps.start, steps.stop), making, n, kept)
     options = tf.data.Options()
     options.deterministic = True
-    iterator = dataset.with_options(options).as_numpy_iterator()
+    iterator = dataset.prefetch(2).with_options(options).as_numpy_iterator()
     while True:
         try:
-            batch = next(iterator)
+            image, label = next(iterator)
         except StopIteration:
             return
         except tf.errors.OpError:
             if failure:
                 raise failure[0] from None
             raise
-        yield batch
+        yield {"image": image, "label": label}
+
+
+def _one_by_one(
+    source: Readable, steps: Any, making: Making, n: int, kept: Callable[[Callable], Callable]
+) -> Any:
+    """Images are loaded by the batch, and decoded and made one by one."""
+    label = _label_spec(source)
+    nothing = np.zeros(1, np.int64)
+    numbers = making.numbers_of(nothing, nothing, np.ones((1, 2), np.int64))
+    arrays = [np.asarray(array) for array in tf.nest.flatten(numbers)]
+
+    @kept
+    def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
+        index, number = making.examples_of(step)
+        images, labels = source.load(index)
+        sizes = np.array([(image.height, image.width) for image in images])
+        drawn = tf.nest.flatten(making.numbers_of(index, number, sizes))
+        data = np.array([image.data for image in images], object)
+        decoded = np.array([image.decoded for image in images])
+        return data, decoded, sizes, labels, index, *map(np.asarray, drawn)
+
+    head = [((), tf.string), ((), tf.bool), ((2,), tf.int64), label, ((), tf.int64)]
+    specs = [*head, *((array.shape[1:], array.dtype) for array in arrays)]
+
+    def load_in_graph(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        loaded = tf.numpy_function(load, [step], [dtype for _, dtype in specs], stateful=False)
+        return tuple(
+            tf.ensure_shape(array, (n, *shape))
+            for array, (shape, _) in zip(loaded, specs, strict=True)
+        )
+
+    turns = Turns()
+
+    def example(data: Any, decoded: Any, size: Any, label: Any, index: Any, *drawn: Any) -> Any:
+        def made() -> tf.Tensor:
+            image = tf.cond(decoded, lambda: _pixels(data, size), lambda: decode(data))
+            return making.make(image, tf.nest.pack_sequence_as(numbers, drawn))
+
+        return turns.take(tf.reduce_prod(size), index, made), label
+
+    plain = tf.autograph.experimental.do_not_convert  # The functions have no Python control flow.
+    dataset = steps.map(plain(load_in_graph), num_parallel_calls=2).unbatch()
+    return dataset.map(plain(example), num_parallel_calls=tf.data.AUTOTUNE).batch(n, True)
+
+
+def _whole(
+    source: Readable, steps: Any, making: Making, n: int, kept: Callable[[Callable], Callable]
+) -> Any:
+    """Batches of small images of one size are made as a whole from their pixels on.
+
+    A batch that has another image among them is made image by image; its numbers are the same.
+    """
+    whole = making.whole
+    assert whole is not None
+
+    @kept
+    def make(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        index, epoch = making.examples_of(step)
+        pixels, labels = source.load_pixels(index)
+        if isinstance(pixels, np.ndarray):
+            return whole.make(pixels, index, epoch), labels
+        sizes = np.array([image.shape[:2] for image in pixels])
+        numbers = making.numbers_of(index, epoch, sizes)
+        views = []
+        for row, image in enumerate(pixels):
+            own = tf.nest.map_structure(lambda array, row=row: tf.constant(array[row]), numbers)
+            views.append(making.make(tf.constant(image), own))
+        return np.stack(views), labels
+
+    shape, label_dtype = _label_spec(source)
+
+    def make_in_graph(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        types = tf.as_dtype(whole.dtype), label_dtype
+        views, labels = tf.numpy_function(make, [step], types, stateful=False)
+        return tf.ensure_shape(views, (n, *whole.shape)), tf.ensure_shape(labels, (n, *shape))
+
+    plain = tf.autograph.experimental.do_not_convert
+    return steps.map(plain(make_in_graph), num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _label_spec(source: Readable) -> tuple[tuple[int, ...], Any]:
+    """The shape and the dtype of the label of an image."""
+    return ((source.num_classes,), tf.int8) if source.multilabel else ((), tf.int32)
+
+
+def _pixels(data: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """An image (H, W, 3) uint8 from its bytes in a string scalar and its height and width."""
+    return tf.reshape(tf.io.decode_raw(data, tf.uint8), (size[0], size[1], 3))

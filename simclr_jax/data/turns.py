@@ -14,16 +14,6 @@ with epy.lazy_imports():
 _LARGE_PIXELS, _HUGE_PIXELS, _LARGE_AT_A_TIME = 2**22, 2**24, 8
 
 
-def count_pixels(data: tf.Tensor) -> tf.Tensor:
-    """The number of pixels of a JPEG or PNG image in a string scalar, int32, from its header."""
-    shape = tf.cond(
-        tf.strings.substr(data, 0, 4) == b"\x89PNG",
-        lambda: tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False),
-        lambda: tf.io.extract_jpeg_shape(data)[:2],
-    )
-    return tf.reduce_prod(shape)
-
-
 class Turns:
     """The turns of large images, of which only few are made into examples at a time.
 
@@ -36,15 +26,14 @@ class Turns:
         names = [f"turn {slot} of large images" for slot in range(1 + _LARGE_AT_A_TIME)]
         self._locks = tf.stack([tf.raw_ops.MutexV2(shared_name=name) for name in names])
 
-    def take(self, data: tf.Tensor, index: tf.Tensor, work: Callable[[], dict]) -> dict:
+    def take(self, pixels: tf.Tensor, index: tf.Tensor, work: Callable[[], tf.Tensor]) -> tf.Tensor:
         """Does the work on an image when it is its turn.
 
         Args:
-          data: The image as JPEG or PNG, a string scalar.
+          pixels: The number of pixels of the image, an int64 scalar.
           index: The index of the image, an int64 scalar.
-          work: The function that makes tensors of the image.
+          work: The function that makes a tensor of the image.
         """
-        pixels = count_pixels(data)
         waits = pixels > _LARGE_PIXELS
         slot = tf.where(pixels > _HUGE_PIXELS, 0, 1 + tf.cast(index % _LARGE_AT_A_TIME, tf.int32))
 
@@ -63,7 +52,7 @@ class Turns:
         held = tf.cond(waits, lock, none)
         with tf.control_dependencies([held]):
             made = work()
-        with tf.control_dependencies(tf.nest.flatten(made)):
+        with tf.control_dependencies([made]):
             done = tf.cond(waits, let_go, lambda: tf.constant(True))
         with tf.control_dependencies([done]):
-            return tf.nest.map_structure(tf.identity, made)
+            return tf.identity(made)

@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath, epy
 
 from simclr_jax.config.rules import anything, one_of
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals import parquet, stored
 from simclr_jax.evals.features import Extractor

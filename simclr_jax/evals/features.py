@@ -16,13 +16,14 @@ from jax.sharding import Mesh
 
 from simclr_jax import mesh as meshes
 from simclr_jax import processes
+from simclr_jax.augment import crops
 from simclr_jax.augment.device import to_float
-from simclr_jax.augment.draws import CROP_AREA, Views
+from simclr_jax.augment.draws import Views
 from simclr_jax.augment.host import EVAL_CROP_PROPORTION
 from simclr_jax.data import pipeline
 from simclr_jax.data.fingerprint import cache_key
 from simclr_jax.data.order import Order
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import DivergedError
 from simclr_jax.evals import stored
 from simclr_jax.models.heads import count_layers
@@ -170,7 +171,7 @@ class Extractor:
         """
         views = Views(
             size=self.image_size, ops=(("crop", "flip"),), strength=0.0, brightness="v2",
-            crop_area=CROP_AREA, blur_on="host",
+            crop_area=crops.AREA, colour_on="host", blur_on="host",
         )  # fmt: skip
         order = Order(len(source), batch_size, seed)
         for batch in self._views(source, order, views, steps):

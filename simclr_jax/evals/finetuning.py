@@ -17,9 +17,9 @@ import numpy as np
 from simclr_jax import mesh as meshes
 from simclr_jax import optim
 from simclr_jax import state as states
-from simclr_jax.augment.draws import CROP_AREA
-from simclr_jax.config import overrides, parts
-from simclr_jax.data.source import Readable
+from simclr_jax.augment import crops
+from simclr_jax.config import inputs, overrides, parts
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import DivergedError
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.grid import Point
@@ -62,7 +62,7 @@ class FineTuning:
                 "data.views": None,
                 "augment.ops": ("crop", "flip"),
                 "augment.policy": None,
-                "augment.crop_area": CROP_AREA,
+                "augment.crop_area": crops.AREA,
                 "objective.name": "supervised",
                 "model.classifier_layer": task.config.features.layer,
                 "train.batch_size": keys.batch_size,
@@ -94,7 +94,7 @@ class FineTuning:
         model = self._objective.model.clone(norm_momentum=momentum)
         objective = dataclasses.replace(self._objective, model=model)
         state = jax.tree.map(jnp.copy, self._first)  # The step donates what it is given.
-        batches = parts.train_batches(
+        batches = inputs.train_batches(
             self._config,
             source,
             rows=meshes.local_rows(self._mesh, batch_size),

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simclr_jax.config import parts
+from simclr_jax.config import inputs
 from simclr_jax.config.rules import Rule, one_of
 from simclr_jax.errors import UserError
 from simclr_jax.evals.scores import subject
@@ -54,8 +54,10 @@ def run(task: Task) -> dict[str, Any]:
             f"config.data.name={task.run_config.data.name!r}: geometry needs two images at least, "
             f"and {source.split!r} has {len(x)} that can be read"
         )
-    views = parts.views(task.run_config)
-    views = replace(views, ops=(2 * views.ops)[:2], blur_on="host")  # Of one view, another such.
+    views = inputs.views(task.run_config)
+    views = replace(
+        views, ops=(2 * views.ops)[:2], colour_on="host", blur_on="host"
+    )  # Of one view, another such.
     augmented = task.extractor.views(source, views, seed=task.config.seed)
     covariance, moment = moments(x)
     return {

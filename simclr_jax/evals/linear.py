@@ -18,7 +18,8 @@ from simclr_jax.config import rules
 from simclr_jax.config.rules import above, anything, at_least, some
 from simclr_jax.data.labels import available, few
 from simclr_jax.data.order import permutation
-from simclr_jax.data.source import FEW_LABELS, Readable
+from simclr_jax.data.readable import Readable
+from simclr_jax.data.source import FEW_LABELS
 from simclr_jax.errors import ArgumentError, DivergedError
 from simclr_jax.evals import validation
 from simclr_jax.evals.features import Features

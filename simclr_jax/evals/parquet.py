@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath, epy
 
 from simclr_jax import processes
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.evals.features import Extractor
 from simclr_jax.run.progress import Count

@@ -17,7 +17,8 @@ from simclr_jax.config.overrides import get, keys
 from simclr_jax.config.rules import LABELS, Rule
 from simclr_jax.data import labels
 from simclr_jax.data.fingerprint import fingerprint
-from simclr_jax.data.source import FEW_LABELS, Readable, has_labels, is_labelled
+from simclr_jax.data.readable import Readable
+from simclr_jax.data.source import FEW_LABELS, has_labels, is_labelled
 from simclr_jax.data.splits import Splits
 from simclr_jax.errors import UserError
 from simclr_jax.evals import features, results

@@ -13,7 +13,7 @@ from simclr_jax import processes
 from simclr_jax.config import sources
 from simclr_jax.config.rules import RANGE, RUN, Rule, at_least, one_of, wrong
 from simclr_jax.data.joined import Joined
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import DivergedError
 from simclr_jax.evals import grid, logistic, validation
 from simclr_jax.evals.finetuning import FineTuning

@@ -26,7 +26,7 @@ from simclr_jax.augment.device import to_float
 from simclr_jax.augment.transformations import TRANSFORMATIONS, Noise, apply, draw
 from simclr_jax.config.rules import Rule, above, at_least
 from simclr_jax.data.order import Order
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import DivergedError, UserError
 from simclr_jax.evals.features import Extractor, Features, finite
 from simclr_jax.evals.scores import Tally, subject

@@ -8,7 +8,8 @@ import numpy as np
 from simclr_jax.config import rules
 from simclr_jax.config.sources import readable
 from simclr_jax.data.order import permutation
-from simclr_jax.data.source import Readable, is_labelled
+from simclr_jax.data.readable import Readable
+from simclr_jax.data.source import is_labelled
 from simclr_jax.data.splits import Subset
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.task import Task

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from simclr_jax import losses
-from simclr_jax.augment.device import views_of
+from simclr_jax.augment.device import Late, views_of
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives import Batch, Gradients, Metrics
 
@@ -42,14 +42,14 @@ class Contrastive:
       model: The network.
       loss: The contrastive loss, (z_a, z_b) → (scalar, metrics), such as `losses.nt_xent` with its
         temperature.
-      blur_radius: The radius in pixels of the blur that the device applies; 0 if it applies none.
+      late: The augmentations that the device applies.
 
     Reference: Chen et al. 2020, Algorithm 1 (arXiv 2002.05709).
     """
 
     model: SimCLR = flax.struct.field(pytree_node=False)
     loss: Loss = flax.struct.field(pytree_node=False)
-    blur_radius: int = flax.struct.field(pytree_node=False, default=0)
+    late: Late = flax.struct.field(pytree_node=False, default=Late())
 
     def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
         """Computes the gradients of a batch.
@@ -80,7 +80,7 @@ class Contrastive:
             "label_weight", its images' `losses.label_weights` in the larger one.
         """
         variables = {"params": params, "batch_stats": batch_stats}
-        images = views_of(batch, blur_radius=self.blur_radius)
+        images = views_of(batch, self.late)
         outputs: Any
         outputs, updated = self.model.apply(variables, images, train=True, mutable=["batch_stats"])
         classified: Metrics = {}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from simclr_jax import losses
-from simclr_jax.augment.device import views_of
+from simclr_jax.augment.device import Late, views_of
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives import Batch, Gradients, Metrics
 
@@ -42,7 +42,7 @@ class Distilled:
       model: The student, with a classifier whose gradient reaches the encoder.
       teacher: The teacher, whose batch norm is in inference mode.
       loss: The loss of the logits of both, such as `mixture` with its temperature.
-      blur_radius: The radius in pixels of the blur that the device applies; 0 if it applies none.
+      late: The augmentations that the device applies.
 
     Reference: Chen et al. 2020, SimCLRv2, section 2 (arXiv 2006.10029).
     """
@@ -50,7 +50,7 @@ class Distilled:
     model: SimCLR = flax.struct.field(pytree_node=False)
     teacher: Teacher
     loss: Loss = flax.struct.field(pytree_node=False)
-    blur_radius: int = flax.struct.field(pytree_node=False, default=0)
+    late: Late = flax.struct.field(pytree_node=False, default=Late())
 
     def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
         """Computes the gradients of a batch.
@@ -63,7 +63,7 @@ class Distilled:
             part of a larger batch, also "label_weight", its images' `losses.label_weights` in the
             larger one.
         """
-        images = views_of(batch, blur_radius=self.blur_radius)
+        images = views_of(batch, self.late)
         taught: Any = self.teacher.model.apply(self.teacher.variables, images, train=False)
         views = batch["image"].shape[1]
         weights = batch.get("label_weight", losses.label_weights(batch["label"]))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from simclr_jax import losses
-from simclr_jax.augment.device import views_of
+from simclr_jax.augment.device import Late, views_of
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives import Batch, Gradients, Metrics
 
@@ -29,14 +29,14 @@ class Supervised:
 
     Attributes:
       model: The network, with a classifier whose gradient reaches the encoder.
-      blur_radius: The radius in pixels of the blur that the device applies; 0 if it applies none.
+      late: The augmentations that the device applies.
       loss: The loss of the logits, with their accuracy.
 
     Reference: Chen et al. 2020, the supervised baseline and fine-tuning (arXiv 2002.05709).
     """
 
     model: SimCLR = flax.struct.field(pytree_node=False)
-    blur_radius: int = flax.struct.field(pytree_node=False, default=0)
+    late: Late = flax.struct.field(pytree_node=False, default=Late())
     loss: LabelLoss = flax.struct.field(pytree_node=False, default=losses.label_loss)
 
     def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
@@ -49,7 +49,7 @@ class Supervised:
             (N, C) int8, and "blur_sigma" (N, V) float in pixels. Where it is a part of a larger
             batch, also "label_weight", its labels' `losses.label_weights` in the larger one.
         """
-        images = views_of(batch, blur_radius=self.blur_radius)
+        images = views_of(batch, self.late)
         views = batch["image"].shape[1]
         weights = batch.get("label_weight", losses.label_weights(batch["label"]))
         labels, weights = (jnp.repeat(x, views, axis=0) for x in (batch["label"], weights))

@@ -4,14 +4,15 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from simclr_jax import processes
 from simclr_jax.augment.draws import Views
-from simclr_jax.config import parts
+from simclr_jax.config import inputs
 from simclr_jax.config.parts import Schedule
 from simclr_jax.data import images
-from simclr_jax.data.source import Readable, Source, evenly_spaced
+from simclr_jax.data.readable import Readable
+from simclr_jax.data.source import Source, evenly_spaced
 
 SAMPLE = 16  # The largest number of images whose size is looked at.
 
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 def warn(config: FrozenConfigDict, schedule: Schedule, train: Readable) -> None:
     """Logs the warnings that a run's config, its schedule and its training images give."""
     warn_of_the_warmup(schedule)
-    warn_of_a_blur_on_the_host(parts.views(config))
+    warn_of_what_is_on_the_host(config.augment, inputs.views(config))
     warn_of_frozen_noise(config.train.frozen, config.init.run)
     warn_of_small_images(train.source, config.data.image_size)
 
@@ -51,19 +52,32 @@ def warn_of_the_warmup(schedule: Schedule) -> None:
         )
 
 
-def warn_of_a_blur_on_the_host(views: Views) -> None:
-    """Logs a warning, in process 0, where the device cannot apply a blur as it is asked to.
+def warn_of_what_is_on_the_host(augment: ConfigDict, views: Views) -> None:
+    """Logs a warning, in process 0, where the device cannot apply what the config wants it to.
 
     Args:
+      augment: The config's section of the augmentation.
       views: The settings of the augmentation.
     """
-    moved = [str(view + 1) for view in range(views.count) if "blur" in views.applied(view)[:-1]]
-    if moved and views.blur_on == "device" and processes.is_primary():
-        _log.warning(
-            "the blur of view %s is applied on the host whatever augment.blur_on=device says, for "
-            "it is not the last operation in augment.ops",
-            " and ".join(moved),
-        )
+    asked = {
+        "blur_on": ("blur",) if augment.blur_on == "device" else (),
+        "colour_on": ("jitter", "grey") if augment.colour_on == "device" else (),
+    }
+    for key, names in asked.items():
+        for name in names if processes.is_primary() else ():
+            moved = [
+                str(view + 1)
+                for view in range(views.count)
+                if name in views.applied(view) and name not in views.places(view).device
+            ]
+            if moved:
+                _log.warning(
+                    "%s of view %s is applied on the host whatever augment.%s=device says, for an "
+                    "operation on the host comes after it in augment.ops",
+                    name,
+                    " and ".join(moved),
+                    key,
+                )
 
 
 def warn_of_small_images(source: Source, image_size: int) -> None:

@@ -17,7 +17,7 @@ from simclr_jax.augment.device import to_float
 from simclr_jax.config import overrides, parts, record, rules, sources
 from simclr_jax.data import pipeline
 from simclr_jax.data.order import permutation
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import UserError
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.store import checkpoint, outage

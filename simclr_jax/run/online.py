@@ -14,11 +14,11 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax import losses
 from simclr_jax import mesh as meshes
-from simclr_jax.augment.device import to_float, views_of
-from simclr_jax.config import parts
+from simclr_jax.augment.device import Late, to_float, views_of
+from simclr_jax.config import inputs, parts
 from simclr_jax.config.parts import Parts
 from simclr_jax.data import pipeline
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives.contrastive import Loss
 from simclr_jax.objectives.distilled import Distilled, Teacher
@@ -36,13 +36,13 @@ class Compared(NamedTuple):
       views: A function that opens the batches of two augmented views, the same ones each time, with
         a mask that is False where an image stands for another one. Their size is that which the
         network takes at a time.
-      blur_radius: The radius in pixels of the blur that the device applies; 0 if it applies none.
+      late: The augmentations that the device applies.
     """
 
     loss: Loss
     batch_size: int
     views: HostBatches
-    blur_radius: int = 0
+    late: Late = Late()
 
 
 class Imitated(NamedTuple):
@@ -89,7 +89,7 @@ class OnlineEvaluation:
         if compared is not None:
             loss = compared.loss
             self._loss = jax.jit(lambda z_a, z_b: loss(z_a, z_b)[0])
-            self._embed = on_all(partial(embed, model=model, blur_radius=compared.blur_radius))
+            self._embed = on_all(partial(embed, model=model, late=compared.late))
         # Only where there is no contrastive loss is the classifier's computed.
         self._judge = on_all(partial(classify, model=model, with_loss=compared is None))
         self._score = "eval_binary_accuracy" if multilabel else "eval_top1"
@@ -163,11 +163,11 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
     if config.train.microbatches > 1:  # What fits in training is to fit here.
         size = min(compared, config.train.batch_size // config.train.microbatches)
     rows = meshes.local_rows(built.mesh, size)
-    order = parts.order(config, len(source), size)
+    order = inputs.order(config, len(source), size)
     steps = math.ceil(len(source) / size)
 
     def views() -> Iterator[dict[str, np.ndarray]]:
-        batches = parts.train_batches(
+        batches = inputs.train_batches(
             config, source, rows=rows, start_step=0, stop_step=steps, batch_size=size
         )
         with contextlib.closing(batches):
@@ -183,7 +183,7 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
         image_size=config.data.image_size,
         transfer_dtype=config.data.transfer_dtype,
     )
-    pairs = Compared(parts.loss(config, compared), compared, views, parts.blur_radius(config))
+    pairs = Compared(parts.loss(config, compared), compared, views, inputs.late(config))
     imitated = None
     if isinstance(built.objective, Distilled) and not source.num_classes:
         imitated = Imitated(built.objective.teacher, config.objective.temperature)
@@ -198,7 +198,7 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
 
 
 def embed(
-    variables: Any, batch: dict[str, jax.Array], *, model: SimCLR, blur_radius: int
+    variables: Any, batch: dict[str, jax.Array], *, model: SimCLR, late: Late
 ) -> tuple[jax.Array, jax.Array]:
     """The embeddings (N, 2, D) of both views of each image, before normalisation, and the mask.
 
@@ -206,9 +206,9 @@ def embed(
       variables: The weights, {"params", "batch_stats"}.
       batch: The batch of views, as the train step takes it, and its "mask".
       model: The module.
-      blur_radius: The radius of the blur in pixels; 0: none.
+      late: The augmentations that the device applies.
     """
-    outputs: Any = model.apply(variables, views_of(batch, blur_radius=blur_radius), train=False)
+    outputs: Any = model.apply(variables, views_of(batch, late), train=False)
     return outputs.z[-1].reshape(-1, 2, outputs.z[-1].shape[-1]), batch["mask"]
 
 

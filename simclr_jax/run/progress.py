@@ -13,7 +13,7 @@ from etils import epath, epy
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.run.clock import Clock
 from simclr_jax.state import TrainState
 from simclr_jax.store.rows import MetricsFile, Row

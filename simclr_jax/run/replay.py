@@ -20,7 +20,7 @@ from ml_collections import FrozenConfigDict
 from simclr_jax import mesh as meshes
 from simclr_jax import processes
 from simclr_jax import state as states
-from simclr_jax.config import constraints, overrides, parts, record, sources
+from simclr_jax.config import constraints, inputs, overrides, parts, record, sources
 from simclr_jax.errors import DifferenceError, DivergedError, FileError, UserError
 from simclr_jax.objectives.microbatches import shuffled_within
 from simclr_jax.run import determinism, start, teacher
@@ -252,7 +252,7 @@ class Steps:
         """
         config, built = self._config, self._built
         own_rows = meshes.local_rows(built.mesh, config.train.batch_size)
-        batches = parts.train_batches(
+        batches = inputs.train_batches(
             config,
             self._source,
             rows=own_rows,
@@ -268,7 +268,7 @@ class Steps:
                 mesh=built.mesh,
                 evaluate=self._evaluate,
                 intervals=self._intervals,
-                order=parts.order(config, len(self._source)),
+                order=inputs.order(config, len(self._source)),
                 name_of=self._source.name,
                 workdir=Workdir(epath.Path(folder), {}, cast(Any, sink), cast(Any, sink)),
                 health=Health.of_run(config, built.schedule.warmup_steps, self._before),

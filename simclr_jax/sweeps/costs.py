@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import mesh as meshes
-from simclr_jax.config import overrides, parts, sources
-from simclr_jax.data.source import Readable
+from simclr_jax.config import inputs, overrides, parts, sources
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import ArgumentError, UserError
 from simclr_jax.run import start
 from simclr_jax.sweeps import measured
@@ -151,7 +151,7 @@ def time_steps(config: FrozenConfigDict, source: Readable) -> float:
     config = overrides.changed(config, small)
     built = parts.build(config, mesh)
     rows = meshes.local_rows(mesh, batch_size)
-    batches = parts.train_batches(config, source, rows=rows, start_step=0, stop_step=STEPS + 1)
+    batches = inputs.train_batches(config, source, rows=rows, start_step=0, stop_step=STEPS + 1)
     state, began = start.first_state(config, built), 0.0
     for batch in batches:
         state, metrics = built.step(state, meshes.put(batch, mesh))

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from simclr_jax import mesh as meshes
 from simclr_jax import state as states
-from simclr_jax.config import parts, record
+from simclr_jax.config import inputs, parts, record
 from simclr_jax.run import teacher
 from simclr_jax.tpu import chips, flops
 
@@ -94,12 +94,12 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
 
 def batch(config: ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes, dtypes and shardings of a global batch."""
-    n, size, views = config.train.batch_size, config.data.image_size, parts.views(config).count
+    n, size, views = config.train.batch_size, config.data.image_size, inputs.views(config).count
     on = partial(jax.ShapeDtypeStruct, sharding=meshes.sharded(mesh))
     return {
         "image": on((n, views, size, size, 3), jnp.dtype(config.data.transfer_dtype)),
         "label": on((n,), jnp.int32),
-        "blur_sigma": on((n, views), jnp.float32),
+        **{name: on(a.shape, a.dtype) for name, a in inputs.device_numbers(config, n).items()},
     }
 
 

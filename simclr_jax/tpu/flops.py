@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from simclr_jax import losses, state
-from simclr_jax.config import parts
+from simclr_jax.config import inputs, parts
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.run import teacher
 
@@ -30,7 +30,7 @@ def of_step(config: ConfigDict) -> float:
     """
     forward = of_network(config)
     trained = forward[count_frozen(config) :]
-    views = parts.views(config).count * config.train.batch_size
+    views = inputs.views(config).count * config.train.batch_size
     student = sum(forward) + 2 * sum(trained) - trained[0]
     return views * (student + of_teacher(config)) + of_loss(config)
 

@@ -2,21 +2,20 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from scipy import stats
 
 from simclr_jax.augment import study
-from simclr_jax.augment.keys import fold, image_key
-from support.views import mapped
+from simclr_jax.augment.keys import fold
+from support.views import some_keys
 
 
 def drawn(law, count=2000):
     """What a law draws for the seeds of many examples."""
-    return mapped(lambda i: law(fold(image_key(3, 0, i, 0), 9)), count)
+    return law(fold(some_keys(count, seed=3), 9))
 
 
 def test_cutouts_centres_are_uniform_over_the_pixels():
-    centres = drawn(lambda seed: study.cutout_centre(seed, 10), 4000)
+    centres = drawn(lambda seeds: study.cutout_centres(seeds, 10), 4000)
     for axis in (0, 1):
         assert stats.chisquare(np.bincount(centres[:, axis], minlength=10)).pvalue > 1e-3
     assert abs(np.corrcoef(centres.T)[0, 1]) < 0.05
@@ -28,7 +27,7 @@ def test_the_four_turns_are_equally_frequent():
 
 
 @pytest.mark.parametrize(
-    "law", [study.sobel, lambda seed: study.noise(seed, seed).applied], ids=["sobel", "noise"]
+    "law", [study.sobel, lambda seeds: study.noise(seeds, seeds).applied], ids=["sobel", "noise"]
 )
 def test_half_of_the_views_are_changed(law):
     assert stats.binomtest(int(drawn(law).sum()), 2000, 0.5).pvalue > 1e-3
@@ -40,13 +39,12 @@ def test_a_fifth_of_the_views_is_changed(law):
 
 
 def test_motion_has_any_direction():
-    numbers = drawn(lambda seed: tf.stack([tf.cast(x, tf.float32) for x in study.motion(seed)]))
-    assert stats.binomtest(int(numbers[:, 0].sum()), 2000, 0.5).pvalue > 1e-3
-    moving = numbers[numbers[:, 0] > 0, 1]
-    assert stats.kstest(moving, stats.uniform(0, np.pi).cdf).pvalue > 1e-3
+    applied, angle = drawn(study.motion)
+    assert stats.binomtest(int(applied.sum()), 2000, 0.5).pvalue > 1e-3
+    assert stats.kstest(angle[applied], stats.uniform(0, np.pi).cdf).pvalue > 1e-3
 
 
 def test_noise_keeps_the_seed_of_its_own():
-    applied, seed = study.noise(tf.constant([1, 2], tf.int64), tf.constant([3, 4], tf.int64))
-    assert (applied.dtype, applied.shape) == (tf.bool, ())
-    assert seed.numpy().tolist() == [3, 4]
+    applied, seed = study.noise(np.array([[1, 2]]), np.array([[3, 4]]))
+    assert (applied.dtype, applied.shape) == (bool, (1,))
+    assert seed.tolist() == [[3, 4]]

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from simclr_jax import train
-from simclr_jax.config import constraints, default, overrides, parts, rules, same_run
+from simclr_jax.config import constraints, default, inputs, overrides, rules, same_run
 from simclr_jax.errors import UserError
 from simclr_jax.eval import PROTOCOLS
 from support.runs import status_of
@@ -120,10 +120,10 @@ def test_lists_of_operations_are_as_many_as_the_views():
         constraints.check_run(overrides.changed(config, supervised), devices=8)
     two = overrides.changed(config, {**supervised, "data.views": 2})
     constraints.check_run(two, devices=8)
-    assert parts.views(two).ops == lists
+    assert inputs.views(two).ops == lists
     policy = overrides.changed(two, {"augment.policy": "randaugment"})
     constraints.check_run(policy, devices=8)
-    assert parts.views(policy).ops == (("crop", "randaugment"), ("crop", "randaugment", "jitter"))
+    assert inputs.views(policy).ops == (("crop", "randaugment"), ("crop", "randaugment", "jitter"))
 
 
 @pytest.mark.parametrize(

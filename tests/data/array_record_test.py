@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simclr_jax.data.array_record import ArrayRecordReader
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import HostError
 from simclr_jax.store import outage
 from support.sources import levels, split

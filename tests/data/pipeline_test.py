@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_jax.augment import host
+from simclr_jax.augment import device, host
 from simclr_jax.data import folder, turns
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.order import Order
 from simclr_jax.data.pipeline import eval_batches, train_batches
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import ArgumentError
 from support.views import ALL
 
@@ -95,6 +95,50 @@ def test_blur_on_the_host_leaves_none_for_the_step(digits):
     assert (host["image"] != device["image"]).any()
 
 
+EVERY = ("crop", "flip", "jitter", "grey", "blur")
+
+
+@pytest.mark.parametrize(
+    "ops", [2 * (EVERY,), (("shared_crop",), ("shared_crop", "jitter", "flip")), 2 * (("grey",),)]
+)
+def test_a_batch_as_a_whole_is_that_of_its_images(digits, monkeypatch, ops):
+    """Within a rounding of float32; the order of the sums of a resize and of a mean differs."""
+    same = {"ops": ops, "size": 16, "blur_on": "host", "transfer_dtype": "float32"}
+    whole = batches(digits, 2, start_step=44, **same)
+    monkeypatch.setattr(Readable, "small_of_one_size", lambda self: False)
+    for one, other in zip(whole, batches(digits, 2, start_step=44, **same), strict=True):
+        np.testing.assert_allclose(one.pop("image"), other.pop("image"), atol=3e-6)
+        chex.assert_trees_all_equal(one, other)
+
+
+def test_an_image_of_another_size_is_made_with_its_batch_one_by_one(tmp_path, monkeypatch):
+    for number in range(40):  # The images that are looked at beforehand have the same size.
+        size = (20, 12) if number == 7 else (16, 16)
+        Image.effect_noise(size, 99).convert("RGB").save(tmp_path / f"{number:02}.png")
+    source = Readable(folder.Root(str(tmp_path)).open("train"), on_bad_image="error")
+    assert source.small_of_one_size()
+    mixed = batches(source, 5, transfer_dtype="float32")
+    monkeypatch.setattr(Readable, "small_of_one_size", lambda self: False)
+    for one, other in zip(mixed, batches(source, 5, transfer_dtype="float32"), strict=True):
+        np.testing.assert_allclose(one["image"], other["image"], atol=3e-6)
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_the_device_ends_what_the_host_leaves(digits, strength):
+    """Also where the values leave [0, 1] between the resize and the jitter, as here."""
+    ops = 2 * (EVERY,)
+    same = {"ops": ops, "size": 32, "strength": strength, "transfer_dtype": "float32"}
+    (host_only,) = batches(digits, 1, blur_on="host", **same)
+    views = replace(VIEWS, ops=ops, size=32, strength=strength, colour_on="device")
+    (left,) = batches(digits, 1, colour_on="device", **same)
+    colours = {"jitter", "grey"} if strength else set()
+    assert left.keys() == {"image", "label", "blur_sigma", "flip"} | colours
+    ended = device.views_of(left, device.late_of(views, "device"))
+    expected = host_only["image"].reshape(ended.shape)
+    assert np.abs(left["image"].reshape(ended.shape) - expected).max() > 0.1
+    np.testing.assert_allclose(ended, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (3, 2)])
 def test_images_of_any_shape_have_two_views(tmp_path, size):
     """Of one pixel, of one row, of one column."""
@@ -133,7 +177,10 @@ def test_a_source_that_fails_raises_its_own_error(digits):
         def __len__(self):
             return 100
 
-        def load(self, indices):
+        def small_of_one_size(self):
+            return True
+
+        def load_pixels(self, indices):
             raise ArgumentError("on_bad_image", "error", "x.jpg is unreadable")
 
     with pytest.raises(ArgumentError, match=r"x\.jpg is unreadable"):

@@ -7,7 +7,8 @@ import tensorflow as tf
 from simclr_jax.augment.draws import Views
 from simclr_jax.data import pipeline
 from simclr_jax.data.order import Order
-from simclr_jax.data.source import Readable, has_labels
+from simclr_jax.data.readable import Readable
+from simclr_jax.data.source import has_labels
 from simclr_jax.data.tfds_labels import SeveralLabels
 from simclr_jax.errors import UserError
 from support.scenes import CLASSES, scenes_of
@@ -54,7 +55,13 @@ def test_they_stay_with_their_images_in_a_part_of_a_split_and_in_batches(scenes,
     assert source.multilabel
     assert has_labels(half)
     views = Views(
-        size=9, ops=((),), strength=0.0, brightness="v2", crop_area=(1.0, 1.0), blur_on="host"
+        size=9,
+        ops=((),),
+        strength=0.0,
+        brightness="v2",
+        crop_area=(1.0, 1.0),
+        colour_on="host",
+        blur_on="host",
     )
     (batch,) = pipeline.train_batches(
         source, Order(30, 16, 0), views, rows=np.arange(16), start_step=0, stop_step=1,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from simclr_jax.data import tfrecord
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import FileError
 from support.sources import levels, split
 

@@ -12,7 +12,7 @@ from simclr_jax import eval as evaluation
 from simclr_jax import mesh as meshes
 from simclr_jax.config import sources
 from simclr_jax.data.digits import Digits
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import DivergedError
 from simclr_jax.evals import features
 from simclr_jax.run.network import Network

@@ -11,7 +11,7 @@ from scipy.spatial.distance import pdist
 from simclr_jax import cli
 from simclr_jax import eval as evaluation
 from simclr_jax import mesh as meshes
-from simclr_jax.config import parts, sources
+from simclr_jax.config import inputs, sources
 from simclr_jax.evals import geometry
 from simclr_jax.evals.features import Extractor
 from simclr_jax.run.network import Network
@@ -82,7 +82,7 @@ def test_every_image_has_its_views_once(finished):
         network.model, network.variables, layer="pixels", image_size=8, batch_size=104,
         transfer_dtype="uint8", mesh=meshes.make(),
     )  # fmt: skip
-    none = replace(parts.views(network.config), ops=((), ()))
+    none = replace(inputs.views(network.config), ops=((), ()))
     found = np.concatenate(list(extractor.views(source, none, seed=3)))
     whole = np.concatenate([batch.x for batch in extractor.evaluation(source)])
     assert found.shape == (360, 2, 192)

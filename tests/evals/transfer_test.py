@@ -20,7 +20,7 @@ from simclr_jax import mesh as meshes
 from simclr_jax.config import overrides
 from simclr_jax.data import tfds_keys
 from simclr_jax.data.digits import Digits
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.data.tfds_labels import SeveralLabels
 from simclr_jax.evals import finetuning
 from simclr_jax.evals.grid import Point

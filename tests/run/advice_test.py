@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from simclr_jax.config import default
 from simclr_jax.config.parts import Schedule
 from simclr_jax.data.digits import Digits
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.run import advice
 from support.sources import encoded, readable, write
 from support.views import ALL, PIPELINE
@@ -28,19 +29,24 @@ def test_what_has_no_size_is_left_out():
 
 
 @pytest.mark.parametrize(
-    ("second", "blur_on", "said"),
+    ("second", "colour_on", "blur_on", "named"),
     [
-        (("crop", "blur", "grey"), "device", "the blur of view 2 is applied on the host whatever"),
-        (("crop", "blur", "grey"), "host", None), (("crop", "grey", "blur"), "device", None),
+        (("crop", "blur", "cutout"), "host", "device", ["blur"]),
+        (("crop", "blur", "cutout"), "host", "host", []),
+        (("crop", "blur", "grey"), "host", "device", ["blur"]),
+        (("crop", "blur", "grey"), "device", "device", []),
+        (("crop", "grey", "sobel", "flip"), "device", "device", ["grey"]),
+        (("crop", "grey", "blur"), "host", "device", []),
     ],
-)  # fmt: skip
-def test_a_blur_that_the_device_cannot_apply_is_named(caplog, second, blur_on, said):
-    views = replace(ALL, ops=(PIPELINE, second), blur_on=blur_on)
+)
+def test_what_the_device_cannot_apply_is_named(caplog, second, colour_on, blur_on, named):
+    first = (*PIPELINE[:-1],)
+    views = replace(ALL, ops=(first, second), colour_on=colour_on, blur_on=blur_on)
+    asked = ConfigDict({"colour_on": colour_on, "blur_on": blur_on})
     with caplog.at_level(logging.WARNING):
-        advice.warn_of_a_blur_on_the_host(views)
+        advice.warn_of_what_is_on_the_host(asked, views)
     warned = [record.message for record in caplog.records]
-    assert len(warned) == (said is not None)
-    assert all(line.startswith(said) for line in warned)
+    assert [line.partition(" of view 2 is applied on the host")[0] for line in warned] == named
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from simclr_jax import losses
 from simclr_jax.config import overrides, parts
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Readable
 from simclr_jax.data.synthetic import Photos
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives.distilled import Teacher

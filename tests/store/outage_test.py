@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_jax.data import source
-from simclr_jax.data.source import Readable
+from simclr_jax.data import readable as wrapper
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import HostError, UserError
 from simclr_jax.store import outage
 from simclr_jax.store.outage import patiently
@@ -114,9 +114,9 @@ class Rows:
 )
 def test_the_search_for_a_readable_image_is_bounded_and_so_are_its_lines(monkeypatch, reason, line):
     lines = []
-    monkeypatch.setattr(source._log, "warning", lambda text, *args: lines.append(text % args))
+    monkeypatch.setattr(wrapper._log, "warning", lambda text, *args: lines.append(text % args))
     rows = Rows(reason)
     with pytest.raises((HostError, UserError), match=line), said():
         Readable(rows, on_bad_image="replace").load(np.arange(32))
-    assert rows.loaded == 32 + source.MAX_TRIES
-    assert len(lines) == source.NAMED + 1
+    assert rows.loaded == 32 + wrapper.MAX_TRIES
+    assert len(lines) == wrapper.NAMED + 1

@@ -3,19 +3,18 @@
 import contextlib
 import io
 
-import tensorflow as tf
-from PIL import Image
+from PIL import Image as Pillow
 
 from simclr_jax import cli
 from simclr_jax.data import splits
-from simclr_jax.data.source import Readable
+from simclr_jax.data.readable import Image, Readable
 from simclr_jax.errors import ArgumentError
 
 
 def encoded(colour, kind="JPEG", mode="RGB", size=(12, 10), **kwargs):
     """A file's content: an image of one colour."""
     buffer = io.BytesIO()
-    Image.new("RGB", size, colour).convert(mode).save(buffer, kind, **kwargs)
+    Pillow.new("RGB", size, colour).convert(mode).save(buffer, kind, **kwargs)
     return buffer.getvalue()
 
 
@@ -25,9 +24,10 @@ def write(path, data):
 
 
 def pixel(data):
-    """The mean colour of an encoded image."""
-    image = tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
-    return image.reshape(-1, 3).mean(axis=0)
+    """The mean colour of an image, encoded or loaded."""
+    if isinstance(data, bytes):
+        data = Image(data, 0, 0, decoded=False)
+    return data.pixels().reshape(-1, 3).mean(axis=0)
 
 
 def levels(source, indices):

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from simclr_jax.augment import host
-from simclr_jax.data import images, pipeline
+from simclr_jax.data import images
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights import exports
 
@@ -23,7 +22,7 @@ def evaluation_view(image, size):
     """The view of an image that an evaluation has, (size, size, 3) float32."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    decoded = pipeline.decode(tf.constant(images.decodable(buffer.getvalue())))
+    decoded = images.decoded(buffer.getvalue())[1]
     return host.eval_view(decoded, size=size).numpy()
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image as Pillow
 
-from simclr_jax.data import source as sources
-from simclr_jax.data.source import Readable
+from simclr_jax.data import readable as wrapper
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import UserError
 from support import damage
 from support.sources import encoded, pixel, readable, said, write
@@ -26,7 +27,7 @@ def damaged(tmp_path):
 
 def test_unreadable_images_are_replaced_by_the_next_and_counted(damaged, monkeypatch):
     lines = []
-    monkeypatch.setattr(sources._log, "warning", lambda text, *args: lines.append(text % args))
+    monkeypatch.setattr(wrapper._log, "warning", lambda text, *args: lines.append(text % args))
     source = readable(damaged, eval_split="train")
     images, _ = source.load(np.arange(10))
     levels = [round(pixel(image)[0] / 20) for image in images]
@@ -54,7 +55,7 @@ def test_a_file_that_vanishes_or_rots_after_it_was_read_is_replaced(damaged, har
 
 def test_names_cannot_forge_lines_of_the_log(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(sources._log, "warning", lambda text, *args: lines.append(text % args))
+    monkeypatch.setattr(wrapper._log, "warning", lambda text, *args: lines.append(text % args))
     write(tmp_path / "a.jpg", encoded("red"))
     write(tmp_path / "b\n\x1b[2Jdone: step 9.jpg", b"x")
     readable(tmp_path, eval_split="train").load([0, 1])
@@ -68,6 +69,52 @@ def test_a_folder_of_nothing_readable_says_so(tmp_path):
     write(tmp_path / "b.jpg", b"y")
     with pytest.raises(UserError, match=r"data\.dir: none of the 2 images can be"), said():
         readable(tmp_path, eval_split="train").load([0])
+
+
+def test_the_pixels_of_the_first_decoding_are_used_and_the_file_s_bytes_later(tmp_path):
+    """Both are the same image; of a large one the pixels are not passed on."""
+    noise = Pillow.effect_noise((40, 30), 90).convert("RGB")
+    noise.save(tmp_path / "a.jpg")
+    Pillow.new("RGB", (600, 500)).save(tmp_path / "b.jpg")
+    source = readable(tmp_path, eval_split="train")
+    (first, large), _ = source.load([0, 1])
+    (later, _), _ = source.load([0, 1])
+    assert (first.height, first.width, first.decoded) == (30, 40, True)
+    assert (large.height, large.width, large.decoded) == (500, 600, False)
+    assert (later.height, later.width, later.decoded) == (30, 40, False)
+    np.testing.assert_array_equal(first.pixels(), later.pixels())
+
+
+@pytest.mark.parametrize("keep_bytes", [2**20, 100])
+def test_small_images_of_one_size_are_loaded_once_where_they_may_be_kept(keep_bytes):
+    source = Readable(Counting(), on_bad_image="replace", keep_bytes=keep_bytes)
+    for _ in range(2):
+        pixels, labels = source.load_pixels(np.array([0, 2, 1]))
+        assert (pixels.shape, labels.tolist()) == ((3, 10, 12, 3), [-1, 1, 0])
+        assert [round(image[0, 0, 0] / 50) for image in pixels] == [0, 2, 1]
+    kept, _ = source.load_pixels(np.array([1, 2]))
+    assert round(kept[0, 0, 0, 0] / 50) == 1
+    assert source.source.loaded == (3 if keep_bytes > 1000 else 3 + 3 + 2)
+
+
+def test_pixels_of_several_sizes_come_one_by_one(tmp_path):
+    for name, size in (("a", (10, 10)), ("b", (10, 10)), ("c", (8, 9))):
+        write(tmp_path / f"{name}.png", encoded("red", "PNG", size=size))
+    source = readable(tmp_path, eval_split="train")
+    assert not source.small_of_one_size()
+    pixels, _ = source.load_pixels(np.array([2, 0]))
+    assert [image.shape for image in pixels] == [(9, 8, 3), (10, 10, 3)]
+    pixels, _ = source.load_pixels(np.array([1, 0]))
+    assert pixels.shape == (2, 10, 10, 3)
+
+
+def test_what_stands_for_an_unreadable_image_is_kept_in_its_place(damaged):
+    source = readable(damaged, eval_split="train")
+    for _ in range(2):
+        pixels, _ = source.load_pixels(np.arange(10))
+        levels = [round(image[0, 0, 0] / 20) for image in pixels]
+        assert levels == [0, 1, 4, 4, 4, 5, 6, 8, 8, 0]
+    assert source.readable(np.arange(10)).tolist() == [k not in (2, 3, 7, 9) for k in range(10)]
 
 
 def test_tensorflow_is_kept_off_all_accelerators(monkeypatch):
@@ -95,6 +142,17 @@ class Labelled:
 
     def load(self, indices):
         return [encoded("red")] * len(indices), np.array(indices, np.int32) - 1
+
+
+class Counting(Labelled):
+    """The same with a grey for each label, which counts what is loaded."""
+
+    def __init__(self):
+        self.loaded = 0
+
+    def load(self, indices):
+        self.loaded += len(indices)
+        return [encoded((50 * int(k),) * 3) for k in indices], np.array(indices, np.int32) - 1
 
 
 def test_labels_outside_the_classes_are_named_or_unused():
