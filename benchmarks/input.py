@@ -33,15 +33,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# The width, the height, the format, the number of files, and the quality or the bytes of each kind.
+# The width, the height, the format, the number of files, and the largest bytes of a JPEG.
 KINDS = {
     "32": (32, 32, "PNG", 8192, 0),
     "224": (224, 224, "JPEG", 1024, 10_000),
-    "40k": (500, 375, "JPEG", 512, 40_000),
-    "110k": (500, 375, "JPEG", 512, 110_000),
+    "40k": (500, 375, "JPEG", 1024, 40_000),
+    "110k": (500, 375, "JPEG", 1024, 110_000),
     "12M": (4000, 3000, "JPEG", 32, 3_000_000),
 }
-BATCH = 256
 PIPELINES = ("host", "device", "plain", "torchvision")
 
 
@@ -75,6 +74,11 @@ def write(folder: Path, kind: str) -> None:
         (folder / f"{number:05}.{form.lower()}").write_bytes(few[number % len(few)])
 
 
+def batch_of(kind: str) -> int:
+    """The number of images of a batch: a quarter of the files, and at most 256."""
+    return min(256, KINDS[kind][3] // 4)
+
+
 def side(kind: str) -> int:
     """The size of the views of a kind of images, in pixels."""
     return 32 if kind == "32" else 224
@@ -82,6 +86,9 @@ def side(kind: str) -> int:
 
 def ours(folder: Path, kind: str, colour_on: str) -> Iterator[object]:
     """Batches of this package."""
+    from simclr_jax.run import environment
+
+    environment.prepare()  # As the commands do, before JAX is imported.
     from simclr_jax.augment import crops
     from simclr_jax.augment.draws import Views
     from simclr_jax.data import folder as folders
@@ -95,10 +102,10 @@ def ours(folder: Path, kind: str, colour_on: str) -> Iterator[object]:
         colour_on=colour_on, blur_on="device",
     )  # fmt: skip
     source = Readable(folders.Root(str(folder)).open("train"), on_bad_image="error")
+    order, rows = Order(len(source), batch_of(kind), seed=0), np.arange(batch_of(kind))
     return train_batches(
-        source, Order(len(source), BATCH, seed=0), views, rows=np.arange(BATCH), start_step=0,
-        stop_step=10**9, transfer_dtype="uint8",
-    )  # fmt: skip
+        source, order, views, rows=rows, start_step=0, stop_step=10**9, transfer_dtype="uint8"
+    )
 
 
 def plain(folder: Path, kind: str) -> Iterator[object]:
@@ -148,7 +155,7 @@ def plain(folder: Path, kind: str) -> Iterator[object]:
 
     paths = sorted(map(str, folder.iterdir()))
     dataset = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths)).repeat()
-    dataset = dataset.map(views, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH, True)
+    dataset = dataset.map(views, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_of(kind), True)
     return iter(dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator())
 
 
@@ -178,10 +185,10 @@ def torchvision(folder: Path, kind: str) -> Iterator[object]:
                 return torch.stack([transform(image), transform(image)])
 
     workers = os.cpu_count() or 1
-    return iter(torch.utils.data.DataLoader(Files(), BATCH, num_workers=workers))
+    return iter(torch.utils.data.DataLoader(Files(), batch_of(kind), num_workers=workers))
 
 
-def decoding(folder: Path) -> Iterator[object]:
+def decoding(folder: Path, kind: str) -> Iterator[object]:
     """Batches of images that are decoded, and no more."""
     import tensorflow as tf
 
@@ -192,7 +199,7 @@ def decoding(folder: Path) -> Iterator[object]:
         image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
         return tf.reduce_max(image[:1, :1])
 
-    dataset = dataset.map(decoded, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH, True)
+    dataset = dataset.map(decoded, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_of(kind), True)
     return iter(dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator())
 
 
@@ -201,20 +208,20 @@ def measure(name: str, folder: Path, kind: str, seconds: float) -> dict[str, flo
     if name in ("host", "device"):
         batches = ours(folder, kind, name)
     else:
-        make = {"plain": lambda: plain(folder, kind), "decode": lambda: decoding(folder)}
+        make = {"plain": lambda: plain(folder, kind), "decode": lambda: decoding(folder, kind)}
         batches = make.get(name, lambda: torchvision(folder, kind))()
 
     def rate(enough: Callable[[int, float], bool]) -> float:
         begin, images = time.perf_counter(), 0
         while not enough(images, time.perf_counter() - begin):
             next(batches)
-            images += BATCH
+            images += batch_of(kind)
         return images / (time.perf_counter() - begin)
 
     next(batches)  # What is traced or compiled is so before the clock starts.
     epoch = KINDS[kind][3]
-    first = rate(lambda images, passed: images >= epoch - BATCH or passed > 2 * seconds)
-    while name in ("host", "device") and (epoch := epoch - BATCH) > 0:
+    first = rate(lambda images, passed: images >= epoch - batch_of(kind) or passed > 2 * seconds)
+    while name in ("host", "device") and (epoch := epoch - batch_of(kind)) > 0:
         next(batches)
     return {"first": first, "later": rate(lambda images, passed: passed > seconds)}
 

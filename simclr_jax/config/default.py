@@ -54,7 +54,8 @@ def _data() -> ConfigDict:
     # The number of classes, for simclr-plan; 0: the images are used without labels; None: that of
     # the data.
     c.num_classes = placeholder(int)
-    # The size in bytes up to which all TFRecord files of a split together are kept in memory.
+    # The size in bytes up to which all TFRecord files of a split together are kept in memory, and
+    # up to which the pixels of all its images are, where these are of one size of at most 64 x 64.
     c.cache_bytes = 2 * 2**30
     # The number of neighbouring records that stay near each other in the order of an epoch, for
     # storage that is fast in sequence, 1 to 2²⁰; 1: an exact shuffle.

@@ -42,7 +42,7 @@ HEAD_BYTES = 64  # The number of bytes at the beginning of a file that show its 
 # decompression bomb, which could exhaust the host's memory.
 MAX_PIXELS = 2**27
 
-SMALL_PIXELS = 2**18  # The largest number of pixels of a small image.
+TOGETHER_PIXELS = 2**18  # The largest number of pixels of an image that is decoded with others.
 
 _DARK = 2**14  # The largest value up to which images of 16 bits are nearly black.
 _DEEP_SAMPLE = 4  # The number of such images, one after the other, that are worth a line.
@@ -123,20 +123,20 @@ def decoded(data: bytes, value_range: depth.ValueRange | None = None) -> tuple[b
         raise ValueError(_reason(error)) from error
 
 
-def small(data: Sequence[bytes]) -> list[np.ndarray | None]:
-    """Decodes the small images among JPEG and PNG ones, in one graph without Python's lock.
+def decoded_together(data: Sequence[bytes]) -> list[np.ndarray | None]:
+    """Decodes JPEG and PNG images in one graph, without Python's lock, unless they are large.
 
     Args:
       data: The files' contents.
 
     Returns:
-      The pixels (H, W, 3) uint8 of each image of at most `SMALL_PIXELS`, as TensorFlow decodes
-      them. Others have None, and all have it where one is damaged.
+      The pixels (H, W, 3) uint8 of each image of at most `TOGETHER_PIXELS`, as TensorFlow
+      decodes them. Others have None, and all have it where one is damaged.
     """
     if not data:
         return []
     try:
-        pixels, shapes = _small_in_graph()(tf.constant(data, tf.string))
+        pixels, shapes = _decoded_in_graph()(tf.constant(data, tf.string))
     except tf.errors.InvalidArgumentError:
         return [None] * len(data)
     flat, ends = pixels.flat_values.numpy(), pixels.row_splits.numpy()
@@ -147,8 +147,8 @@ def small(data: Sequence[bytes]) -> list[np.ndarray | None]:
 
 
 @functools.cache
-def _small_in_graph() -> Callable[[tf.Tensor], tuple[tf.RaggedTensor, tf.Tensor]]:
-    """The function that decodes images (n,), and leaves those empty that are not small."""
+def _decoded_in_graph() -> Callable[[tf.Tensor], tuple[tf.RaggedTensor, tf.Tensor]]:
+    """The function that decodes images (n,), and leaves large ones empty."""
 
     def png_shape(data: tf.Tensor) -> tf.Tensor:
         sides = tf.strings.substr(data, 16, 8)
@@ -161,7 +161,7 @@ def _small_in_graph() -> Callable[[tf.Tensor], tuple[tf.RaggedTensor, tf.Tensor]
             lambda: png_shape(data),
             lambda: tf.io.extract_jpeg_shape(data)[:2],
         )
-        fits = tf.reduce_prod(tf.cast(shape, tf.int64)) <= SMALL_PIXELS
+        fits = tf.reduce_prod(tf.cast(shape, tf.int64)) <= TOGETHER_PIXELS
         decoded = tf.cond(
             fits,
             lambda: tf.reshape(tf.io.decode_image(data, channels=3, expand_animations=False), [-1]),

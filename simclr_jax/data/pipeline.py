@@ -133,11 +133,8 @@ def _views(image: tf.Tensor, numbers: list[draws.Draw], views: Views, dtype: str
         # One after the other: the crops of a large photograph take much memory.
         with tf.control_dependencies(made):
             one = host.random_view(image, drawn, views.on_host(view), views)
-            if (
-                dtype == "uint8" or not views.left_to_device
-            ):  # The device clips after its operations.
-                one = tf.clip_by_value(one, 0.0, 1.0)
-            made.append(to_transfer(one, dtype))
+            exact = dtype == "float32" and views.left_to_device  # The device clips it.
+            made.append(to_transfer(one if exact else tf.clip_by_value(one, 0.0, 1.0), dtype))
     return tf.stack(made)
 
 

@@ -203,7 +203,7 @@ class Readable:
         # Threads that hold Python's lock by turns are slower than one, so that what is small is
         # decoded in one graph, and what is neither decoded nor converted is not given to them.
         contents: list[Any] = [loaded[row] for row in new]
-        found = dict(zip(new, encoded.small(contents), strict=True))
+        found = dict(zip(new, encoded.decoded_together(contents), strict=True))
 
         def one(row: int) -> Image | None:
             index, data, pixels = indices[row], loaded[row], found.get(row)
@@ -215,8 +215,11 @@ class Readable:
                 return Image(encoded.transcode(data, self._value_range), height, width, False)
             return self._checked(index, data, crcs[row], pixels, use)
 
-        long = [row for row in range(len(indices)) if found.get(row) is None and not known[row]]
-        long += [row for row in range(len(indices)) if known[row] and not plain[row]]
+        long = [
+            row
+            for row in range(len(indices))
+            if found.get(row) is None and not (known[row] and plain[row])
+        ]
         made = dict(zip(long, self._pool.map(one, long), strict=True))
         return [made[row] if row in made else one(row) for row in range(len(indices))]
 
@@ -237,7 +240,7 @@ class Readable:
             lines = list(self._oddities.of(data))
         for line in lines:
             _log.warning("%s %s", self.in_words(index), line)
-        used = use and height * width <= encoded.SMALL_PIXELS
+        used = use and height * width <= encoded.TOGETHER_PIXELS
         return Image(pixels.tobytes() if used else image, height, width, used)
 
     def _report(self, index: int, reason: str) -> None:

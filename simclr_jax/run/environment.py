@@ -7,7 +7,10 @@ from importlib import metadata
 
 
 def prepare() -> None:
-    """Keeps JAX from looking for a TPU, and Keras for a home, where there is none."""
+    """Keeps JAX from looking for a TPU, and Keras for a home, where there is none.
+
+    JAX computes on the CPU in the thread that asks for it, unless the environment says otherwise.
+    """
     others = importlib.util.find_spec("jax_plugins") or metadata.entry_points(group="jax_plugins")
     if importlib.util.find_spec("libtpu") and not _chips() and not others:
         # With libtpu installed, for simclr-plan, JAX would print six lines of errors about the

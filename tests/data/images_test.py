@@ -59,6 +59,21 @@ def test_what_is_no_image_is_told_apart(data, reason):
         images.decoded(data)
 
 
+def test_images_that_are_decoded_together_are_those_of_each_alone(monkeypatch):
+    """Large ones are left out, and all are where one is damaged."""
+    kinds = ("grey.jpg", "cmyk.jpg", "rgba.png", "palette.png", "bilevel.png")
+    data = [*map(FORMATS.get, kinds), encoded("red", size=(40, 20))]
+    for one, alone in zip(images.decoded_together(data), data, strict=True):
+        np.testing.assert_array_equal(one, images.decoded(alone)[1])
+    monkeypatch.setattr(images, "TOGETHER_PIXELS", 500)
+    images._decoded_in_graph.cache_clear()
+    assert [one is None for one in images.decoded_together(data)] == [False] * 5 + [True]
+    for harmed in (data[0][:-30], data[2][:20], data[2][:40]):
+        assert images.decoded_together([data[0], harmed]) == [None, None]
+    images._decoded_in_graph.cache_clear()
+    assert images.decoded_together([]) == []
+
+
 def test_a_decompression_bomb_is_refused_by_its_header(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(ValueError, match="12x10 pixels are more than 100"):

@@ -38,6 +38,13 @@ def test_the_offset_index_is_built_once(tfrecords, monkeypatch, tmp_path):
     assert levels(split("tiny", tfrecords, cache_bytes=0), np.arange(20)) == first
 
 
+def test_files_on_a_disk_are_read_without_tensorflow(tfrecords, monkeypatch, tmp_path):
+    """It reads 512 kB for a record, and for a header of the index."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("tensorflow.io.gfile.GFile", None)
+    assert len(levels(split("tiny", tfrecords, cache_bytes=0), np.arange(20))[0]) == 20
+
+
 @pytest.mark.parametrize("harm", ["emptied", "cut short", "a flipped bit"])
 def test_a_damaged_offset_index_is_built_again(tfrecords, monkeypatch, tmp_path, harm):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -27,6 +27,15 @@ def test_a_tpu_is_looked_for_where_there_are_chips(monkeypatch, libtpu, chips):
     assert not environment.has_tpu()
 
 
+def test_threads_compute_on_the_cpu_at_once_unless_the_environment_says_otherwise(monkeypatch):
+    for given, found in ((None, "0"), ("1", "1")):
+        monkeypatch.delenv("JAX_CPU_ENABLE_ASYNC_DISPATCH", raising=False)
+        if given:
+            monkeypatch.setenv("JAX_CPU_ENABLE_ASYNC_DISPATCH", given)
+        environment.prepare()
+        assert os.environ.pop("JAX_CPU_ENABLE_ASYNC_DISPATCH") == found
+
+
 def test_without_a_home_keras_keeps_no_settings(monkeypatch):
     monkeypatch.delenv("KERAS_HOME", raising=False)
     environment.prepare()
