@@ -55,7 +55,7 @@ def test_with_their_own_statistics_microbatches_equal_the_plain_computation(mesh
             for rows in divided:
                 outputs, new = model.apply(
                     {"params": params, "batch_stats": state.batch_stats},
-                    views_of(rows, blur_radius=0), train=True, mutable=["batch_stats"],
+                    views_of(rows), train=True, mutable=["batch_stats"],
                 )  # fmt: skip
                 z.append(outputs.z[-1].reshape(-1, 2, 6))
                 logits.append(outputs.logits)
