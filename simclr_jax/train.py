@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from absl import flags
@@ -26,6 +27,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax import processes
     from simclr_jax import state as states
     from simclr_jax.config import constraints, inputs, parts, record, sources
+    from simclr_jax.data import pipeline
     from simclr_jax.data import readable as data
     from simclr_jax.run import (
         advice,
@@ -36,6 +38,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
         loop,
         online,
         preemption,
+        profile,
         progress,
         resume,
         start,
@@ -114,10 +117,8 @@ def train(
         processes.say(progress.data_line(source, eval_source))
         described = _announce(root, config, fingerprints, state, total)
         log = stack.enter_context(workdirs.open_log(root, config, built.intervals, step))
-        local = meshes.local_rows(built.mesh, config.train.batch_size)
-        batches = inputs.train_batches(config, source, rows=local, start_step=step, stop_step=total)
-        stack.enter_context(contextlib.closing(batches))
-        timing, on_step = stack.enter_context(_timed(config, step, total))
+        batches = stack.enter_context(_batches(config, built, source, step))
+        timing, on_step = stack.enter_context(_timed(config, root, step, total))
         training = loop.Loop(
             step=built.step,
             batches=batches,
@@ -131,6 +132,7 @@ def train(
             preemption=signals,
             clock=timing,
             on_step=on_step,
+            on_wait=partial(advice.warn_of_waiting, config),
         )
         progress.note("compiling the train step and making the first batches")
         last = training.train(step, state, rows)
@@ -149,13 +151,14 @@ def _begin(config: FrozenConfigDict) -> None:
 
 @contextlib.contextmanager
 def _timed(
-    config: FrozenConfigDict, start: int, total: int
+    config: FrozenConfigDict, root: epath.Path, start: int, total: int
 ) -> Iterator[tuple[clock.Clock, Sequence[Callable[[], None]]]]:
-    """A context with a run's clock, and the functions that time its steps by it."""
+    """A context with a run's clock, and the functions that watch, time and profile its steps."""
     timing = clock.Clock()
     estimated = estimate.Estimate.of_run(config, timing, start=start, total=total)
-    with watchdog.Watchdog.of_run(config, timing) as watched:
-        yield timing, (watched.step_done, estimated.step_done)
+    profiled = profile.of_steps(config.train.profile_steps, root, start=start)
+    with watchdog.Watchdog.of_run(config, timing) as watched, profiled as step_profiled:
+        yield timing, (watched.step_done, estimated.step_done, step_profiled)
 
 
 def _built(
@@ -165,7 +168,23 @@ def _built(
     described, classes = workdirs.described(workdir) or {}, record.named_classes(source)
     taught = teacher.load(config, described, classes)
     fingerprints = record.fingerprints(source, eval_source) | taught.fingerprint
-    return parts.build(config, meshes.make(), taught.teacher), fingerprints
+    built = parts.build(config, meshes.make(), taught.teacher)
+    profile.check(config.train.profile_steps, built.schedule.total_steps)
+    return built, fingerprints
+
+
+def _batches(
+    config: FrozenConfigDict, built: parts.Parts, source: data.Readable, start: int
+) -> contextlib.closing[pipeline.Batches]:
+    """A context with this process's rows of the batches, from step `start` on."""
+    batches = inputs.train_batches(
+        config,
+        source,
+        rows=meshes.local_rows(built.mesh, config.train.batch_size),
+        start_step=start,
+        stop_step=built.schedule.total_steps,
+    )
+    return contextlib.closing(batches)
 
 
 def _count_unreadable(source: data.Readable, eval_source: data.Readable) -> None:

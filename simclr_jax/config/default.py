@@ -203,6 +203,8 @@ def _train() -> ConfigDict:
     # What a standstill does: 'report' (the stacks of all threads go to the log), 'exit' (after that
     # the process ends with status 3, so that its launcher can start it again) or 'ignore'.
     c.on_hang = "report"
+    # The first and the last step of which a profile is written, such as (20, 25); None: no profile.
+    c.profile_steps = placeholder(tuple)
     # The batch-norm statistics of a microbatch: those of its images ('per_microbatch') or the
     # moving averages ('running').
     c.microbatch_norm = "per_microbatch"

@@ -230,6 +230,12 @@ RUN: dict[str, Rule] = {
     "train.deterministic": anything("true or false"),
     "train.hang_factor": at_least(1),
     "train.on_hang": one_of("report", "exit", "ignore"),
+    "train.profile_steps": Rule(
+        lambda value: (
+            whole(1).holds(value[0]) and whole(value[0]).holds(value[1]) and not value[2:]
+        ),
+        "None, or the first and the last step as whole numbers from 1 on, in ascending order",
+    ),
     "train.microbatch_norm": one_of("per_microbatch", "running", on_resume=ASK),
     "eval.every_epochs": above(0),
     "eval.every_steps": at_least(1),

@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterable
 
+import jax
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from simclr_jax import processes
@@ -78,6 +80,31 @@ def warn_of_what_is_on_the_host(augment: ConfigDict, views: Views) -> None:
                     " and ".join(moved),
                     key,
                 )
+
+
+def warn_of_waiting(config: FrozenConfigDict, share: float) -> None:
+    """Logs that the devices of this process wait for their input, and what makes it faster.
+
+    Args:
+      config: The config of the run.
+      share: The share of the time of training in which they waited, 0 to 1.
+    """
+    views, faster = inputs.views(config), []
+    if jax.default_backend() != "cpu":
+        on_host = {op for view in range(views.count) for op in views.places(view).host}
+        moved = {"colour_on": {"flip", "jitter", "grey"}, "blur_on": {"blur"}}
+        faster = [
+            f"augment.{key}=device"
+            for key, ops in moved.items()
+            if getattr(views, key) == "host" and on_host & ops
+        ]
+    _log.warning(
+        "for %.0f%% of the time the devices wait for their input, which the %d cores of this host "
+        "make; what makes it faster: %s",
+        100 * share,
+        os.cpu_count(),
+        ", ".join([*faster, "more cores", "files of smaller images"]),
+    )
 
 
 def warn_of_small_images(source: Source, image_size: int) -> None:

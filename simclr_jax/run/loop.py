@@ -17,7 +17,7 @@ from simclr_jax.errors import DivergedError, PreemptedError, one_line
 from simclr_jax.run.clock import Clock
 from simclr_jax.run.health import Health
 from simclr_jax.run.preemption import Preemption
-from simclr_jax.run.progress import Throughput
+from simclr_jax.run.speed import Speed
 from simclr_jax.run.workdir import Workdir
 from simclr_jax.state import TrainState
 from simclr_jax.store import files
@@ -45,6 +45,7 @@ class Loop:
       preemption: The signals that ask the run to stop.
       clock: The clock of the run, which the loop stops while it evaluates and saves.
       on_step: Functions to call when a step has ended.
+      on_wait: A function that is told, once, by how much the devices wait for input; see `Speed`.
       last: The last row; empty before the first one.
     """
 
@@ -60,12 +61,13 @@ class Loop:
     preemption: Preemption
     clock: Clock = field(default_factory=Clock)
     on_step: Sequence[Callable[[], None]] = ()
+    on_wait: Callable[[float], None] = lambda share: None
     last: Row = field(default_factory=dict, init=False)
     _pending: dict[str, jax.Array] | None = field(default=None, init=False)
-    _throughput: Throughput = field(init=False)
+    _speed: Speed = field(init=False)
 
     def __post_init__(self) -> None:
-        self._throughput = Throughput(self.clock)
+        self._speed = Speed(self.clock, batch_size=self.order.batch_size, tell=self.on_wait)
 
     def train(self, start: int, state: TrainState, rows: list[Row]) -> Row:
         """Trains from a state to the end.
@@ -102,11 +104,17 @@ class Loop:
             if step == self.intervals.total:
                 break
             # No name keeps the batch: the device frees it after the step, before an evaluation.
-            state, metrics = self.step(state, meshes.put(next(self.batches), self.mesh))
+            with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                state, metrics = self.step(state, meshes.put(self._next_batch(), self.mesh))
             self._log_previous(step, scores, always=to_evaluate)
             self._pending = metrics
             self.workdir.checkpoints.raise_failure()
         return self.last
+
+    def _next_batch(self) -> Mapping[str, np.ndarray]:
+        """The next batch, for which devices that have ended the last step wait."""
+        running = None if self._pending is None else self._pending["finite"]
+        return self._speed.next(self.batches, running)
 
     def _scores(self, state: TrainState) -> Scores | None:
         """The scores of a state; None where a signal asked the run to stop meanwhile."""
@@ -124,13 +132,13 @@ class Loop:
         self._pending, finite = None, bool(row.pop("finite"))
         self._judge(row, finite=finite)
         self.preemption.unsaved = True
-        self._throughput.step_done()
+        self._speed.step_done()
         for step_done in self.on_step:
             step_done()
         if self.health.may_skip:
             row["skipped_updates"] = self.health.skipped
         if always or not finite or self.intervals.logs(step):
-            row["images_per_second"] = self._throughput.images_per_second(self.order.batch_size)
+            row |= self._speed.row()
             self.workdir.log.write(row)
         self.last = row
 

@@ -1,4 +1,4 @@
-"""The messages of a run: its rows, in files and on the terminal, and its throughput."""
+"""The messages of a run, and its rows in files and on the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
 from simclr_jax.data.readable import Readable
-from simclr_jax.run.clock import Clock
 from simclr_jax.state import TrainState
 from simclr_jax.store.rows import MetricsFile, Row
 
@@ -205,6 +204,8 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
         parts.append(f"online {row['online_accuracy']:.1%}")
     if (row.get("images_per_second") or 0) > 0:
         parts.append(f"{row['images_per_second']:.0f} img/s")
+    if row.get("input_wait") is not None:
+        parts.append(f"{row['input_wait']:.0%} waiting for input")
     if seconds_left:
         parts.append(f"{_duration(seconds_left)} left")
     if "eval_loss" in row:
@@ -230,39 +231,6 @@ def _duration(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}h{minute:02d}m" if hour else f"{minute}m{second:02d}s"
-
-
-class Throughput:
-    """The source images per second between two logged steps.
-
-    Args:
-      clock: The clock of the run.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._since: float | None = None
-        self._steps = 0
-
-    def step_done(self) -> None:
-        """Counts a finished step; the first one, which compiles, only starts the clock."""
-        if self._since is None:
-            self._since = self._clock()
-        else:
-            self._steps += 1
-
-    def images_per_second(self, batch_size: int) -> float | None:
-        """The images per second since the last call; None where no step was timed.
-
-        Args:
-          batch_size: The number of source images of a global batch.
-        """
-        if self._since is None or not self._steps:
-            return None
-        now = self._clock()
-        rate = self._steps * batch_size / max(now - self._since, 1e-9)
-        self._since, self._steps = now, 0
-        return rate
 
 
 def note(line: str) -> None:

@@ -16,7 +16,7 @@ from simclr_jax.store.rows import Row
 
 ROUNDING = 3e-6  # The smallest floor, a relative difference; a smaller measured one is luck.
 ALLOWED = 10.0  # The largest difference that passes for rounding, as a multiple of the floor.
-_TIMES = {"images_per_second"}  # The keys of a row that are measured, not computed.
+_TIMES = {"images_per_second", "input_wait"}  # The keys of a row that are measured, not computed.
 # Keys that may change in a run, and that its rows depend on all the same.
 _OF_ROWS = ("eval.batch_size", "log.every_steps")
 _COUNTS = (

@@ -2,14 +2,12 @@
 
 import io
 
-import pytest
-
 from simclr_jax.run import progress
-from simclr_jax.run.clock import Clock
 
 ROW = {
     "epoch": 1.5, "contrastive_loss": 4.2, "contrastive_accuracy": 0.25, "online_accuracy": 0.5,
     "images_per_second": 812.4,
+    "input_wait": 0.1249,
 }  # fmt: skip
 
 
@@ -17,7 +15,7 @@ def test_progress_line_has_what_people_look_for():
     line = progress.progress_line({"step": 120, **ROW}, 4000, 3725.0)
     assert line == (
         "step 120/4000  epoch 1.5  contrastive loss 4.200  accuracy 25.0%  online 50.0%  "
-        "812 img/s  1h02m left"
+        "812 img/s  12% waiting for input  1h02m left"
     )
 
 
@@ -30,25 +28,4 @@ def test_progress_redraws_on_a_terminal_and_prints_lines_elsewhere():
         line = progress.Progress(stream, 100)
         line.show({"step": 1, **ROW})
         assert stream.getvalue().startswith(expected + "step 1/100")
-        assert stream.getvalue().endswith("img/s" if expected else "img/s\n")
-
-
-def test_throughput_leaves_the_first_step_and_pauses_out():
-    now = [0.0]
-    clock = Clock(lambda: now[0])
-    throughput = progress.Throughput(clock)
-    assert throughput.images_per_second(100) is None
-    with clock.pause():  # an evaluation before the first step
-        now[0] = 40.0
-    now[0] = 50.0  # compiling
-    throughput.step_done()
-    assert throughput.images_per_second(100) is None
-    for _ in range(4):
-        now[0] += 2.0
-        throughput.step_done()
-    with clock.pause():
-        now[0] += 1000.0
-    assert throughput.images_per_second(100) == pytest.approx(50.0)
-    now[0] += 4.0
-    throughput.step_done()
-    assert throughput.images_per_second(100) == pytest.approx(25.0)
+        assert stream.getvalue().endswith("for input" if expected else "for input\n")
