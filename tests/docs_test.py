@@ -150,6 +150,8 @@ def test_every_command_of_a_page_runs(page, folder, images, authors, compiler, m
             short = []  # They change keys, and there are none to change.
         if program == "launch/local.sh":  # Whose processes do not know the tests' network.
             short = [flag.replace("depth=10", "depth=18") for flag in SHORT[words[2]]]
+        if "profile_steps" in command:  # Of steps that the short run has.
+            short = [*short, "--config.train.profile_steps=(1,2)"]
         status = status_of([*words, *short], monkeypatch)
         assert status == next((STATUS[word] for word in words if word in STATUS), 0), command
         done.add(command)

@@ -99,3 +99,25 @@ def test_a_run_that_is_mostly_warmup_is_warned_of(caplog, warmup, total, said):
     assert len(caplog.records) == said
     if said:
         assert f"the run's 100 steps the first {min(warmup, 100)} are" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("backend", "colour_on", "named"),
+    [
+        ("gpu", "host", "augment.colour_on=device, augment.blur_on=device, more cores, files of"),
+        ("gpu", "device", "it faster: more cores, files of"),
+        ("cpu", "host", "it faster: more cores, files of"),
+    ],
+)
+def test_a_wait_names_what_would_make_the_input_faster(
+    monkeypatch, caplog, backend, colour_on, named
+):
+    """On a CPU the train step has the same cores, and nothing is gained by moving work to it."""
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    config = default.get_config()
+    config.augment.update(colour_on=colour_on, blur_on=colour_on)
+    with caplog.at_level(logging.WARNING):
+        advice.warn_of_waiting(config, 0.431)
+    [warned] = [record.message for record in caplog.records]
+    assert warned.startswith("for 43% of the time the devices wait for their input, which the ")
+    assert named in warned

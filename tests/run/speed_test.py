@@ -68,21 +68,22 @@ def test_only_the_time_in_which_no_step_runs_is_a_wait():
 
         return event
 
-    running = Step()
+    still_running, running = Step(), Step()
 
     def ends_in_between():
         now[0] += 2.0
         running.ended.set()
         deadline = time.monotonic() + 10
-        while any(thread.name == "end of a step" for thread in threading.enumerate()):
+        while sum(thread.name == "end of a step" for thread in threading.enumerate()) > 1:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         now[0] += 1.0
 
     batches = input_of(takes(3.0), takes(4.0), ends_in_between)
     found.next(batches, None)  # after an evaluation
-    found.next(batches, Step())  # a step that still runs when the batch is there
+    found.next(batches, still_running)
     found.next(batches, running)
+    still_running.ended.set()
     found.step_done()
     assert found.row()["input_wait"] == pytest.approx((3.0 + 0.0 + 1.0) / 10.0)
 
