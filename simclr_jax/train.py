@@ -98,6 +98,7 @@ def train(
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
     _begin(config)
+    config = sources.indexed_in(config, workdir)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(preemption.Preemption())
         source, eval_source = sources.open_splits(config)

@@ -57,6 +57,9 @@ def _data() -> ConfigDict:
     # The size in bytes up to which all TFRecord files of a split together are kept in memory, and
     # up to which the pixels of all its images are, where these are of one size of at most 64 x 64.
     c.cache_bytes = 2 * 2**30
+    # The folder where the positions of the records in TFRecord files are kept, on a disk or in a
+    # bucket, once they are found; None: WORKDIR/tfrecord_index in a bucket, else the user's cache.
+    c.index_dir = placeholder(str)
     # The number of neighbouring records that stay near each other in the order of an epoch, for
     # storage that is fast in sequence, 1 to 2²⁰; 1: an exact shuffle.
     c.shuffle_block = 1

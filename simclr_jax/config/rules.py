@@ -167,6 +167,7 @@ RUN: dict[str, Rule] = {
     "data.num_examples": at_least(1, FIXED),
     "data.num_classes": at_least(0, FIXED),
     "data.cache_bytes": at_least(0),
+    "data.index_dir": anything("a folder"),
     "data.shuffle_block": number(1, 2**20, on_resume=FIXED),
     "data.shuffle_window": number(1, 2**20, on_resume=FIXED),
     "data.transfer_dtype": one_of("uint8", "float32", on_resume=ASK),

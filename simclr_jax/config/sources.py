@@ -4,13 +4,14 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
-from simclr_jax.config import rules
+from simclr_jax.config import overrides, rules
 from simclr_jax.data import labels, splits
 from simclr_jax.data.readable import Readable
 from simclr_jax.data.source import FEW_LABELS, Source
 from simclr_jax.errors import UserError
+from simclr_jax.store.files import is_remote
 
 # The datasets that were opened in a `shared` context, by what they were opened with.
 _datasets: dict[tuple[Any, ...], splits.Splits] | None = None
@@ -114,16 +115,32 @@ def open_dataset(config: ConfigDict) -> splits.Splits:
         "train_split": data.train_split,
         "eval_split": data.eval_split,
         "cache_bytes": data.cache_bytes,
+        "index_dir": data.index_dir,
         "image_key": data.image_key,
         "label_key": data.label_key,
         "labelled": _labelled(config),
     }
     if _datasets is None:
         return splits.Splits(data.name, **arguments)
-    key = data.name, *arguments.values()
+    # Records lie where they do, whichever folder keeps their positions.
+    key = data.name, *(value for name, value in arguments.items() if name != "index_dir")
     if key not in _datasets:
         _datasets[key] = splits.Splits(data.name, **arguments)
     return _datasets[key]
+
+
+def indexed_in(config: FrozenConfigDict, workdir: str) -> FrozenConfigDict:
+    """The config with a folder for the index of records in a run's bucket, unless it names one.
+
+    A machine that continues or evaluates the run finds there what another one has found.
+
+    Args:
+      config: The config of the run.
+      workdir: The folder of the run.
+    """
+    if config.data.index_dir is not None or not is_remote(workdir):
+        return config
+    return overrides.changed(config, {"data.index_dir": f"{workdir.rstrip('/')}/tfrecord_index"})
 
 
 @contextlib.contextmanager

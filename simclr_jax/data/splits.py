@@ -28,6 +28,7 @@ class Splits:
       eval_split: The split to evaluate on. With None it is the first of `EVAL_SPLITS` that exists
         and has labels, or else the first that exists, if any.
       cache_bytes: The largest total size in bytes of TFRecord files that are read into memory.
+      index_dir: The folder where the positions of records are kept; see `tfds.Dataset`.
       image_key: The feature of a TFDS dataset that is the image; see `tfds.Dataset`.
       label_key: The feature of a TFDS dataset that is the label.
       labelled: Whether the labels are used.
@@ -45,6 +46,7 @@ class Splits:
         train_split: str,
         eval_split: str | None,
         cache_bytes: int,
+        index_dir: str | None = None,
         image_key: str | None = None,
         label_key: str | None = None,
         labelled: bool = True,
@@ -68,6 +70,7 @@ class Splits:
                 name,
                 directory,
                 cache_bytes=cache_bytes,
+                index_dir=index_dir,
                 image_key=image_key,
                 label_key=label_key,
                 labelled=labelled,

@@ -43,6 +43,8 @@ class Dataset:
       directory: The data_dir of TFDS. With None it is the environment variable TFDS_DATA_DIR, or
         else the default of TFDS.
       cache_bytes: The largest total size in bytes of TFRecord files that are read into memory.
+      index_dir: The folder where the positions of records in larger ones are kept, on a disk or in
+        a bucket; None: the user's cache.
       image_key: The name of the image feature. With None it is that of the dataset's
         supervised_keys, else 'image', else the only one.
       label_key: The name of the label feature. With None it is found in the same way.
@@ -62,12 +64,13 @@ class Dataset:
         directory: str | None,
         *,
         cache_bytes: int,
+        index_dir: str | None,
         image_key: str | None,
         label_key: str | None,
         labelled: bool,
     ):
         self._name = name
-        self._cache_bytes = cache_bytes
+        self._cache_bytes, self._index_dir = cache_bytes, index_dir
         self._builder = open_builder(name, directory)
         self.splits = tuple(self._builder.info.splits)
         self._image_key = tfds_keys.image_key(name, self._builder.info, image_key)
@@ -94,7 +97,9 @@ class Dataset:
             records = self._builder.as_data_source(split=split).data_source
             reader: Any = ArrayRecordReader(records, f"{self._name}/{split}")
         elif self._builder.info.file_format == formats.TFRECORD:
-            reader = TFRecordReader(info.file_instructions, cache_bytes=self._cache_bytes)
+            reader = TFRecordReader(
+                info.file_instructions, cache_bytes=self._cache_bytes, index_dir=self._index_dir
+            )
         else:
             raise ArgumentError(
                 "name",

@@ -34,7 +34,7 @@ def harm(shard, number, where):
 def test_the_offset_index_is_built_once(tfrecords, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = levels(split("tiny", tfrecords, cache_bytes=0), np.arange(20))
-    monkeypatch.setattr(tfrecord, "_spans", None)  # a second scan would fail
+    monkeypatch.setattr("simclr_jax.data.tfrecord_index.spans_of", None)  # a second scan would fail
     assert levels(split("tiny", tfrecords, cache_bytes=0), np.arange(20)) == first
 
 
@@ -103,7 +103,7 @@ def test_an_index_that_cannot_be_kept_is_said_once(copied, monkeypatch, cache):
 
     lines = []
     monkeypatch.setattr(tfrecord._log, "warning", lambda text, *args: lines.append(text % args))
-    monkeypatch.setattr(tfrecord.Path, "home", homeless)
+    monkeypatch.setattr("pathlib.Path.home", homeless)
     monkeypatch.delenv("XDG_CACHE_HOME")
     if cache:
         monkeypatch.setenv("XDG_CACHE_HOME", cache)

@@ -80,6 +80,8 @@ class Handler(BaseHTTPRequestHandler):
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if span:
             first, last = int(span[1]), int(span[2] or len(data) - 1)
+            if first >= len(data):
+                return self.answer(416)
             headers["Content_Range"] = f"bytes {first}-{last}/{len(data)}"
             status, data = 206, data[first : last + 1]
         return self.answer(status, data, **headers)
