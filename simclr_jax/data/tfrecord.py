@@ -19,8 +19,6 @@ from simclr_jax.store import outage, ranges
 with epy.lazy_imports():
     import tensorflow as tf
 
-_LONGEST = 2**21  # The largest number of bytes of several records that are read at once.
-
 _log = logging.getLogger(__name__)
 
 
@@ -63,9 +61,8 @@ class TFRecordReader:
         self, instructions: Sequence[Any], *, cache_bytes: int, index_dir: str | None = None
     ):
         self._paths = [os.fspath(instruction.filename) for instruction in instructions]
-        storage = ranges.storage_of(self._paths[0])
-        self._gap = storage.gap
-        self._pool = ThreadPoolExecutor(storage.threads)
+        self._storage = ranges.storage_of(self._paths[0])
+        self._pool = ThreadPoolExecutor(self._storage.threads)
         found = list(self._pool.map(_file, self._paths))
         self._contents: list[bytes] = []  # The contents of small files.
         if sum(file.size for file in found) <= cache_bytes:
@@ -130,8 +127,8 @@ class TFRecordReader:
             if (
                 last is not None
                 and path == last.path
-                and start - last.end <= HEADER + self._gap
-                and end - last.start <= _LONGEST
+                and start - last.end <= HEADER + self._storage.gap
+                and end - last.start <= self._storage.longest
             ):
                 runs[-1] = last._replace(end=max(end, last.end), rows=[*last.rows, row])
             else:

@@ -36,16 +36,18 @@ class Storage(NamedTuple):
       threads: The number of reads at a time.
       least: The number of bytes that a read takes at least, whatever is asked for.
       gap: The number of bytes that take no longer to read than another read takes to begin.
+      longest: The number of bytes from which on a read is better divided among threads.
     """
 
     threads: int
     least: int
     gap: int
+    longest: int
 
 
-DISK = Storage(threads=16, least=1, gap=0)
-BUCKET = Storage(threads=64, least=1, gap=2**18)
-BLOCKS = Storage(threads=16, least=2**23, gap=2**21)
+DISK = Storage(threads=16, least=1, gap=0, longest=2**19)
+BUCKET = Storage(threads=64, least=1, gap=2**18, longest=2**21)
+BLOCKS = Storage(threads=16, least=2**23, gap=2**21, longest=2**23)
 
 
 def storage_of(path: str) -> Storage:

@@ -7,31 +7,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import urllib3
 
 from simclr_jax.errors import HostError
 from simclr_jax.store import outage, ranges
-from support.bucket import Bucket, Handler, serve
+from support.bucket import Bucket, asked_for_ranges, serve
 
 DATA = bytes(range(256)) * 16
 
 
 @pytest.fixture
 def bucket(monkeypatch):
-    """gs://bucket, as Google's JSON interface, and {the number of refusals that come first}."""
-    bucket = Bucket()
-    bucket.refusals = []
-    ask = Handler.do_GET
-
-    def do_get(self):
-        return self.answer(self.bucket.refusals.pop()) if self.bucket.refusals else ask(self)
-
-    monkeypatch.setattr(Handler, "do_GET", do_get)
-    address, stop = serve(bucket)
-    requests = ranges._Requests(urllib3.PoolManager(retries=1), address)
-    monkeypatch.setattr(ranges, "_of_google", lambda: requests)
-    yield bucket
-    stop()
+    """gs://bucket, as Google's JSON interface."""
+    with asked_for_ranges(monkeypatch) as bucket:
+        yield bucket
 
 
 @pytest.fixture(params=["disk", "bucket"])
@@ -128,15 +116,9 @@ def test_a_bucket_that_refuses_is_asked_again_and_given_up(bucket, monkeypatch):
         outage.patiently(lambda: ranges.read("gs://bucket/x", 1, 2), "x")
 
 
-def test_a_server_that_sends_all_is_no_damage(bucket, monkeypatch):
+def test_a_server_that_sends_all_is_no_damage(bucket):
     bucket.put("x", DATA)
-    get = Handler.do_GET
-
-    def do_get(self):
-        del self.headers["Range"]
-        return get(self)
-
-    monkeypatch.setattr(Handler, "do_GET", do_get)
+    bucket.whole = True
     assert ranges.read("gs://bucket/x", 5, 7) == DATA[5:12]
 
 

@@ -3,6 +3,7 @@
 Like the real one it has objects and no folders, replaces objects whole, and appends to none.
 """
 
+import contextlib
 import fnmatch
 import io
 import json
@@ -11,7 +12,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import urllib3
 from etils.epath import backend, stat_utils
+
+from simclr_jax.store import ranges
 
 
 class Bucket:
@@ -118,6 +122,35 @@ def serve(bucket):
         server.server_close()
 
     return f"http://127.0.0.1:{server.server_port}", stop
+
+
+@contextlib.contextmanager
+def asked_for_ranges(monkeypatch):
+    """gs://bucket for `ranges`, as a `Bucket` with the statuses that it refuses with first.
+
+    Where its `whole` is true, it sends all of an object. Its `asked` lists the object, the first
+    byte and the byte after the last one of each request.
+    """
+    bucket = Bucket()
+    bucket.refusals, bucket.asked, bucket.whole = [], [], False
+    ask = Handler.do_GET
+
+    def do_get(self):
+        if bucket.refusals:
+            return self.answer(bucket.refusals.pop())
+        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        bucket.asked.append((unquote(self.path.split("/o/")[1].split("?")[0]), first, last + 1))
+        if bucket.whole:
+            del self.headers["Range"]
+        return ask(self)
+
+    address, stop = serve(bucket)
+    requests = ranges._Requests(urllib3.PoolManager(maxsize=64, retries=1), address)
+    with monkeypatch.context() as patched:
+        patched.setattr(Handler, "do_GET", do_get)
+        patched.setattr(ranges, "_of_google", lambda: requests)
+        yield bucket
+    stop()
 
 
 class _Upload(io.BytesIO):
