@@ -34,6 +34,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     from simclr_jax.data import synthetic
     from simclr_jax.run import teacher
     from simclr_jax.store import files
+    from simclr_jax.tpu import feed
 
 MEASURED_SECONDS = 4.0  # The length in seconds of the input pipeline's measurement.
 UNEXPLAINED = 1.02  # The largest ratio to the analytic arithmetic that needs no explanation.
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         views = values.host_views_per_second or measure_views(config)
         print(in_words(config, values.topology, planned, measured))
         print(input_in_words(planned, views, given=bool(values.host_views_per_second)))
+        print(feed.in_words(config, planned))
         if values.json:
             files.write_json(values.json, planned)
 

@@ -97,8 +97,7 @@ def train(
     """
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
-    _begin(config)
-    config = sources.indexed_in(config, workdir)
+    config = _begin(config, workdir)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(preemption.Preemption())
         source, eval_source = sources.open_splits(config)
@@ -141,13 +140,18 @@ def train(
     processes.say(progress.summary(last, total, workdir, progress.next_protocol(config, source)))
 
 
-def _begin(config: FrozenConfigDict) -> None:
-    """Sets up the process, starts the devices, and checks that the config fits them."""
+def _begin(config: FrozenConfigDict, workdir: str) -> FrozenConfigDict:
+    """Sets up the process, starts the devices, and checks that the config fits them.
+
+    Returns:
+      The config, with the folder where the index of a dataset's records is kept.
+    """
     checkpoint.quiet()
     constraints.check_keys(config)
     determinism.ask_for(config.train.deterministic)
     constraints.check_run(config, devices=jax.device_count())
     progress.note("listing the images")
+    return sources.indexed_in(config, workdir)
 
 
 @contextlib.contextmanager

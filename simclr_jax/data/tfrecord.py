@@ -12,12 +12,14 @@ import numpy as np
 from etils import epy
 
 from simclr_jax.data.source import File, file_at
-from simclr_jax.data.tfrecord_index import FOOTER, HEADER, Index, matches, spans_of
+from simclr_jax.data.tfrecord_index import FOOTER, Index, matches, spans_of
 from simclr_jax.errors import FileError
 from simclr_jax.store import outage, ranges
 
 with epy.lazy_imports():
     import tensorflow as tf
+
+_APART = 2**44  # More bytes than a file has; files so far apart are not read at once.
 
 _log = logging.getLogger(__name__)
 
@@ -117,23 +119,15 @@ class TFRecordReader:
         return records
 
     def _runs(self, index: np.ndarray) -> list[_Run]:
-        """Puts together records that are read at once, which is in the order of the files."""
+        """Divides records into those that are read at once, in the order of the files."""
         shards, (starts, lengths) = self._shards[index], self._spans[index].T
-        runs: list[_Run] = []
-        for row in np.lexsort((starts, shards)).tolist():
-            path, start = self._paths[shards[row]], int(starts[row])
-            end = start + int(lengths[row]) + FOOTER
-            last = runs[-1] if runs else None
-            if (
-                last is not None
-                and path == last.path
-                and start - last.end <= HEADER + self._storage.gap
-                and end - last.start <= self._storage.longest
-            ):
-                runs[-1] = last._replace(end=max(end, last.end), rows=[*last.rows, row])
-            else:
-                runs.append(_Run(path, start, end, [row]))
-        return runs
+        ends = starts + lengths + FOOTER
+        apart = shards * _APART
+        groups = ranges.together(apart + starts, apart + ends, self._storage)
+        return [
+            _Run(self._paths[shards[rows[0]]], int(starts[rows[0]]), int(ends[rows].max()), rows)
+            for rows in groups
+        ]
 
     def _read(self, run: _Run) -> bytes | str:
         """The bytes of a run; the reason where its file was deleted since it was indexed."""

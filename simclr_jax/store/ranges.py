@@ -15,6 +15,7 @@ import resource
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import numpy as np
 from etils import epy
 
 from simclr_jax.errors import one_line
@@ -35,7 +36,7 @@ class Storage(NamedTuple):
     Attributes:
       threads: The number of reads at a time.
       least: The number of bytes that a read takes at least, whatever is asked for.
-      gap: The number of bytes that take no longer to read than another read takes to begin.
+      gap: The number of bytes between two ranges up to which it is faster to read both at once.
       longest: The number of bytes from which on a read is better divided among threads.
     """
 
@@ -45,7 +46,7 @@ class Storage(NamedTuple):
     longest: int
 
 
-DISK = Storage(threads=16, least=1, gap=0, longest=2**19)
+DISK = Storage(threads=16, least=1, gap=2**12, longest=2**19)
 BUCKET = Storage(threads=64, least=1, gap=2**18, longest=2**21)
 BLOCKS = Storage(threads=16, least=2**23, gap=2**21, longest=2**23)
 
@@ -55,6 +56,34 @@ def storage_of(path: str) -> Storage:
     if not is_remote(path):
         return DISK
     return BUCKET if _requests(path) is not None else BLOCKS
+
+
+def together(starts: np.ndarray, ends: np.ndarray, storage: Storage) -> list[list[int]]:
+    """Groups ranges of bytes that are read at once, for they lie beside each other, or nearly so.
+
+    >>> together(np.array([900, 0, 10**7]), np.array([950, 800, 10**7 + 1]), DISK)
+    [[1, 0], [2]]
+
+    Args:
+      starts: The position of the first byte of each range, (n,) int.
+      ends: The position after the last byte of each range, (n,) int.
+      storage: What they are read from.
+
+    Returns:
+      The numbers of the ranges of each group, in the order of their positions.
+    """
+    groups: list[list[int]] = []
+    begin = end = 0
+    for number in np.argsort(starts, kind="stable").tolist():
+        start, stop = int(starts[number]), int(ends[number])
+        near = start - end <= storage.gap and stop - begin <= storage.longest
+        if groups and near:
+            groups[-1].append(number)
+            end = max(end, stop)
+        else:
+            groups.append([number])
+            begin, end = start, stop
+    return groups
 
 
 def read(path: str, start: int, size: int) -> bytes:
