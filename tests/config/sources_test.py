@@ -42,6 +42,17 @@ def test_a_supervised_run_takes_several_and_any_run_none(scenes):
     assert (train.multilabel, evaluation.multilabel, train.num_classes) == (False, False, 0)
 
 
+def test_the_index_of_a_run_in_a_bucket_is_kept_there_unless_a_folder_is_named(scenes):
+    config = config_of(scenes)
+    kept = sources.indexed_in(config, "gs://bucket/run/").data.index_dir
+    assert kept == "gs://bucket/run/tfrecord_index"
+    assert sources.indexed_in(config, "runs/first") == config
+    named = config_of(scenes, "--config.data.index_dir=gs://bucket/shared")
+    assert sources.indexed_in(named, "gs://bucket/run") == named
+    with sources.shared():  # Whichever run of a sweep opens it, a dataset is the same.
+        assert sources.open_dataset(named) is sources.open_dataset(config)
+
+
 def test_a_dataset_is_listed_once_where_it_is_shared(scenes):
     first, other = config_of(scenes), config_of(scenes, "--config.data.num_classes=0")
     with sources.shared():
