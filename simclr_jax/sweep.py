@@ -189,7 +189,7 @@ def run(
     if to_do and index is None:
         _can_draw(sweep)  # What is missing is said before hours of training.
     with sources.shared():
-        _check_images(to_do if index is None else points[index : index + 1])
+        _check_images(to_do if index is None else points[index : index + 1], root)
         workdirs.make(str(root))
         _share_programs(root)
         if index is None:
@@ -217,8 +217,11 @@ def in_words(failed: Mapping[str, str]) -> str:
     return "; ".join(f"{', '.join(of_line)} ({line})" for line, of_line in names.items())
 
 
-def _check_images(points: Sequence[studies.Point]) -> None:
-    """Raises an error where images cannot be opened; each dataset is opened once."""
+def _check_images(points: Sequence[studies.Point], root: epath.Path) -> None:
+    """Raises an error where images cannot be opened; each dataset is opened once.
+
+    The index that a dataset has in a bucket is that of the sweep.
+    """
     opened = set()
     for point in points:
         config = point.config
@@ -227,7 +230,7 @@ def _check_images(points: Sequence[studies.Point]) -> None:
         if key not in opened:
             opened.add(key)
             try:
-                sources.open_splits(config)
+                sources.open_splits(sources.indexed_in(config, str(root)))
             except (ArgumentError, UserError) as error:
                 raise UserError(f"point {point.name}: {cli.explained(error)}") from error
 

@@ -110,7 +110,7 @@ def read(path: str, start: int, size: int) -> bytes:
 
 
 class _Descriptor:
-    """An open file. It is closed once no thread has it any more, which one alone cannot know."""
+    """An open file, which is closed when the last thread that reads it lets go of it."""
 
     def __init__(self, path: str):
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
