@@ -31,6 +31,35 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def divided(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """The sharding of an array of which every device has an equal part, where that is possible.
+
+    The array is split along its largest dimension that the number of devices divides, and along the
+    last one only where they divide no other: a TPU's tiles are 128 elements wide in it. Of an array
+    that cannot be split every device has a full copy.
+
+    Args:
+      shape: The shape of the array.
+      mesh: The mesh of the devices.
+    """
+    last = len(shape) - 1
+    fits = [axis for axis, size in enumerate(shape) if size >= mesh.size and size % mesh.size == 0]
+    if not fits:
+        return replicated(mesh)
+    axis = max(fits, key=lambda axis: (axis != last, shape[axis]))
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXIS))
+
+
+def divide(tree: Any, *, mesh: Mesh) -> Any:
+    """Splits the arrays of a tree over the devices inside `jit`, as `divided` says.
+
+    Args:
+      tree: A tree of arrays.
+      mesh: The mesh of the devices.
+    """
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, divided(x.shape, mesh)), tree)
+
+
 def replicate(x: jax.Array, *, mesh: Mesh) -> jax.Array:
     """Gathers an array inside `jit`, so that every device has a full copy.
 
@@ -77,9 +106,20 @@ def put(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     }
 
 
-def on_host(x: jax.Array) -> np.ndarray:
-    """All rows of a global array, on the host of every process."""
-    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+def on_host(x: jax.Array | np.ndarray) -> np.ndarray:
+    """The whole of an array, on the host of every process.
+
+    All processes call this together if `is_elsewhere` holds for the array.
+    """
+    if is_elsewhere(x):
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return np.asarray(x)
+
+
+def is_elsewhere(x: jax.Array | np.ndarray) -> bool:
+    """Whether a part of an array is on the devices of other processes alone."""
+    known = not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated
+    return not known
 
 
 def compiler_options(mesh: Mesh) -> dict[str, Any]:

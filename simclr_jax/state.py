@@ -97,33 +97,59 @@ def initialize_model(model: SimCLR, *, seed: int, image_size: int) -> dict[str, 
     return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
 
 
-def on_mesh(initial: Callable[[], T], mesh: Mesh) -> T:
+def shardings(initial: Callable[[], TrainState], mesh: Mesh, *, divide: bool) -> Any:
+    """The shardings of the arrays of a state.
+
+    Args:
+      initial: A pure function without arguments that returns the state.
+      mesh: The mesh of the devices.
+      divide: Whether the optimizer's arrays are split over the devices, as `mesh.divided` says.
+        Everything else has a full copy on every device.
+
+    Returns:
+      A tree of shardings, or one for all arrays.
+    """
+    whole = meshes.replicated(mesh)
+    if not divide:
+        return whole
+    slots = jax.eval_shape(initial).opt_state
+    parts = jax.tree.map(lambda x: meshes.divided(x.shape, mesh), slots)
+    return TrainState(step=whole, params=whole, batch_stats=whole, opt_state=parts)
+
+
+def on_mesh(initial: Callable[[], T], mesh: Mesh, placed: Any = None) -> T:
     """Runs a function on the devices of a mesh.
 
     Args:
       initial: A pure function without arguments that returns a tree of arrays.
       mesh: The mesh of the devices.
+      placed: The shardings of the arrays, from `shardings`. None: every device has a full copy.
 
     Returns:
-      The result of `initial`, with a full copy on every device.
+      The result of `initial`.
     """
     jitted = jax.jit(
-        initial, out_shardings=meshes.replicated(mesh), compiler_options=meshes.once_options(mesh)
+        initial,
+        out_shardings=placed or meshes.replicated(mesh),
+        compiler_options=meshes.once_options(mesh),
     )
     return jitted()
 
 
-def abstract(initial: Callable[[], T], mesh: Mesh) -> T:
+def abstract(initial: Callable[[], T], mesh: Mesh, placed: Any = None) -> T:
     """The shapes, dtypes and shardings of the result of `on_mesh`, without computing it.
 
     Args:
       initial: A pure function without arguments that returns a tree of arrays.
       mesh: The mesh of the devices.
+      placed: The shardings of the arrays, as `on_mesh` takes them.
 
     Returns:
       A tree of `jax.ShapeDtypeStruct`, as restoring a checkpoint needs it.
     """
+    shapes = jax.eval_shape(initial)
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=meshes.replicated(mesh)),
-        jax.eval_shape(initial),
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        jax.tree.broadcast(placed or meshes.replicated(mesh), shapes),
     )

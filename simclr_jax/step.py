@@ -4,6 +4,9 @@ It contains no collectives. Its arrays are global, so batch norm and the loss co
 batch, and `jit` divides the work over the devices by the shardings of the arguments.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -22,6 +25,7 @@ def train_step(
     optimizer: Optimizer,
     frozen: Frozen = lambda path: False,
     skip_nonfinite: bool = False,
+    divide: Callable[[Any], Any] = lambda tree: tree,
 ) -> tuple[TrainState, Metrics]:
     """Computes one update of the parameters from one global batch.
 
@@ -33,6 +37,8 @@ def train_step(
       frozen: Whether the array at a path stays as it is, unseen by optimizer and weight decay.
       skip_nonfinite: Whether to discard an update that is not finite. The step and the counts in
         the optimizer's state advance all the same.
+      divide: Splits a tree of arrays over the devices, where the optimizer's state is split. Each
+        device then updates its part of the parameters.
 
     Returns:
       The state after the update, and scalar metrics by name: those of the objective, with the
@@ -47,7 +53,7 @@ def train_step(
     gradients, batch_stats, metrics = objective(state.params, state.batch_stats, batch)
     chex.assert_trees_all_equal_structs(gradients, state.params)
     chex.assert_trees_all_equal_structs(batch_stats, state.batch_stats)
-    params, gradients = trained(state.params, frozen), trained(gradients, frozen)
+    params, gradients = divide(trained(state.params, frozen)), divide(trained(gradients, frozen))
     batch_stats = merged(state.batch_stats, trained(batch_stats, frozen))
     penalty, penalty_gradients = jax.value_and_grad(optimizer.penalty)(params)
     gradients = jax.tree.map(jnp.add, gradients, penalty_gradients)
@@ -59,9 +65,10 @@ def train_step(
         "learning_rate": optimizer.learning_rate(state.step),
         "grad_norm": optax.tree.norm(gradients),
     }
+    params = optax.apply_updates(params, updates)
     new_state = TrainState(
         step=state.step + 1,
-        params=merged(state.params, optax.apply_updates(params, updates)),
+        params=merged(state.params, params),
         batch_stats=batch_stats,
         opt_state=opt_state,
     )

@@ -233,16 +233,18 @@ class Update:
         objective = parts.objective(config, mesh, teacher.random(config, mesh, randomize_scales))
         self._objective = sabotage(objective, mesh.size) if sabotage else objective
         self._mesh, self._rows = mesh, meshes.local_rows(mesh, config.train.batch_size)
-        self._step = parts.jitted(parts.step(config, optimizer), mesh)
-        state = states.on_mesh(partial(initial, config, optimizer.tx), mesh)
-        self._state = jax.tree.map(np.asarray, state)  # The step donates its state.
+        first = partial(initial, config, optimizer.tx)
+        self._placed = states.shardings(first, mesh, divide=config.optim.shard_state)
+        self._step = parts.jitted(parts.step(config, optimizer, mesh), mesh, self._placed)
+        state = states.on_mesh(first, mesh, self._placed)
+        self._state = jax.tree.map(meshes.on_host, state)  # The step donates its state.
 
     def __call__(self, batch: Mapping[str, Array]) -> Quantities:
         """Runs the update on a global batch, always from the same state."""
         own = {key: value[self._rows] for key, value in batch.items()}
-        state = jax.device_put(self._state, meshes.replicated(self._mesh))
+        state = jax.device_put(self._state, self._placed)
         after, metrics = self._step(state, meshes.put(own, self._mesh), self._objective)
-        after, before = jax.tree.map(np.asarray, after), self._state
+        after, before = jax.tree.map(meshes.on_host, after), self._state
         return {
             "loss": {"loss": np.asarray(metrics["loss"])},
             "gradients": by_name(after.opt_state[0].gradient),

@@ -19,6 +19,25 @@ def test_a_batch_is_split_in_order(mesh8):
         np.testing.assert_array_equal(shard.data, rows[3 * k : 3 * k + 3])
 
 
+@pytest.mark.parametrize(
+    ("shape", "part"),
+    [
+        ((3, 3, 16, 64), (3, 3, 2, 64)),  # not along the last dimension, though it is the largest
+        ((3, 24, 16, 64), (3, 3, 16, 64)),
+        ((5, 64), (5, 8)),
+        ((64,), (8,)),
+        ((3, 12), (3, 12)),
+        ((4,), (4,)),
+        ((0, 4), (0, 4)),
+        ((), ()),
+    ],
+)
+def test_an_array_is_split_along_its_largest_dimension_that_the_devices_divide(shape, part, mesh8):
+    sharding = meshes.divided(shape, mesh8)
+    assert sharding.shard_shape(shape) == part
+    assert (sharding == meshes.replicated(mesh8)) == (part == shape)
+
+
 def test_an_unknown_compiler_option_is_left_out(monkeypatch, mesh8):
     monkeypatch.setattr(meshes, "_CPU_OPTIONS", [])
     real = jax.jit

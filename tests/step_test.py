@@ -28,6 +28,17 @@ def test_eight_devices_equal_one_in_float64(one_device, mesh8):
     assert all(np.abs(gradient).max() > 0 for gradient in jax.tree.leaves(gradients))
 
 
+@pytest.mark.parametrize("name", ["lars", pytest.param("adam", marks=pytest.mark.slow)])
+def test_with_its_state_split_the_optimizer_computes_the_same(name, one_device, mesh1, mesh8):
+    """Metrics, every gradient, parameters, statistics and optimizer state, over three steps."""
+    with jax.enable_x64(True):
+        whole = run(mesh8, optimizer=name)
+        split = run(mesh8, optimizer=name, shard_state=True)
+    assert worst(whole, split) < 1e-12
+    if name == "lars":
+        assert worst(one_device, split) < 1e-9
+
+
 @pytest.mark.parametrize("microbatches", [1, pytest.param(1024, marks=pytest.mark.slow)])
 def test_the_largest_batch_that_a_config_may_have_is_traced(microbatches, mesh8):
     """No number of pairs passes for a 32-bit integer; the traced program holds no array of them."""

@@ -180,6 +180,9 @@ def _optim() -> ConfigDict:
     c.lr_scaling = "linear"
     c.weight_decay = 1e-6  # The coefficient of the weight decay, at least 0.
     c.warmup_epochs = 10.0  # The length of the linear warm-up in epochs, at least 0.
+    # Whether each device has a part of the optimizer's state, and updates its part of the
+    # parameters, rather than a full copy; it saves memory, and results differ only by rounding.
+    c.shard_state = False
     return c
 
 

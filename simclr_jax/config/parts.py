@@ -152,13 +152,19 @@ def objective(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) ->
     return Contrastive(model(config), loss(config, images, mesh), inputs.late(config))
 
 
-def step(config: ConfigDict, optimizer: optim.Optimizer) -> Step:
+def step(config: ConfigDict, optimizer: optim.Optimizer, mesh: Mesh) -> Step:
     """The train step in the config's number of microbatches.
+
+    Args:
+      config: The config of the run.
+      optimizer: The optimizer.
+      mesh: The mesh of the devices.
 
     Returns:
       A function (state, batch, objective) → (state, metrics); see `train_step`.
     """
     count, frozen = config.train.microbatches, model(config).is_frozen
+    dividing = {"divide": partial(meshes.divide, mesh=mesh)} if config.optim.shard_state else {}
 
     def update(state: TrainState, batch: Any, objective: Any) -> tuple[TrainState, Metrics]:
         return train_step(
@@ -168,17 +174,25 @@ def step(config: ConfigDict, optimizer: optim.Optimizer) -> Step:
             optimizer=optimizer,
             frozen=frozen,
             skip_nonfinite=config.train.on_nonfinite == "skip",
+            **dividing,
         )
 
     return update
 
 
-def jitted(step: Step, mesh: Mesh) -> jax.stages.Wrapped:
-    """The train step of `step`, compiled for the mesh on its first call; it donates the state."""
+def jitted(step: Step, mesh: Mesh, placed: Any = None) -> jax.stages.Wrapped:
+    """The train step of `step`, compiled for the mesh on its first call; it donates the state.
+
+    Args:
+      step: The train step.
+      mesh: The mesh of the devices.
+      placed: The shardings of the state. None: every device has a full copy.
+    """
+    whole = meshes.replicated(mesh)
     return jax.jit(
         step,
         donate_argnums=0,
-        out_shardings=meshes.replicated(mesh),
+        out_shardings=(placed or whole, whole),
         compiler_options=meshes.compiler_options(mesh),
     )
 
@@ -249,6 +263,7 @@ class Parts:
       jitted: The train step (state, batch, objective) → (state, metrics), compiled on its first
         call; it donates its state.
       initial: A function without arguments that makes the state before the first update.
+      placed: The shardings of the state, from `state.shardings`.
     """
 
     mesh: Mesh
@@ -257,6 +272,11 @@ class Parts:
     objective: Objective
     jitted: jax.stages.Wrapped
     initial: Callable[[], TrainState]
+    placed: Any
+
+    def first(self) -> TrainState:
+        """The state before the first update, on the devices."""
+        return states.on_mesh(self.initial, self.mesh, self.placed)
 
     def step(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         """One update of the run, with its objective."""
@@ -280,5 +300,6 @@ def build(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) -> Par
         seed=config.seed,
         image_size=config.data.image_size,
     )
-    compiled = jitted(step(config, tuned), mesh)
-    return Parts(mesh, durations, intervals(config), minimised, compiled, initial)
+    placed = states.shardings(initial, mesh, divide=config.optim.shard_state)
+    compiled = jitted(step(config, tuned, mesh), mesh, placed)
+    return Parts(mesh, durations, intervals(config), minimised, compiled, initial, placed)

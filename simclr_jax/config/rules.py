@@ -221,6 +221,7 @@ RUN: dict[str, Rule] = {
     "optim.lr_scaling": one_of("linear", "sqrt", "none", on_resume=ASK),
     "optim.weight_decay": at_least(0, ASK),
     "optim.warmup_epochs": number(0, 1e6, on_resume=ASK),
+    "optim.shard_state": anything("true or false"),
     "train.batch_size": number(2, 2**20, on_resume=FIXED),
     "train.epochs": number(0, 1e6, above=True, on_resume=ASK),
     "train.steps": number(1, 2**31 - 1, on_resume=ASK),

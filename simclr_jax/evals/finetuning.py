@@ -65,6 +65,7 @@ class FineTuning:
                 "augment.crop_area": crops.AREA,
                 "objective.name": "supervised",
                 "model.classifier_layer": task.config.features.layer,
+                "optim.shard_state": False,
                 "train.batch_size": keys.batch_size,
                 "train.microbatches": keys.microbatches,
                 "train.microbatch_norm": "per_microbatch",
@@ -153,4 +154,4 @@ class FineTuning:
         """One update, with the peak learning rate and the weight decay as arguments."""
         schedule = optim.warmup_cosine(lr, 0, self.steps)
         tuned = optim.optimizer("momentum", schedule, weight_decay=decay)
-        return parts.step(self._config, tuned)(state, batch, objective)
+        return parts.step(self._config, tuned, self._mesh)(state, batch, objective)

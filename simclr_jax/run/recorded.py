@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from simclr_jax import mesh as meshes
 from simclr_jax.config import record, same_run
 from simclr_jax.config.overrides import get
 from simclr_jax.errors import DifferenceError, UserError
@@ -206,7 +207,7 @@ def check_one_config(config: ConfigDict, saved: Mapping[int, dict[str, Any]]) ->
 def by_path(items: Any) -> dict[str, Array]:
     """The arrays of a tree by their path, on the host."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        jax.tree_util.keystr(path, simple=True, separator="/"): meshes.on_host(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(items)
     }
 

@@ -109,7 +109,7 @@ def replay(run: str, *, step: int | None, steps: int | None, data_dir: str | Non
     built = parts.build(config, meshes.make(), teacher.again(config, described))
     initial = partial(start.first_state, config, built, record.classes_of(described))
     begin, state = _restore(reader, built, span.first, initial)
-    state = jax.tree.map(np.asarray, state)  # The steps donate theirs.
+    state = jax.tree.map(meshes.on_host, state)  # The steps donate theirs.
     conditions = [*(about for _, about in stored.values()), described]
     reasons = [*dict.fromkeys(r for about in conditions for r in _other_conditions(about, config))]
     processes.say(
@@ -274,7 +274,7 @@ class Steps:
                 health=Health.of_run(config, built.schedule.warmup_steps, self._before),
                 preemption=Preemption(),  # No context: signals end a replay at once.
             )
-            on_mesh = jax.device_put(state, meshes.replicated(built.mesh))
+            on_mesh = jax.device_put(state, built.placed)
             try:
                 loop.train(self._steps.start, on_mesh, [])
             except DivergedError as error:

@@ -5,6 +5,7 @@ import logging
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 from etils import epath
 from ml_collections import FrozenConfigDict
 
@@ -77,7 +78,8 @@ def resume(
         processes.say(f"resumed from step {step}")
         kept = [row for row in rows if row["step"] <= step]
         _warn_of_missing_rows(root, kept, step, config.log.every_steps)
-        return Resumed(step, state, kept)
+        # Every process reads all arrays, so that each finds damage by itself; then they are split.
+        return Resumed(step, jax.device_put(state, built.placed), kept)
     save_steps = [built.intervals.save]
     if rows and (root / "config.json").exists():
         stored = record.read(root)

@@ -65,10 +65,10 @@ def first_state(
       FileError: The checkpoint of init.run is damaged.
     """
     if config.init.run is None:
-        return states.on_mesh(built.initial, built.mesh)
+        return built.first()
     origin = Origin.fitting(config, built, classes)
     weights = network.Network.trained(origin.reader, origin.step).variables
-    state = states.on_mesh(built.initial, built.mesh)
+    state = built.first()
     found = flatten_dict(weights)
     part = unflatten_dict({path: found[path] for path in origin.taken})
     whole = states.merged({"params": state.params, "batch_stats": state.batch_stats}, part)

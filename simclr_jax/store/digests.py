@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
-import numpy as np
 
+from simclr_jax import mesh as meshes
 from simclr_jax.errors import FileError
 
 Digests = dict[str, Any]  # The digests of a checkpoint; see `of_checkpoint`.
@@ -39,21 +39,26 @@ def of_checkpoint(step: int, items: dict[str, Any], config: dict[str, Any]) -> D
 def of_arrays(items: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The digest of each array by the path ITEM/PATH/OF/LEAF.
 
-    >>> of_arrays({"model": {"bias": np.zeros(2, np.float32)}})["model/bias"]["shape"]
+    >>> of_arrays({"model": {"bias": jax.numpy.zeros(2)}})["model/bias"]["shape"]
     [2]
 
     Args:
-      items: The trees of arrays by the name of the item; arrays on devices are replicated.
+      items: The trees of arrays by the name of the item. All processes call this together if
+        arrays are split over the devices of several.
 
     Returns:
       "shape", "dtype" and "sha256" by path.
     """
 
     def digest(leaf: Any) -> dict[str, Any]:
-        array = np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
+        array = meshes.on_host(leaf)
         return {**_kind(array), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
 
     leaves = _leaves(items)
+    for path, leaf in leaves.items():
+        # Here and not in a thread, so that all processes gather the arrays in one order.
+        if meshes.is_elsewhere(leaf):
+            leaves[path] = meshes.on_host(leaf)
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(leaves, pool.map(digest, leaves.values()), strict=True))
 

@@ -5,6 +5,7 @@ reads {"config", "topology"} as JSON from stdin and writes the result of `measur
 """
 
 import json
+import math
 import os
 import re
 import signal
@@ -53,7 +54,7 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
     )
     mesh = meshes.make(list(description.devices))
     built = parts.build(config, mesh, teacher.shapes(config, mesh))
-    state = states.abstract(built.initial, mesh)
+    state = states.abstract(built.initial, mesh, built.placed)
     shapes = batch(config, mesh)
     lowered, next_batch = (
         built.jitted.lower(state, shapes, built.objective),
@@ -79,7 +80,7 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
         "hosts": len({device.process_index for device in mesh.devices.flat}),
         "memory": {
             "params": nbytes((state.params, state.batch_stats, built.objective)),
-            "optimizer": nbytes(state.opt_state),
+            "optimizer": nbytes_on_chip(state.opt_state),
             "activations": memory.temp_size_in_bytes,
             "images": 2 * next_batch,
             "total": total,
@@ -112,9 +113,17 @@ def nbytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
+def nbytes_on_chip(tree: Any) -> int:
+    """The size in bytes of a device's part of a tree of arrays with shardings."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
 def update_traffic(state: states.TrainState) -> int:
     """The bytes that an update moves: parameters and optimizer state twice, gradients once."""
-    return 3 * nbytes(state.params) + 2 * nbytes(state.opt_state)
+    return 3 * nbytes(state.params) + 2 * nbytes_on_chip(state.opt_state)
 
 
 def used_memory(message: str) -> int | None:

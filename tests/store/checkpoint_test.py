@@ -13,9 +13,10 @@ import pytest
 
 from simclr_jax import cli
 from simclr_jax import mesh as meshes
+from simclr_jax import state as states
 from simclr_jax.errors import ArgumentError, FileError, HostError
 from simclr_jax.state import TrainState
-from simclr_jax.store import checkpoint, restore
+from simclr_jax.store import checkpoint, digests, restore
 from support import damage
 
 
@@ -95,6 +96,25 @@ def test_what_is_restored_is_what_was_saved(tmp_path, mesh8, mesh1):
         for leaf in jax.tree.leaves(restored):
             assert leaf.sharding == meshes.replicated(mesh)
     saved.close()
+
+
+def test_a_state_that_is_split_over_devices_is_saved_as_one_that_is_not(tmp_path, mesh8, mesh1):
+    """It is restored whole on eight devices and on one, and has the digests of the whole."""
+    state = state_at(1, mesh8)
+    kernel = {"kernel": jnp.arange(80.0).reshape(5, 16)}
+    state = state.replace(params=kernel, opt_state=optax.sgd(0.1, momentum=0.9).init(kernel))
+    state = state.replace(opt_state=jax.tree.map(lambda x: x + 1, state.opt_state))
+    placed = states.shardings(lambda: state, mesh8, divide=True)
+    split = jax.device_put(state, placed)
+    assert split.opt_state[0].trace["kernel"].addressable_data(0).shape == (5, 2)
+    saved = checkpoint.Checkpoints(tmp_path, keep=2)
+    saved.save(1, split, {})
+    for mesh in (mesh8, mesh1):
+        wanted = states.abstract(lambda: state, mesh)
+        chex.assert_trees_all_equal(saved.restore_newest(wanted, lambda config: None)[1], state)
+    saved.close()
+    found, _ = checkpoint.Reader(tmp_path).described(1)
+    assert found["arrays"] == digests.of_arrays(checkpoint.items(state))
 
 
 def test_a_reader_restores_the_model_alone_and_changes_nothing(tmp_path, mesh8):

@@ -32,7 +32,7 @@ def rate(step):
 
 def build(
     dtype, *, mesh=None, loss=None, tx=None, optimizer="lars", classes=CLASSES, microbatches=1,
-    width=1 / 16, objective=None, **model,
+    width=1 / 16, objective=None, shard_state=False, **model,
 ):  # fmt: skip
     """(state, step) of a small network, with an objective that is made of the network.
 
@@ -64,6 +64,7 @@ def build(
     step = partial(
         train_step, objective=divided(objective(model), microbatches),
         optimizer=optimizer._replace(tx=tx), frozen=model.is_frozen,
+        **({"divide": partial(meshes.divide, mesh=mesh)} if shard_state else {}),
     )  # fmt: skip
     return state, step
 
@@ -81,22 +82,28 @@ def batches(dtype=np.float64, views=2, several=False):
         }
 
 
-def run(mesh, dtype=jnp.float64, order=None, views=2, several=False, **kwargs):
+def run(mesh, dtype=jnp.float64, order=None, views=2, several=False, shard_state=False, **kwargs):
     """States and metrics after each of three steps on a mesh; the step is compiled once."""
-    state, step = build(dtype, mesh=mesh, **kwargs)
-    state = jax.device_put(state, meshes.replicated(mesh))
+    state, step = build(dtype, mesh=mesh, shard_state=shard_state, **kwargs)
+    placed = states.shardings(lambda: state, mesh, divide=shard_state)
+    state = jax.device_put(state, placed)
     chex.clear_trace_counter()  # It counts by where the function is made, not by the function.
 
     @chex.assert_max_traces(n=1)
     def traced(state, batch):
         return step(state, batch)
 
-    jitted = jax.jit(traced, out_shardings=meshes.replicated(mesh))
+    jitted = jax.jit(traced, out_shardings=(placed, meshes.replicated(mesh)))
     history = []
     for batch in batches(np.dtype(dtype), views, several):
         if order is not None:
             batch = {key: value[order] for key, value in batch.items()}
         state, metrics = jitted(state, meshes.put(batch, mesh))
+        assert all(
+            leaf.sharding.is_equivalent_to(meshes.divided(leaf.shape, mesh), leaf.ndim)
+            for leaf in jax.tree.leaves(state.opt_state)
+            if shard_state
+        )
         history.append(jax.tree.map(np.asarray, (state, metrics)))
     return history
 
