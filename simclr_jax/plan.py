@@ -258,7 +258,7 @@ def in_words(
     rows = {
         "run": f"ResNet-{model.depth} x{model.width:g} at {config.data.image_size} px in "
         f"{model.dtype}, batch {batch} ({batch // planned['chips']} images a chip)",
-        "slice": f"{topology}: {planned['chips']} chips, {planned['hosts']} hosts",
+        "slice": f"{topology}: {planned['chips']} {_counted(topology)}, {planned['hosts']} hosts",
         "memory": f"{gib(memory['total'])} of {gib(memory['available'])} GiB a chip: parameters "
         f"{gib(memory['params'])}, optimizer {gib(memory['optimizer'])}, activations "
         f"{gib(memory['activations'])}, two batches of images {gib(memory['images'])}",
@@ -273,6 +273,12 @@ def in_words(
         f"{parts.schedule(config).total_steps} steps in {planned['hours']:.2f} h",
     }
     return "\n".join(f"{key:<14}{value}" for key, value in rows.items())
+
+
+def _counted(topology: str) -> str:
+    """What a plan counts as chips, in words."""
+    devices = chips.parse(topology).chip.devices
+    return "chips" if devices == 1 else f"devices, {devices} a chip, each counted as a chip here"
 
 
 def arithmetic_in_words(config: FrozenConfigDict, planned: dict[str, Any]) -> str:

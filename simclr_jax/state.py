@@ -109,7 +109,7 @@ def shardings(initial: Callable[[], TrainState], mesh: Mesh, *, divide: bool) ->
     Returns:
       A tree of shardings, or one for all arrays.
     """
-    whole = meshes.replicated(mesh)
+    whole: Any = meshes.replicated(mesh)
     if not divide:
         return whole
     slots = jax.eval_shape(initial).opt_state

@@ -65,18 +65,9 @@ def train_step(
         "learning_rate": optimizer.learning_rate(state.step),
         "grad_norm": optax.tree.norm(gradients),
     }
-    params = optax.apply_updates(params, updates)
-    new_state = TrainState(
-        step=state.step + 1,
-        params=merged(state.params, params),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-    )
-    sizes = (
-        metrics["loss"],
-        metrics["grad_norm"],
-        optax.tree.norm((new_state.params, batch_stats)),
-    )
+    params = merged(state.params, optax.apply_updates(params, updates))
+    new_state = TrainState(state.step + 1, params, batch_stats, opt_state)
+    sizes = metrics["loss"], metrics["grad_norm"], optax.tree.norm((params, batch_stats))
     metrics["finite"] = jnp.isfinite(jnp.stack(sizes)).all()
     if skip_nonfinite:
         new_state = keep_counts(metrics["finite"], new_state, state)

@@ -1,8 +1,12 @@
 """The TPU chips by the name that a topology such as 'v5e:4x8' begins with.
 
 Sources: the pages of Cloud TPU on each version, table "System architecture", read November 2026
-(https://cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e). The memory is what the compiler of libtpu
-0.0.42.1 leaves to a program, a little less than the chip has. A chip of these is one `jax.Device`.
+(https://cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e, /tpu7x). The pages give the network of a
+chip in both directions together; half of that is here. The memory is what the compiler of libtpu
+0.0.42.1 leaves to a program, a little less than the chip has.
+
+A chip is one `jax.Device`, but a TPU7x (Ironwood) chip is two. Each of the two has half of the
+chip's arithmetic, memory and network, and is counted as a chip of its own.
 """
 
 import math
@@ -24,6 +28,7 @@ class Chip(NamedTuple):
       host: The largest number of chips of one host in each dimension of a slice of several hosts.
       one_host: The shapes of slices that have one host though they are larger than that.
       configuration: The name in libtpu of the configuration in which a chip is one device.
+      devices: The number of devices of a chip of the topology.
     """
 
     flops: float
@@ -33,13 +38,15 @@ class Chip(NamedTuple):
     host: tuple[int, int, int] = (2, 2, 1)
     one_host: tuple[tuple[int, ...], ...] = ()
     configuration: str = "default"
+    devices: int = 1
 
 
 CHIPS = {
     "v4": Chip(275e12, int(30.75 * 2**30), 1228e9, 300e9, configuration="megacore"),
     "v5e": Chip(197e12, int(15.75 * 2**30), 819e9, 200e9, one_host=((2, 4),)),
     "v5p": Chip(459e12, int(95.74 * 2**30), 2765e9, 600e9),
-    "v6e": Chip(918e12, int(31.25 * 2**30), 1640e9, 448e9, one_host=((2, 4),)),
+    "v6e": Chip(918e12, int(31.25 * 2**30), 1638e9, 400e9, one_host=((2, 4),)),
+    "tpu7x": Chip(2307e12 / 2, int(94.75 * 2**30), 7380e9 / 2, 600e9 / 2, devices=2),
 }
 
 
@@ -58,8 +65,8 @@ class Slice(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The number of chips of all hosts."""
-        return math.prod(self.shape)
+        """The number of devices of all hosts."""
+        return math.prod(self.shape) * self.chip.devices
 
 
 def parse(topology: str) -> Slice:
@@ -67,6 +74,8 @@ def parse(topology: str) -> Slice:
 
     >>> parse("v5e:4x8").host, parse("v5e:2x4").host, parse("v5e:1x1").host
     ((2, 2, 1), (2, 4, 1), (1, 1, 1))
+    >>> parse("v5p:2x2x2").size, parse("tpu7x:2x2x2").size
+    (8, 16)
 
     Args:
       topology: The chip and the shape of the slice, such as 'v5e:4x8' or 'v5p:2x2x4'.

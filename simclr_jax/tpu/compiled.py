@@ -122,8 +122,14 @@ def nbytes_on_chip(tree: Any) -> int:
 
 
 def update_traffic(state: states.TrainState) -> int:
-    """The bytes that an update moves: parameters and optimizer state twice, gradients once."""
-    return 3 * nbytes(state.params) + 2 * nbytes_on_chip(state.opt_state)
+    """The bytes that an update moves on a chip.
+
+    These are parameters and the optimizer's state twice, and gradients once. Where the
+    optimizer's state is split, a chip reads its part of parameters and gradients only.
+    """
+    whole, part = nbytes(state.opt_state), nbytes_on_chip(state.opt_state)
+    read = 2 * part / whole if whole else 2
+    return round((1 + read) * nbytes(state.params)) + 2 * part
 
 
 def used_memory(message: str) -> int | None:
@@ -150,7 +156,9 @@ def collectives(text: str) -> list[dict[str, Any]]:
       text: The program, in XLA's text form.
 
     Returns:
-      The "kind", the "count", and the "bytes" of all results, of each kind that occurs.
+      The "kind", the "count", and the "bytes" of all results, of each kind that occurs. Those of a
+      reduce-scatter are of what goes in: a TPU's program has an all-reduce of it in a computation
+      named all-reduce-scatter, and no device receives more than its part.
     """
     count: Counter[str] = Counter()
     moved: Counter[str] = Counter()
@@ -166,10 +174,11 @@ def _collectives(text: str) -> Iterator[tuple[str, int, int]]:
     times = {name: 1 for name in bodies}
     for lines in bodies.values():  # The train step has no loop inside a loop.
         for line in lines:
-            loop = re.search(r" while\(.*body=%?([\w.\-]+)", line)
-            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
-            if loop and trips:
-                times[loop[1]] = int(trips[1])
+            if loop := re.search(r" while\(.*body=%?([\w.\-]+)", line):
+                times[loop[1]] = _trips(line, bodies)
+    for name, lines in list(bodies.items()):
+        for called in re.findall(r"calls=%?([\w.\-]+)", "\n".join(lines)):
+            times[called] = max(times.get(called, 1), times[name])
     seen: set[str] = set()  # An operation that is fused with others occurs once in each part.
     for name, lines in bodies.items():
         for line in lines:
@@ -184,7 +193,27 @@ def _collectives(text: str) -> Iterator[tuple[str, int, int]]:
                 sizes = [_size(dtype, dims) for dtype, dims in shapes]
                 # An asynchronous one has as many operands as results, and the results come last.
                 half = len(sizes) // 2 if found[3] and found[2] != "all-reduce" else 0
-                yield found[2], sum(sizes[half:]), times[name]
+                kind = "reduce-scatter" if name.startswith("all-reduce-scatter") else found[2]
+                yield kind, sum(sizes[half:]), times[name]
+
+
+def _trips(loop: str, bodies: dict[str, list[str]]) -> int:
+    """How often a loop's body runs: as noted on its line, or by the number that is its limit.
+
+    >>> limit = ["%c = s32[]{:T(128)} constant(4)", "ROOT %lt = pred[] compare(%i, %c)"]
+    >>> _trips("%w = (s32[]) while(%t), condition=%upto, body=%b", {"upto": limit})
+    4
+
+    Args:
+      loop: The line of the loop.
+      bodies: The lines of each computation by its name.
+    """
+    if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop):
+        return int(noted[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", loop)
+    lines = "\n".join(bodies.get(condition[1], [])) if condition else ""
+    limits = re.findall(r"= s32\[\]\S* constant\((\d+)\)", lines)
+    return int(limits[0]) if len(limits) == 1 else 1
 
 
 def _computations(text: str) -> dict[str, list[str]]:

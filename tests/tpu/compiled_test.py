@@ -1,6 +1,9 @@
 """What is read from a compiled program, on programs whose content is known."""
 
 import importlib.util
+import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ from simclr_jax import mesh as meshes
 from simclr_jax import plan
 from simclr_jax.config import overrides
 from simclr_jax.tpu import compiled
+from support import tpu_worker
 
 
 def test_collectives_are_counted_with_their_bytes_and_through_loops(mesh8):
@@ -44,6 +48,30 @@ ENTRY %main (a: f32[4,2]) -> f32[32,2] {
     ]
 
 
+def test_a_sum_of_which_each_chip_keeps_its_part_is_a_reduce_scatter():
+    """As libtpu 0.0.42.1 writes it for v5e:2x4, shortened."""
+    text = """
+HloModule m
+%all-reduce-scatter.2 (input_0: bf16[512,1024], input_1: bf16[8]) -> (bf16[64,1024], bf16[1]) {
+  %all-reduce.47 = (bf16[512,1024], bf16[8]) all-reduce(%input_0, %input_1), channel_id=1
+}
+%body (a: bf16[512,1024]) -> bf16[64,1024] {
+  %fusion = (bf16[64,1024], bf16[1]) fusion(%a, %b), kind=kCustom, calls=%all-reduce-scatter.2
+}
+%upto (a: s32[]) -> pred[] {
+  %limit = s32[]{:T(128)} constant(3)
+}
+ENTRY %main (a: bf16[512,1024]) -> bf16[64,1024] {
+  %loop = (s32[]) while(%a), condition=%upto, body=%body
+  %all-gather.24 = f32[512,1024] all-gather(%c), channel_id=34, dimensions={0}
+}
+"""
+    assert compiled.collectives(text) == [
+        {"kind": "all-gather", "count": 1, "bytes": 4 * 512 * 1024},
+        {"kind": "reduce-scatter", "count": 3, "bytes": 3 * 2 * (512 * 1024 + 8)},
+    ]
+
+
 def test_the_compilers_refusal_says_what_the_program_needs():
     for refusal, needed in (
         ("Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm.", 17.5),
@@ -73,6 +101,25 @@ def test_the_step_compiles_for_a_slice_with_a_gather_a_pass():
     total = measured["memory"]["total"]
     config = overrides.changed(config, {"train.microbatches": 4})
     assert plan.compile_step(config, "v5e:2x4")["memory"]["total"] < 0.7 * total
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler")
+@pytest.mark.parametrize(
+    ("microbatches", "shard_state", "sums"), [(4, False, "all-reduce"), (1, True, "reduce-scatter")]
+)
+def test_gradients_are_summed_once(microbatches, shard_state, sums):
+    """Not once a microbatch; where the optimizer's state is split, each chip gets its part only."""
+    command = [sys.executable, tpu_worker.__file__, str(microbatches), str(shard_state)]
+    child = subprocess.run(command, capture_output=True, text=True, check=True)
+    moved = {each["kind"]: each["bytes"] for each in json.loads(child.stdout)}
+    inputs, inner, outputs = tpu_worker.WIDTHS
+    weights = inputs * inner + inner * outputs
+    size = 4 if microbatches > 1 else 2  # float32 where they are added up, else bfloat16
+    assert size * weights <= moved[sums] < 1.1 * size * weights
+    if shard_state:
+        assert moved["all-reduce"] < 0.1 * weights
+        assert 4 * weights <= moved["all-gather"] < 4.1 * weights  # the new parameters
 
 
 @pytest.mark.slow
