@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 
+from simclr_jax import state as states
 from simclr_jax.config import overrides, record
 from simclr_jax.config.parts import Intervals
 from simclr_jax.errors import UserError
@@ -39,15 +40,22 @@ class Checkpoints:
 
 
 def state_at(step):
-    return TrainState(jnp.asarray(step, jnp.int32), {"w": jnp.full(3, float(step))}, {}, ())
+    w = jnp.full(3, float(step))
+    return TrainState(jnp.asarray(step, jnp.int32), {"w": w}, {}, {"w": jnp.full(16, 2.0 * step)})
 
 
 @pytest.fixture
-def resumed(tmp_path, mesh1):
-    def run(checkpoints, reached, *, config=CONFIG, save=4, images=IMAGES, allow=False):
+def resumed(tmp_path, mesh1, mesh8):
+    def run(
+        checkpoints, reached, *, config=CONFIG, save=4, images=IMAGES, allow=False, split=False
+    ):  # fmt: skip
         """`reached`: the steps that have rows."""
         intervals = Intervals(total=20, evaluate=None, save=save, log=2)
-        built = SimpleNamespace(initial=lambda: state_at(0), mesh=mesh1, intervals=intervals)
+        built = SimpleNamespace(
+            initial=lambda: state_at(0), first=lambda: state_at(0), mesh=mesh8 if split else mesh1,
+            intervals=intervals,
+        )  # fmt: skip
+        built.placed = states.shardings(built.initial, built.mesh, divide=split)
         rows = [{"step": step} for step in reached]
         return resume(
             config, built, epath.Path(tmp_path), checkpoints, rows, images, allow_change=allow
@@ -69,6 +77,13 @@ def test_a_checkpoint_is_gone_on_from_and_rows_beyond_it_are_not_its(resumed, ca
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     chex.assert_trees_all_equal(state, state_at(8))
     assert capsys.readouterr().out == "resumed from step 8\n"
+
+
+def test_a_whole_checkpoint_is_gone_on_from_with_the_optimizers_state_in_parts(resumed):
+    _, state, _ = resumed(Checkpoints(8, state_at(8)), [2, 4, 6, 8], split=True)
+    chex.assert_trees_all_equal(state, state_at(8))
+    assert [part.data.shape for part in state.opt_state["w"].addressable_shards] == [(2,)] * 8
+    assert state.params["w"].is_fully_replicated
 
 
 @pytest.mark.parametrize(("reached", "first"), [([], 1), ([2, 4], 5), ([2, 4, 6], None)])
