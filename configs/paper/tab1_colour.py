@@ -3,7 +3,7 @@
 Command:  simclr-sweep --config=configs/paper/tab1_colour.py:size=small --workdir=SWEEP
           simclr-sweep --config=configs/paper/tab1_colour.py:size=paper --workdir=SWEEP --list
 Hardware: small: two CPU cores. paper: a TPU slice.
-Result:   not measured yet; docs/paper.md says what is.
+Result:   small: docs/paper.md. paper: not measured here.
 """
 
 from typing import Any
