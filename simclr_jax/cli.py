@@ -29,7 +29,7 @@ from simclr_jax.errors import (
     as_host_error,
     one_line,
 )
-from simclr_jax.run import environment
+from simclr_jax.run import environment, programs
 from simclr_jax.run.signals import Interruption
 from simclr_jax.store import files
 
@@ -143,6 +143,7 @@ def run(
                 _check_processes(*addresses)
                 processes.join(*addresses, on_a_tpu=environment.has_tpu())
                 joined = True
+                programs.share()
             main(values, *arguments)
             processes.meet()  # Process 0 may still write when the others are done.
             return 0

@@ -139,7 +139,8 @@ def compile_step(config: FrozenConfigDict, topology: str) -> dict[str, Any]:
         input=json.dumps(request),
         capture_output=True,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        # A program that is loaded for chips that are not here could not be asked what it needs.
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"},
     )
     if child.returncode == 0:
         return json.loads(child.stdout.splitlines()[-1])
@@ -229,6 +230,12 @@ def plan(config: FrozenConfigDict, topology: str, measured: dict[str, Any]) -> d
         "hbm_bytes_per_chip": measured["hbm_bytes"],
         "memory_per_chip": {**measured["memory"], "available": chip.hbm_bytes},
         "collectives": measured["collectives"],
+        # Of two batches in memory, one is sent while the step of the other one runs.
+        "host_bytes_per_second_needed": measured["memory"]["images"]
+        / 2
+        * count
+        / measured["hosts"]
+        / seconds[bound_by],
         "seconds": seconds,
         "step_seconds": seconds[bound_by],
         "bound_by": bound_by,
@@ -266,6 +273,8 @@ def in_words(
         f"{arithmetic_in_words(config, planned)}",
         "HBM traffic": f"{planned['hbm_bytes_per_chip'] / 1e9:.1f} GB a chip and step",
         "collectives": ", ".join(moved) or "none",
+        "transfer": f"{memory['images'] / 2e6:.1f} MB of images a chip and step, sent while the "
+        f"step before runs: {planned['host_bytes_per_second_needed'] / 1e9:.2f} GB/s a host",
         "step, at best": f"{1e3 * planned['step_seconds']:.1f} ms, bound by {planned['bound_by']} ("
         + ", ".join(f"{key} {1e3 * value:.1f} ms" for key, value in seconds.items())
         + ")",

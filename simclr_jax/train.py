@@ -42,6 +42,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
         progress,
         resume,
         start,
+        startup,
         teacher,
         watchdog,
     )
@@ -97,13 +98,15 @@ def train(
     """
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
-    config = _begin(config, workdir)
+    starting = startup.Startup.of_process()
+    config = _begin(config, workdir, starting)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(preemption.Preemption())
         source, eval_source = sources.open_splits(config)
         config = teacher.with_classes(parts.with_counts(config, source))
         built, fingerprints = _built(config, workdir, source, eval_source)
         classes = record.classes_of({"fingerprints": fingerprints})
+        starting.done("images")
         config = start.with_step(config, built, workdir, classes)
         root = workdirs.make(workdir)
         stack.enter_context(workdirs.locked(root))
@@ -118,7 +121,7 @@ def train(
         described = _announce(root, config, fingerprints, state, total)
         log = stack.enter_context(workdirs.open_log(root, config, built.intervals, step))
         batches = stack.enter_context(_batches(config, built, source, step))
-        timing, on_step = stack.enter_context(_timed(config, root, step, total))
+        timing, on_step = stack.enter_context(_timed(config, root, step, total, starting))
         training = loop.Loop(
             step=built.step,
             batches=batches,
@@ -134,13 +137,12 @@ def train(
             on_step=on_step,
             on_wait=partial(advice.warn_of_waiting, config),
         )
-        progress.note("compiling the train step and making the first batches")
         last = training.train(step, state, rows)
     _count_unreadable(source, eval_source)
     processes.say(progress.summary(last, total, workdir, progress.next_protocol(config, source)))
 
 
-def _begin(config: FrozenConfigDict, workdir: str) -> FrozenConfigDict:
+def _begin(config: FrozenConfigDict, workdir: str, starting: startup.Startup) -> FrozenConfigDict:
     """Sets up the process, starts the devices, and checks that the config fits them.
 
     Returns:
@@ -150,20 +152,26 @@ def _begin(config: FrozenConfigDict, workdir: str) -> FrozenConfigDict:
     constraints.check_keys(config)
     determinism.ask_for(config.train.deterministic)
     constraints.check_run(config, devices=jax.device_count())
+    starting.done("imports and devices")
     progress.note("listing the images")
     return sources.indexed_in(config, workdir)
 
 
 @contextlib.contextmanager
 def _timed(
-    config: FrozenConfigDict, root: epath.Path, start: int, total: int
+    config: FrozenConfigDict,
+    root: epath.Path,
+    start: int,
+    total: int,
+    starting: startup.Startup,
 ) -> Iterator[tuple[clock.Clock, Sequence[Callable[[], None]]]]:
     """A context with a run's clock, and the functions that watch, time and profile its steps."""
+    starting.done("weights")
     timing = clock.Clock()
     estimated = estimate.Estimate.of_run(config, timing, start=start, total=total)
     profiled = profile.of_steps(config.train.profile_steps, root, start=start)
     with watchdog.Watchdog.of_run(config, timing) as watched, profiled as step_profiled:
-        yield timing, (watched.step_done, estimated.step_done, step_profiled)
+        yield timing, (starting.step_done, watched.step_done, estimated.step_done, step_profiled)
 
 
 def _built(
@@ -216,6 +224,7 @@ def _announce(
     if processes.is_primary():
         record.write(root, described)
         progress.announce(config, state, total_steps)
+    progress.note("compiling the train step and making the first batches")
     return described
 
 

@@ -127,7 +127,9 @@ except SystemExit as end:
     ("command", "argv", "status", "names"),
     [
         ("train", ["--help"], 0, ("jax", *HEAVY)),
+        ("eval", ["--help"], 0, ("jax", *HEAVY)),
         ("verify", ["--help"], 0, ("jax", *HEAVY)),
+        ("plan", ["--help"], 0, ("jax", *HEAVY)),
         ("convert", ["--help"], 0, ("jax", *HEAVY)),
         ("sweep", ["--help"], 0, ("jax", *HEAVY)),
         ("sweep", ["--config=paper/fig8_head", "--config.lr=1"], 2, ("jax", *HEAVY)),

@@ -1,7 +1,13 @@
 """One process-wide mesh of 8 CPU devices, and every warning and rank promotion an error."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
+if not os.environ.get("TESTS_CACHE"):  # That of the user is neither used nor filled.
+    os.environ["TESTS_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, os.environ["TESTS_CACHE"], ignore_errors=True)
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Small programs that run a few times: LLVM's optimisations would cost more than they save.
 os.environ["XLA_FLAGS"] = (

@@ -1,6 +1,8 @@
 """The digits of scikit-learn, a dataset that needs no download."""
 
+import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -36,16 +38,14 @@ class Digits:
     place = "digits"
 
     def __init__(self, split: str):
-        from sklearn.datasets import load_digits
-
         if split not in ("train", "test"):
             raise ArgumentError("split", split, "digits has 'train' and 'test'")
-        digits = load_digits()
-        order = permutation(len(digits.images), seed=_DIGITS_SEED, stream=0)
+        pixels, labels = _read()
+        order = permutation(len(pixels), seed=_DIGITS_SEED, stream=0)
         rows = order[:DIGITS_TRAIN] if split == "train" else order[DIGITS_TRAIN:]
-        grey = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)
+        grey = np.round(pixels[rows] * (255 / 16)).astype(np.uint8)
         self._images = [as_png(Image.fromarray(image)) for image in grey]
-        self._labels = digits.target[rows].astype(np.int32)
+        self._labels = labels[rows].astype(np.int32)
         self.split = split
 
     def __len__(self) -> int:
@@ -62,3 +62,21 @@ class Digits:
 
     def labels(self) -> np.ndarray:
         return self._labels
+
+
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """The pixels (n, 8, 8) in [0, 16] and the labels (n,) of all digits, float64.
+
+    They are read without scikit-learn, which takes seconds to import, where its file is in its
+    usual place.
+    """
+    found = importlib.util.find_spec("sklearn")
+    for folder in (found and found.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            table = np.loadtxt(path, delimiter=",")
+            return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return digits.images, digits.target

@@ -232,8 +232,21 @@ class Folder:
     def files(self) -> list[File]:
         # A task for each file would take more memory and time than the files' states.
         parts = [self._files[k : k + _STATES] for k in range(0, len(self._files), _STATES)]
-        found = self._pool.map(lambda part: list(map(self._file, part)), parts)
+        found = self._pool.map(self._files_of, parts)
         return list(itertools.chain.from_iterable(found))
+
+    def _files_of(self, names: list[str]) -> list[File]:
+        """The states of files, by plain paths where they are on a disk and there."""
+        if is_remote(self._folder):
+            return list(map(self._file, names))
+        folder, found = os.fspath(self._folder), []
+        for name in names:
+            try:
+                state = os.stat(f"{folder}/{name}")
+                found.append(File(name, state.st_size, state.st_mtime_ns))
+            except OSError:
+                found.append(self._file(name))
+        return found
 
     def _file(self, name: str) -> File:
         if name in self._states:

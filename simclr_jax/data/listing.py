@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import errno
 import importlib
 import logging
 import os
@@ -13,8 +12,8 @@ from dataclasses import dataclass, field
 
 from etils import epath, epy
 
+from simclr_jax.data import disk
 from simclr_jax.data.images import HEAD_BYTES, format_of
-from simclr_jax.errors import ArgumentError
 from simclr_jax.store import outage
 from simclr_jax.store.files import as_bytes, is_remote
 
@@ -27,11 +26,7 @@ ENDINGS = (
     *(".jp2", ".j2k", ".jpx", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 _BACKUPS = (".bak", ".tmp", ".part", "~")  # The ends of names of files beside the true ones.
-_HIDDEN = ("@eaDir", "__MACOSX", "$RECYCLE.BIN")  # Folders that systems add, besides '.…'.
 _SAMPLE = 16  # The number of files of an unknown ending that are looked into before all others.
-_CLASS_DEPTH = 3  # The depth of folders that may be classes, as in DATA/train/cat.
-_CLOSED = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR}  # Faults of one folder.
-_Identity = tuple[int, int]  # The device and the number of a folder, whatever its path.
 _log = logging.getLogger(__name__)
 
 
@@ -59,7 +54,7 @@ def files_below(folder: epath.Path, pool: Executor) -> Listing:
 
     Args:
       folder: The folder.
-      pool: The threads that look into files.
+      pool: The threads that list folders and look into files.
 
     Raises:
       ArgumentError: A folder cannot be read.
@@ -71,14 +66,14 @@ def files_below(folder: epath.Path, pool: Executor) -> Listing:
     elif is_remote(folder):
         found = _walk(folder)
     else:
-        found = _on_disk(os.fspath(folder), left_out)
+        found = disk.below(os.fspath(folder), left_out, pool)
     images, others = [], collections.defaultdict(list)
     for path in found:
         name = path.rpartition("/")[2].lower()
-        ending = os.path.splitext(name)[1]
+        ending = "".join(name.rpartition(".")[1:]) if "." in name else ""
         if ending[1:].isdigit():  # A number, as in 'scan.0001', of which there may be thousands.
             ending = ""
-        if any(map(_is_hidden, path.split("/"))):
+        if disk.has_hidden(path):
             left_out["hidden"] += 1
         elif ending in ENDINGS:
             images.append(path)
@@ -115,88 +110,6 @@ def _images_among(folder: epath.Path, paths: list[str], ending: str, pool: Execu
     if ending and not any(pool.map(is_image, paths[:: max(1, len(paths) // _SAMPLE)])):
         return []
     return [path for path, image in zip(paths, pool.map(is_image, paths), strict=True) if image]
-
-
-def _on_disk(root: str, left_out: collections.Counter[str]) -> Iterator[str]:
-    """Yields the relative paths of all files below a folder, through links.
-
-    In a class each folder counts once: the number of paths through folders that link to each other
-    grows with the factorial of theirs.
-    """
-    pending: list[tuple[str, tuple[_Identity, ...]]] = [("", (_identity(os.stat(root)),))]
-    entered: set[tuple[str, _Identity]] = set()
-    places: dict[_Identity, str] = {}
-    circles, again, twice = [], [], []
-    while pending:
-        below, above = pending.pop()
-        folders = []
-        for path, identity in _entries(root, below, left_out):
-            if identity is None:
-                yield path
-            else:
-                folders.append((path, identity))
-        for path, identity in sorted(folders):  # Which of several paths counts is settled.
-            known = "/".join(path.split("/")[:_CLASS_DEPTH]), identity
-            if identity in above:
-                circles.append(path)
-            elif known in entered:
-                again.append(path)
-            else:
-                entered.add(known)
-                pending.append((path, (*above, identity)))
-                if places.setdefault(identity, path) != path:
-                    twice.append((places[identity], path))
-    if circles:
-        text = "%r links to a folder above it, and is not followed (%d such)"
-        _log.warning(text, circles[0], len(circles))
-    if again:
-        text = "%r is a folder that its class has in another place, and is left out (%d such)"
-        _log.warning(text, again[0], len(again))
-    if twice:
-        text = "%r and %r are the same folder (%d such by links): its images count each time"
-        _log.warning(text, *twice[0], len(twice))
-
-
-def _entries(
-    root: str, below: str, left_out: collections.Counter[str]
-) -> Iterator[tuple[str, _Identity | None]]:
-    """Yields the paths of the files in a folder, and of its folders with what identifies each."""
-    place = os.path.join(root, below)
-    try:
-        with os.scandir(place) as entries:
-            for entry in entries:
-                place = entry.path
-                path = f"{below}/{entry.name}" if below else entry.name
-                folder, file = _is(entry)
-                if file:
-                    yield path, None
-                elif not folder:
-                    left_out["broken links or no files"] += 1
-                elif not _is_hidden(entry.name):
-                    yield path, _identity(entry.stat())
-    except OSError as error:
-        if error.errno in _CLOSED:
-            reason = f"cannot be read ({error.strerror})"
-            raise ArgumentError("directory", place, reason) from error
-        raise
-
-
-def _is(entry: os.DirEntry) -> tuple[bool, bool]:
-    """Whether an entry is a folder and whether it is a file, or a link to one."""
-    try:
-        return entry.is_dir(), entry.is_file()
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # A link that leads back to itself.
-            return False, False
-        raise
-
-
-def _identity(state: os.stat_result) -> _Identity:
-    return state.st_dev, state.st_ino
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in _HIDDEN
 
 
 def _walk(folder: epath.Path) -> Iterator[str]:

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -114,10 +115,8 @@ class Extractor:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The features (B, F) of a global batch, of which a process has rows (n, S, S, 3)."""
-        return self._of(meshes.put({"image": images}, self._mesh)["image"])
-
-    def _of(self, images: jax.Array) -> np.ndarray:
-        return np.asarray(self._extract(self._variables, images))
+        on_devices = meshes.put({"image": images}, self._mesh)["image"]
+        return np.asarray(self._extract(self._variables, on_devices))
 
     def evaluation(self, source: Readable) -> Iterator[Features]:
         """Yields the features of the evaluation view of every readable image of a source, in order.
@@ -140,6 +139,12 @@ class Extractor:
           change: What is done to the views first: a function of a global batch of them and of the
             index (B,) int32 of each image in the source. None: nothing.
         """
+        waiting: deque[tuple[jax.Array, np.ndarray, np.ndarray]] = deque()
+
+        def fetched() -> tuple[Features, np.ndarray]:
+            x, labels, readable = waiting.popleft()
+            return Features(np.asarray(x)[: len(labels)], labels), readable
+
         start = 0
         for batch in pipeline.eval_batches(
             source,
@@ -155,8 +160,13 @@ class Extractor:
             if change is not None:
                 index = np.minimum(start + self._rows, len(source) - 1).astype(np.int32)
                 images = change(images, meshes.put({"index": index}, self._mesh)["index"])
-            yield Features(self._of(images)[:n], labels[:n]), readable[:n]
+            # While the devices compute a batch, the one before is fetched and the next one sent.
+            waiting.append((self._extract(self._variables, images), labels[:n], readable[:n]))
+            if len(waiting) > 1:
+                yield fetched()
             start += n
+        while waiting:
+            yield fetched()
 
     def augmented(
         self, source: Readable, *, batch_size: int, seed: int, steps: int

@@ -23,6 +23,8 @@ from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
 from simclr_jax.losses import l2_normalize
 
+QUERY_BYTES = 2**30  # The bytes of the test images that are compared in one pass.
+
 # The rules of the config section "knn".
 RULES = {"knn.k": some(whole(1)), "knn.temperature": above(0)}
 
@@ -99,7 +101,8 @@ def votes(
       ks: The numbers of neighbours; with fewer training images, all of them vote.
       temperature: The temperature of the weights, above 0.
       mesh: The mesh of the devices.
-      test_rows: The number n of test images that are compared at a time, which bounds the memory.
+      test_rows: The number n of test images that are compared at a time, which bounds the memory
+        of their similarities. `QUERY_BYTES` of test images share a pass over the training images.
       held_bytes: See `passes.Rows`.
     """
     chex.assert_rank([train.x, train.labels, x], [2, 1, 2])
@@ -107,16 +110,25 @@ def votes(
     known = train.labels >= 0
     most = min(max(ks), int(known.sum()))
     rows = Rows([train], columns=test_rows, mesh=mesh, held_bytes=held_bytes)
-    for first in range(0, len(x), test_rows):
-        query = _unit(x[first : first + test_rows], mesh=mesh)
-        similarity = np.zeros((len(query), 0), np.float32)
-        labels = np.zeros((len(query), 0), np.int32)
+    of_one = 4 * (x.shape[1] + 2 * most)  # The bytes of a test image with its neighbours.
+    passed = test_rows * max(1, QUERY_BYTES // (of_one * test_rows))
+    for first in range(0, len(x), passed):
+        starts = range(first, min(first + passed, len(x)), test_rows)
+        queries = [_unit(x[start : start + test_rows], mesh=mesh) for start in starts]
+        none = [np.zeros((len(query), 0), np.float32) for query in queries]
+        nearest: list[Any] = [(each, each.astype(np.int32)) for each in none]
+        # Each block goes to the devices once, however many images are compared with it.
         for block in rows.blocks(known):
-            similarity, labels = _nearer(query, similarity, labels, block, k=most, mesh=mesh)
-            labels.block_until_ready()  # Blocks that wait would fill the memory.
-        # Weights relative to the best neighbour's rank the classes alike, and do not overflow.
-        weight = jnp.exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
-        yield [np.asarray(_vote(weight[:, :k], labels[:, :k], classes=classes)) for k in ks]
+            nearest = [
+                _nearer(query, *so_far, block, k=most, mesh=mesh)
+                for query, so_far in zip(queries, nearest, strict=True)
+            ]
+            jax.block_until_ready(nearest)  # Blocks that wait would fill the memory.
+        for similarity, labels in nearest:
+            # Weights relative to the best neighbour's rank alike, and do not overflow.
+            relative = similarity - similarity.max(axis=1, keepdims=True)
+            weight = jnp.exp(relative / temperature)
+            yield [np.asarray(_vote(weight[:, :k], labels[:, :k], classes=classes)) for k in ks]
 
 
 @partial(jax.jit, static_argnames="mesh")

@@ -5,11 +5,14 @@ import importlib.util
 import os
 from importlib import metadata
 
+from simclr_jax.run import programs
+
 
 def prepare() -> None:
     """Keeps JAX from looking for a TPU, and Keras for a home, where there is none.
 
-    JAX computes on the CPU in the thread that asks for it, unless the environment says otherwise.
+    TensorFlow is imported without Keras. JAX keeps what it compiles, and computes on the CPU in the
+    thread that asks for it, unless the environment says otherwise.
     """
     others = importlib.util.find_spec("jax_plugins") or metadata.entry_points(group="jax_plugins")
     if importlib.util.find_spec("libtpu") and not _chips() and not others:
@@ -19,9 +22,13 @@ def prepare() -> None:
     # The end of the augmentation runs in threads of the input pipeline. With JAX's asynchronous
     # dispatch a CPU would compute for only one of them at a time.
     os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "0")
+    # TensorFlow imports Keras at once, and that all of Matplotlib and scikit-learn, to use neither
+    # here; its older Keras is not installed, so nothing is imported.
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     if os.path.expanduser("~") == "~":
         # Keras, which TensorFlow imports, would make a folder called '~' for its settings.
         os.environ.setdefault("KERAS_HOME", os.devnull)
+    programs.keep()
 
 
 def has_tpu() -> bool:

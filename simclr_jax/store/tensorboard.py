@@ -1,17 +1,26 @@
 """Event files for TensorBoard."""
 
+import sys
 import time
 from collections.abc import Collection, Mapping, Set
 from typing import Any
 
 from etils import epath
-from tensorboardX import record_writer
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import hparams, scalar, text
 
 from simclr_jax.store import files
+
+# tensorboardX imports PyTorch where that is installed, which takes seconds and is of no use here.
+_HIDDEN: dict[str, Any] = {name: None for name in ("torch",) if name not in sys.modules}
+sys.modules.update(_HIDDEN)
+try:
+    from tensorboardX import record_writer
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import hparams, scalar, text
+finally:
+    for _name in _HIDDEN:
+        del sys.modules[_name]
 
 FLUSH_SECONDS = 10.0  # The seconds between two writes to the disk.
 

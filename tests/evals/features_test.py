@@ -48,6 +48,27 @@ def test_padded_features_are_the_unpadded_ones(finished, network):
     np.testing.assert_array_equal(found[0].labels, source.load(np.arange(360))[1])
 
 
+def test_a_batch_is_sent_before_the_one_ahead_of_it_is_fetched(finished, network, monkeypatch):
+    """So the devices compute while the host fetches, checks and writes."""
+    source = sources.open_split(network.config, "eval")
+    extracts, events = extractor(network, batch_size=104), []
+    real = extracts._extract
+
+    class Result:
+        def __init__(self, x):
+            self.x = x
+            events.append("sent")
+
+        def __array__(self, *args, **kwargs):
+            events.append("fetched")
+            return np.asarray(self.x)
+
+    monkeypatch.setattr(extracts, "_extract", lambda *arguments: Result(real(*arguments)))
+    rows = [len(found.x) for found, _ in extracts.batches(source)]
+    assert rows == [104, 104, 104, 48]
+    assert events == ["sent", *["sent", "fetched"] * 3, "fetched"]
+
+
 @pytest.mark.slow
 def test_unreadable_images_have_no_features_and_are_counted(finished, network, monkeypatch):
     source = sources.open_split(network.config, "eval")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from simclr_jax.evals import knn, passes
+from simclr_jax.evals import knn
+from simclr_jax.evals import passes as passes_module
 from simclr_jax.evals.features import Features
 
 
@@ -27,12 +28,32 @@ def votes(train, test, mesh, **options):
 @pytest.mark.parametrize("held_bytes", [None, 0])
 def test_knn_equals_voting_by_hand_for_every_k(blobs, mesh8, monkeypatch, held_bytes):
     """The training images are several blocks, of 13 on each device, held there or read anew."""
-    monkeypatch.setattr(passes, "LOGITS_BYTES", 4 * 40 * 13)
+    monkeypatch.setattr(passes_module, "LOGITS_BYTES", 4 * 40 * 13)
     ks, options = [7, 1, 1000], {"test_rows": 40, "held_bytes": held_bytes}
     found = votes(*blobs, mesh8, ks=ks, **options)
     for k, each in zip(ks, found, strict=True):
         np.testing.assert_allclose(each, by_hand(*blobs, k, 0.2), rtol=1e-4)
         np.testing.assert_array_equal(each, votes(*blobs, mesh8, ks=[k], **options)[0])
+
+
+@pytest.mark.parametrize(("query_bytes", "passes"), [(2**30, 1), (1, 3)])
+def test_training_features_go_to_the_devices_once(
+    blobs, mesh8, monkeypatch, query_bytes, passes
+):  # fmt: skip
+    """Where the devices hold them; otherwise once for each share of the test images."""
+    train, test = blobs
+    monkeypatch.setattr(passes_module, "LOGITS_BYTES", 4 * 40 * 13)
+    monkeypatch.setattr(knn, "QUERY_BYTES", query_bytes)
+    sent, real = [], passes_module.Rows._read
+    monkeypatch.setattr(
+        passes_module.Rows, "_read", lambda self, index: sent.extend(index) or real(self, index)
+    )
+    options = {"ks": [7], "test_rows": -(-len(test.x) // 3)}
+    held = votes(train, test, mesh8, **options)
+    assert sorted(set(sent)) == sorted(sent)
+    sent.clear()
+    np.testing.assert_array_equal(held, votes(train, test, mesh8, held_bytes=0, **options))
+    assert sent.count(0) == passes
 
 
 def test_eight_devices_take_the_neighbours_of_one_even_among_equal_ones(rng, mesh1, mesh8):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from simclr_jax import mesh as meshes
 from simclr_jax.config.parts import Intervals
 from simclr_jax.data.order import Order
 from simclr_jax.errors import DivergedError, PreemptedError
@@ -69,6 +70,42 @@ def loop(recorder, tmp_path, mesh, *, bad=None, allowed=0):
         ),
         preemption=recorder,
     )
+
+
+def test_the_next_batch_is_sent_before_the_step_that_runs_is_waited_for(
+    tmp_path, mesh8, monkeypatch
+):
+    """A step's metrics are its end: reading one waits for the device."""
+    recorder, real = Recorder(), meshes.put
+
+    class Metric:
+        def __init__(self, step):
+            self.step = step
+
+        def __float__(self):
+            recorder.events.append(f"waited {self.step}")
+            return 1.0
+
+    def put(batch, mesh):
+        recorder.events.append("sent")
+        return real(batch, mesh)
+
+    def step(state, batch):
+        recorder.events.append(f"step {state + 1}")
+        row = dict.fromkeys(("grad_norm", "learning_rate", "finite"), 1.0)
+        return state + 1, {"loss": Metric(state + 1), **row}
+
+    monkeypatch.setattr(meshes, "put", put)
+    monkeypatch.setattr(recorder, "step", step)
+    loop(recorder, tmp_path, mesh8).train(0, 0, [])
+    kept = [event for event in recorder.events if event.split()[0] in ("sent", "step", "waited")]
+    assert kept == [
+        "sent", "step 1",
+        "sent", "step 2", "waited 1",
+        "sent", "step 3", "waited 2",
+        "waited 3",  # The state after it is saved.
+        "sent", "step 4", "waited 4",
+    ]  # fmt: skip
 
 
 def test_the_order_is_evaluate_save_batch_step_log_the_previous_step(tmp_path, mesh8):
