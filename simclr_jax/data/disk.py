@@ -246,7 +246,8 @@ def _times(state: os.stat_result) -> list[int]:
 
 def _file_system(root: str) -> str | None:
     """The kind of file system that a folder is on, as Linux names it; None: not known."""
-    path, found = os.path.realpath(root), ("", None)
+    path = os.path.realpath(root)
+    found: tuple[str, str | None] = "", None
     with contextlib.suppress(OSError), open("/proc/self/mounts") as mounts:
         for line in mounts:
             place, kind = line.split()[1:3]

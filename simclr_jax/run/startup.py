@@ -69,10 +69,10 @@ class Startup:
     def _on_event(self, event: str, **_: Any) -> None:
         self._loaded += self._listens and event == _LOADED
 
-    def _on_duration(self, event: str, seconds: float, **_: Any) -> None:
+    def _on_duration(self, event: str, duration_secs: float, **_: Any) -> None:
         if self._listens and event == _COMPILED:  # Loading one counts as well.
             self._programs += 1
-            self._compiling += seconds
+            self._compiling += duration_secs
 
 
 def process_seconds() -> float:
