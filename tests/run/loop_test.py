@@ -86,13 +86,16 @@ def test_the_next_batch_is_sent_before_the_step_that_runs_is_waited_for(
             recorder.events.append(f"waited {self.step}")
             return 1.0
 
+        def is_ready(self):
+            return False
+
     def put(batch, mesh):
         recorder.events.append("sent")
         return real(batch, mesh)
 
     def step(state, batch):
         recorder.events.append(f"step {state + 1}")
-        row = dict.fromkeys(("grad_norm", "learning_rate", "finite"), 1.0)
+        row = dict.fromkeys(("grad_norm", "learning_rate", "finite"), jnp.ones(()))
         return state + 1, {"loss": Metric(state + 1), **row}
 
     monkeypatch.setattr(meshes, "put", put)
