@@ -17,6 +17,7 @@ from simclr_jax.store import user_cache
 
 with epy.lazy_imports():
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
     from simclr_jax import processes
     from simclr_jax.run import progress
@@ -111,6 +112,7 @@ def share() -> None:
         sign.unlink(missing_ok=True)
     if ours and folder is not None and not shared:
         jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()  # What the processes have agreed by has opened it.
         progress.note(
             "compiled programs are not kept: the processes have no common cache; "
             f"{_FOLDER} may name a folder that all of them can read"
