@@ -219,6 +219,8 @@ def plan(config: FrozenConfigDict, topology: str, measured: dict[str, Any]) -> d
     }
     bound_by = max(seconds, key=lambda key: seconds[key])
     images_per_second = config.train.batch_size / seconds[bound_by]
+    # The bytes of a host's batch: of two in memory, one is sent while the step of the other runs.
+    sent = measured["memory"]["images"] / 2 * count / measured["hosts"]
     return {
         "topology": topology,
         "chip": topology.partition(":")[0],
@@ -230,12 +232,7 @@ def plan(config: FrozenConfigDict, topology: str, measured: dict[str, Any]) -> d
         "hbm_bytes_per_chip": measured["hbm_bytes"],
         "memory_per_chip": {**measured["memory"], "available": chip.hbm_bytes},
         "collectives": measured["collectives"],
-        # Of two batches in memory, one is sent while the step of the other one runs.
-        "host_bytes_per_second_needed": measured["memory"]["images"]
-        / 2
-        * count
-        / measured["hosts"]
-        / seconds[bound_by],
+        "host_bytes_per_second_needed": sent / seconds[bound_by],
         "seconds": seconds,
         "step_seconds": seconds[bound_by],
         "bound_by": bound_by,
