@@ -32,6 +32,12 @@ print(jax.config.values["jax_compilation_cache_dir"])
 """
 
 
+@pytest.fixture(autouse=True)
+def no_folder_of_another_test(monkeypatch):
+    """Commands that ran in this process before have set the variable."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+
+
 def outputs(*arguments, **environment):
     """What the program prints: the result, the programs that were loaded, and the folder."""
     environment = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **environment}
@@ -56,7 +62,6 @@ def test_a_program_is_compiled_once_and_gives_the_same_from_the_cache(tmp_path):
 
 def test_a_command_goes_on_without_a_place_for_programs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(user_cache, "_said", [])
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     programs.keep()
