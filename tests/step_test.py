@@ -28,7 +28,8 @@ def test_eight_devices_equal_one_in_float64(one_device, mesh8):
     assert all(np.abs(gradient).max() > 0 for gradient in jax.tree.leaves(gradients))
 
 
-@pytest.mark.parametrize("name", ["lars", pytest.param("adam", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lars", "adam"])
 def test_with_its_state_split_the_optimizer_computes_the_same(name, one_device, mesh1, mesh8):
     """Metrics, every gradient, parameters, statistics and optimizer state, over three steps."""
     with jax.enable_x64(True):
