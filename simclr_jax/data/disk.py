@@ -36,9 +36,8 @@ _TIMED = {
     *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"),
     *("nfs", "nfs4", "lustre", "ceph"),
 }
-_HIDDEN = frozenset(
-    ("@eaDir", "__MACOSX", "$RECYCLE.BIN")
-)  # Folders that systems add, besides '.…'.
+# Folders that systems add, besides those that begin with a point.
+_HIDDEN = frozenset(("@eaDir", "__MACOSX", "$RECYCLE.BIN"))
 _CLASS_DEPTH = 3  # The depth of folders that may be classes, as in DATA/train/cat.
 _CLOSED = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR}  # Faults of one folder.
 _Identity = tuple[int, int]  # The device and the number of a folder, whatever its path.

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 
 import google_crc32c
 import jax
@@ -24,7 +23,7 @@ from etils import epath
 from simclr_jax import processes
 from simclr_jax.data.source import File
 from simclr_jax.errors import FileError, is_of_storage, one_line
-from simclr_jax.store import files, outage, ranges
+from simclr_jax.store import files, outage, ranges, user_cache
 
 # The sizes in bytes of what comes before and after the data of a TFRecord. It consists of the
 # length (uint64), the CRC of the length (uint32), the data, and the CRC of the data (uint32).
@@ -53,7 +52,8 @@ class Index:
         self._folder: epath.Path | None = None
         self._homeless = ""  # The reason why there is no folder.
         try:
-            self._folder = _cache_folder() if folder is None else epath.Path(folder).expanduser()
+            place = user_cache.path("tfrecord_index") if folder is None else folder
+            self._folder = epath.Path(place).expanduser()
         except RuntimeError as error:
             self._homeless = one_line(error)
         self.unkept: list[str] = []
@@ -223,9 +223,3 @@ def _kept_spans(path: epath.Path, size: int) -> np.ndarray | None:
     ends = np.concatenate([[0], starts + lengths + FOOTER])  # The first record starts at byte 0.
     whole = ends[-1] == size and np.array_equal(ends[:-1] + HEADER, starts)
     return spans if whole and (lengths >= 0).all() else None
-
-
-def _cache_folder() -> epath.Path:
-    """The folder of the positions in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return epath.Path(base) / "simclr_jax" / "tfrecord_index"

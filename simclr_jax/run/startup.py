@@ -13,9 +13,10 @@ from simclr_jax.run import progress
 with epy.lazy_imports():
     import jax
 
+# The names of what JAX tells.
 _LOADED = "/jax/compilation_cache/cache_hits"
-_runs = 0  # The number of runs that this process has begun.
 _COMPILED = "/jax/core/compile/backend_compile_duration"
+_runs = 0  # The number of runs that this process has begun.
 
 
 class Startup:

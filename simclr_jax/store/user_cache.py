@@ -19,11 +19,10 @@ def folder(name: str) -> Path | None:
     Returns:
       The path; None where there is no home, or the folder cannot be written. This is said once.
     """
-    given, home = os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~")
-    if not os.path.isabs(given) and not os.path.isabs(home):
+    try:
+        place = path(name)
+    except RuntimeError:
         return _without("there is no home")
-    root = Path(given) if os.path.isabs(given) else Path(home) / ".cache"
-    place = root / "simclr_jax" / name
     try:
         # A program that is kept runs later: nobody else may write there.
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -32,6 +31,19 @@ def folder(name: str) -> Path | None:
     if not os.access(place, os.W_OK | os.X_OK):
         return _without(f"{place} cannot be written")
     return place
+
+
+def path(name: str) -> Path:
+    """The path of a folder in the user's cache, which need not exist.
+
+    Raises:
+      RuntimeError: There is no home.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    root = given if given.is_absolute() else Path.home() / ".cache"
+    if not root.is_absolute():
+        raise RuntimeError("Could not determine home directory.")
+    return root / "simclr_jax" / name
 
 
 def _without(reason: str) -> Path | None:
