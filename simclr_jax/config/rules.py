@@ -234,7 +234,7 @@ RUN: dict[str, Rule] = {
     "train.on_hang": one_of("report", "exit", "ignore"),
     "train.profile_steps": Rule(
         lambda value: (
-            whole(1).holds(value[0]) and whole(value[0]).holds(value[1]) and not value[2:]
+            len(value) == 2 and whole(1).holds(value[0]) and whole(value[0]).holds(value[1])
         ),
         "None, or the first and the last step as whole numbers from 1 on, in ascending order",
     ),
@@ -305,7 +305,7 @@ def check(config: ConfigDict, rules: Mapping[str, Rule], *, devices: int) -> Non
     """
     for key in keys(config):
         value = get(config, key)
-        if value is not None and key in rules and not _holds(rules[key], value):
+        if value is not None and key in rules and not holds(rules[key], value):
             raise wrong(key, value, rules[key].allowed)
     _check_labels(config)
     split = ["train.batch_size", "eval.batch_size", "features.batch_size"]
@@ -330,8 +330,10 @@ def _check_labels(config: ConfigDict) -> None:
         raise wrong(given[1], get(config, given[1]), f"None where {given[0]} chooses the labels")
 
 
-def _holds(rule: Rule, value: Any) -> bool:
+def holds(rule: Rule, value: Any) -> bool:
+    """Whether a value is allowed; False as well for one that the rule has no answer for."""
     try:
         return bool(rule.holds(value))
-    except (TypeError, ValueError, OverflowError):  # Of a tuple of other types, or a huge integer.
+    except (TypeError, ValueError, OverflowError, LookupError):
+        # Of a tuple of other types or of another length, or of a huge integer.
         return False

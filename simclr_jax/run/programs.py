@@ -100,7 +100,7 @@ def share() -> None:
     if not processes.several():
         return
     folder = jax.config.values["jax_compilation_cache_dir"]
-    ours = _kept is None or folder == str(_kept)
+    ours = folder is None or folder == str(_kept)
     (number,) = processes.from_primary([random.SystemRandom().randrange(2**31)])
     sign = _kept and _kept / f"shared-{number}"
     if sign and processes.is_primary():

@@ -97,9 +97,26 @@ CHECKING = [
     ("optim.name", "sgd", "config.optim.name='sgd': must be one of lars, momentum, adam, adamw"),
     ("optim.lr", float("inf"), "config.optim.lr=inf: must be at least 0"),
     ("optim.lr_scaling", "cubic", "config.optim.lr_scaling='cubic': must be one of linear"),
+    ("train.profile_steps", (1,), "config.train.profile_steps=(1,): must be None, or the first"),
     ("checkpoint.keep", 0, "config.checkpoint.keep=0: must be at least 1"),
     ("data.name", None, "config.data.name=None: must be a TFDS name"),
 ]  # fmt: skip
+
+
+ODD = [(), (1,), (2, 1), (1, 2, 3), ((),), (None,), ("a",), "", "a", -1, 1.5, 10**400, float("nan")]
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: repr(value)[:12])
+def test_no_value_of_any_key_ends_in_another_error(value):
+    found = {**rules.RUN, **rules.EVALUATION}
+    for protocol in PROTOCOLS.values():
+        found |= protocol.RULES
+    for key, rule in found.items():
+        try:
+            allowed = rules.holds(rule, value)
+        except Exception as error:
+            pytest.fail(f"{key}={value!r}: {error!r}")
+        assert allowed in (True, False)
 
 
 @pytest.mark.parametrize(("key", "value", "line"), CHECKING)
@@ -195,7 +212,7 @@ def test_a_config_without_keys_of_a_run_names_them(tmp_path, capsys):
 
 @pytest.mark.parametrize("value", [True, (0.1, True), "0.1", None])
 def test_only_numbers_are_numbers(value):
-    assert not rules._holds(rules.some(rules.above(0)), value)
+    assert not rules.holds(rules.some(rules.above(0)), value)
 
 
 def test_another_config_does_not_continue_a_run():

@@ -86,7 +86,10 @@ def test_parts_of_programs_and_the_longest_unused_ones_are_deleted(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("common", [True, False])
-def test_several_processes_keep_programs_where_all_see_the_same_folder(tmp_path, common):
+def test_several_processes_keep_programs_where_all_see_the_same_folder(
+    tmp_path, common, monkeypatch
+):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     found = []
     for _ in range(2):
         with socket.socket() as free:
@@ -107,6 +110,19 @@ def test_several_processes_keep_programs_where_all_see_the_same_folder(tmp_path,
     assert [lines[-1] != "None" for lines in again] == [common, common]
     assert ("the processes have no common cache" in found[1][0][1]) != common
     assert not list(tmp_path.rglob("shared-*"))
+
+
+def test_a_folder_that_the_environment_names_is_taken_for_common(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(programs, "_kept", None)
+    monkeypatch.setattr("simclr_jax.processes.several", lambda: True)
+    monkeypatch.setattr("simclr_jax.processes.from_primary", lambda values: values)
+    monkeypatch.setattr("simclr_jax.processes.meet", lambda name: None)
+    monkeypatch.setattr("simclr_jax.processes.all_have", lambda value: value)
+    before = jax.config.values["jax_compilation_cache_dir"]
+    assert before is not None
+    programs.share()
+    assert jax.config.values["jax_compilation_cache_dir"] == before
+    assert not capsys.readouterr().err
 
 
 def test_jax_that_was_told_otherwise_is_left_alone():
