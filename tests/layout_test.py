@@ -126,7 +126,7 @@ def test_no_import_is_circular():
 
 
 def test_the_front_room_is_small():
-    assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 15
+    assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 18
 
 
 def test_files_have_at_most_350_lines():

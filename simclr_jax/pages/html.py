@@ -1,0 +1,66 @@
+"""Pages of HTML: one file each, which needs no network, reads on a phone, light or dark."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etils import epy
+
+with epy.lazy_imports():
+    import jinja2
+    import markupsafe
+    import numpy as np
+    from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_QUALITY = 85  # Of the JPEGs of photographs, from 0 to 100.
+_SMALL = 64  # The largest side in pixels of a picture that is written without a loss.
+
+
+def page(template: str, **values: Any) -> str:
+    """A page as text.
+
+    Args:
+      template: A file of `templates/`, which extends `base.html`.
+      values: What its names stand for. Text is escaped; `markupsafe.Markup` is taken as it is.
+
+    Raises:
+      jinja2.UndefinedError: A name of the template has no value.
+    """
+    return _templates().get_template(template).render(**values)
+
+
+def picture(image: npt.NDArray[Any]) -> str:
+    """An image as a `data:` address, for the src of an <img>.
+
+    Args:
+      image: (H, W, 3) or (H, W), uint8. A small one becomes a PNG, which has every pixel's value;
+        a larger one a JPEG.
+    """
+    small = max(image.shape[:2]) <= _SMALL
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(
+        file, format="PNG" if small else "JPEG", **({} if small else {"quality": _QUALITY})
+    )
+    text = base64.b64encode(file.getvalue()).decode()
+    return f"data:image/{'png' if small else 'jpeg'};base64,{text}"
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    folder = Path(__file__).with_name("templates")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["picture"] = lambda image: markupsafe.Markup(picture(image))
+    return environment
