@@ -9,9 +9,13 @@ if not os.environ.get("TESTS_CACHE"):  # That of the user is neither used nor fi
     os.environ["TESTS_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, os.environ["TESTS_CACHE"], ignore_errors=True)
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Small programs that run a few times: LLVM's optimisations would cost more than they save.
+# Small programs that run a few times: optimisations, and the fusions that are slow to compile,
+# would cost more than they save. Tests that start processes hand these flags on.
+os.environ["TESTS_XLA_FLAGS"] = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    f"--xla_force_host_platform_device_count=8 {os.environ['TESTS_XLA_FLAGS']}"
 )
 
 import jax

@@ -108,7 +108,7 @@ def status_of(words, monkeypatch):
         return ended.value.code
     settings = {k: v for k, _, v in (word.partition("=") for word in words) if k.isupper()}
     rest = words[len(settings) :]
-    settings.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # A device a process.
+    settings.setdefault("XLA_FLAGS", os.environ["TESTS_XLA_FLAGS"])  # A device a process.
     programs = {"python": [sys.executable], "pytest": [sys.executable, "-m", "pytest"]}
     rest = [*programs.get(rest[0], rest[:1]), *rest[1:]]
     return subprocess.run(rest, env={**os.environ, **settings}).returncode

@@ -21,7 +21,7 @@ def start(*arguments, devices=1, optimize=False, output=subprocess.PIPE, prefix=
       environment: Variables to set.
     """
     flags = [f"--xla_force_host_platform_device_count={devices}"]
-    flags += [] if optimize else ["--xla_backend_optimization_level=0"]
+    flags += [] if optimize else [os.environ["TESTS_XLA_FLAGS"]]
     paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     variables = {
         "JAX_PLATFORMS": "cpu",
