@@ -11,7 +11,9 @@ Four steps take turns in one process, and each of them is compiled before the cl
 - torch: the same network, heads and NT-Xent in PyTorch, with momentum, in channels_last; on a GPU
   through torch.compile, with automatic mixed precision where the dtype is bfloat16.
 
-The output is the median time of a step with its spread, and the ratios of the medians.
+The output is the median time of a step with its spread, that of the processor, which other
+processes on the machine change less, and the ratios of the medians of the first. Where PyTorch's
+threads wait by turning, OMP_WAIT_POLICY=passive keeps that out of the processor's time.
 """
 
 import argparse
@@ -105,7 +107,7 @@ def torch_encoder(flags: argparse.Namespace) -> tuple[Any, int]:
 
     deep, small = flags.network == 50, flags.size <= 64
 
-    def block(before: int, width: int, stride: int, after: int) -> nn.Module:
+    def block(before: int, width: int, after: int, first: bool, stride: int) -> nn.Module:
         plan = [(before, width, 3, stride), (width, width, 3, 1)]
         if deep:
             plan = [(before, width, 1, 1), (width, width, 3, stride), (width, after, 1, 1)]
@@ -114,7 +116,7 @@ def torch_encoder(flags: argparse.Namespace) -> tuple[Any, int]:
             layers += [nn.Conv2d(i, o, side, step, side // 2, bias=False), nn.BatchNorm2d(o)]
             layers += [nn.ReLU(inplace=True)]
         path = nn.Sequential()
-        if stride > 1 or before != after:
+        if first:  # The first block of every group projects, as ours does.
             path = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False))
             path.append(nn.BatchNorm2d(after))
         return Block(nn.Sequential(*layers[:-1]), path)
@@ -135,7 +137,8 @@ def torch_encoder(flags: argparse.Namespace) -> tuple[Any, int]:
         for number in range(blocks):
             width = 64 * 2**group
             after = width * (4 if deep else 1)
-            layers.append(block(before, width, 2 if group and not number else 1, after))
+            stride = 2 if group and not number else 1
+            layers.append(block(before, width, after, not number, stride))
             before = after
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), before
 
@@ -205,24 +208,26 @@ def main() -> None:
         "bare": lambda: bare(flags),
         "torch": lambda: torch_step(flags),
     }
-    steps, seconds = {}, {}
+    steps, seconds, processor = {}, {}, {}
     for name in flags.only.split(","):
         begin = time.perf_counter()
-        steps[name], seconds[name] = makers[name](), []
+        steps[name], seconds[name], processor[name] = makers[name](), [], []
         steps[name](2)
         print(f"{name}: compiled in {time.perf_counter() - begin:.0f} s", flush=True)
     for _ in range(flags.rounds):
         for name, run in steps.items():
-            begin = time.perf_counter()
+            begin, used = time.perf_counter(), time.process_time()
             run(flags.steps)
             seconds[name].append((time.perf_counter() - begin) / flags.steps)
+            processor[name].append((time.process_time() - used) / flags.steps)
     median = {name: statistics.median(found) for name, found in seconds.items()}
     print(f"ResNet-{flags.network}, {flags.size} px, 2 x {flags.images} images, {flags.dtype}, "
           f"{jax.devices()[0].device_kind}")  # fmt: skip
     for name, found in seconds.items():
         print(
             f"{name}: {1e3 * median[name]:.1f} ms a step ({1e3 * min(found):.1f}-"
-            f"{1e3 * max(found):.1f}), {flags.images / median[name]:.0f} images/s"
+            f"{1e3 * max(found):.1f}), {1e3 * statistics.median(processor[name]):.1f} ms of the "
+            f"processor, {flags.images / median[name]:.0f} images/s"
             + "".join(f", {median[other] / median[name]:.2f} of {other}'s speed"
                       for other in ("bare", "torch") if other in median and other != name)
         )  # fmt: skip
