@@ -256,14 +256,28 @@ def lars(learning_rate: optax.Schedule, *, weight_decay: float) -> optax.Gradien
     Reference: You et al. 2017, Algorithm 1 (arXiv 1708.03888), which divides by ‖∇L‖ + wd·‖w‖; the
     authors' code divides by ‖g‖ = ‖∇L + wd·w‖, as here.
     """
-    return optax.lars(
-        learning_rate,
-        weight_decay=weight_decay,
-        weight_decay_mask=lars_mask,
-        trust_coefficient=TRUST_COEFFICIENT,
-        trust_ratio_mask=lars_mask,
-        momentum=MOMENTUM,
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=lars_mask),
+        optax.masked(_trust_ratio(), lars_mask),
+        optax.scale_by_learning_rate(learning_rate),
+        optax.trace(decay=MOMENTUM),
     )
+
+
+def _trust_ratio() -> optax.GradientTransformation:
+    """Multiplies gradients g by LARS's trust ratio 0.001·‖w‖/‖g‖, or by 1 where a norm is 0.
+
+    The numbers are those of `optax.scale_by_trust_ratio` up to rounding. That computes each norm
+    twice, the second time of an array that depends on the first, so that a step has more passes
+    over all parameters than it needs.
+    """
+
+    def scaled(g: jax.Array, w: jax.Array) -> jax.Array:
+        g_norm, w_norm = jnp.sqrt(jnp.sum(g**2)), jnp.sqrt(jnp.sum(w**2))
+        defined = (g_norm > 0) & (w_norm > 0)
+        return g * jnp.where(defined, TRUST_COEFFICIENT * w_norm / jnp.where(defined, g_norm, 1), 1)
+
+    return optax.stateless(lambda grads, params: jax.tree.map(scaled, grads, params))
 
 
 def momentum(learning_rate: optax.Schedule) -> optax.GradientTransformation:

@@ -1,5 +1,6 @@
 """Optimizers against their equations in NumPy, and the masks against the parameters."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +81,19 @@ def test_lars_equals_its_equations(params, rng):
             v = 0.9 * v + lr * trust * g
             w = w - v
         np.testing.assert_allclose(after[name], w, rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+def test_lars_has_the_state_and_the_numbers_of_optax(params, rng):
+    """Checkpoints that were written with `optax.lars` go on."""
+    given = {"weight_decay": 0.01, "weight_decay_mask": optim.lars_mask}
+    adapted = {"trust_coefficient": 0.001, "trust_ratio_mask": optim.lars_mask, "momentum": 0.9}
+    theirs, ours = optax.lars(rate, **given, **adapted), optim.lars(rate, weight_decay=0.01)
+    chex.assert_trees_all_equal(theirs.init(params), ours.init(params))
+    grads = jax.tree.map(lambda w: jnp.asarray(rng.normal(size=w.shape), w.dtype), params)
+    state = ours.update(grads, ours.init(params), params)[1]
+    chex.assert_trees_all_close(
+        theirs.update(grads, state, params), ours.update(grads, state, params), rtol=1e-6
+    )
 
 
 def test_momentum_is_nesterov_with_the_rate_inside_the_velocity(params, rng):
