@@ -18,7 +18,7 @@ from simclr_jax import state as states
 from simclr_jax.objectives import Gradients
 from simclr_jax.objectives.microbatches import divided
 from simclr_jax.step import train_step
-from simclr_jax.tpu import compiled
+from simclr_jax.tpu import program
 
 WIDTHS, ROWS = (512, 1024, 2048), 2048
 
@@ -61,7 +61,7 @@ def collectives(microbatches, shard_state):
     batch = {"image": on((ROWS, WIDTHS[0]), jnp.float32), "label": on((ROWS,), jnp.int32)}
     jitted = jax.jit(step, out_shardings=(placed, meshes.replicated(mesh)))
     lowered = jitted.lower(states.abstract(first, mesh, placed), batch)
-    return compiled.collectives(lowered.compile().as_text())
+    return program.collectives(lowered.compile().as_text())
 
 
 if __name__ == "__main__":
