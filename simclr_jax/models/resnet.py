@@ -4,7 +4,6 @@ Reference: arXiv 1512.03385 (ResNet), 1603.05027 (ResNet-200), 1812.01187 (ResNe
 2006.10029 (SimCLR), 1903.06586 (selective kernels), 1709.01507 (squeeze-and-excitation).
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,9 +13,7 @@ import jax.numpy as jnp
 
 from simclr_jax.errors import chosen
 from simclr_jax.models.attention import Module, SelectiveKernel, SqueezeExcite
-
-BATCH_NORM_MOMENTUM = 0.9
-BATCH_NORM_EPSILON = 1e-5
+from simclr_jax.models.norm import BATCH_NORM_MOMENTUM, PooledBatchNorm, batch_norm
 
 STEMS = ("auto", "small", "imagenet")  # The stems that a config can name.
 REMAT = ("none", "block", "stage")  # The values of `ResNet.remat`.
@@ -77,41 +74,6 @@ def conv_layer(filters: int, size: int, stride: int = 1, *, dtype: Any, name: st
         dtype=dtype,
         name=name,
     )
-
-
-def batch_norm(
-    *,
-    train: bool,
-    running: bool,
-    dtype: Any,
-    name: str,
-    momentum: float = BATCH_NORM_MOMENTUM,
-    **kwargs: Any,
-) -> Callable[[jax.Array], jax.Array]:
-    """Batch normalisation over the global batch.
-
-    The moving average is that of the biased variance, divided by N; PyTorch takes the unbiased one.
-
-    Args:
-      train: Whether to update the moving averages, and to normalise by the statistics of the batch
-        unless `running` is set. Without `train`, the moving averages normalise.
-      running: Whether the moving averages before this batch normalise in training too.
-      dtype: The dtype of the output.
-      name: The name of the layer.
-      momentum: The part of the moving averages that a batch leaves as it is, 0 to 1.
-      **kwargs: Further arguments of `nn.BatchNorm`.
-    """
-    layer = nn.BatchNorm(
-        momentum=momentum, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name, **kwargs
-    )
-
-    def normalize(x: jax.Array) -> jax.Array:
-        y = layer(x, use_running_average=running or not train)
-        if running and train:
-            layer(x, use_running_average=False)  # This call only updates the moving averages.
-        return y
-
-    return normalize
 
 
 class Block(nn.Module):
@@ -291,10 +253,10 @@ class ResNet(nn.Module):
         if self.sk_ratio > 0:  # SimCLRv2 uses ResNet-D's stem together with selective kernels.
             x = nn.relu(norm(name="stem_bn1")(conv(filters // 2, 3, 2, name="stem_conv1")(x)))
             x = nn.relu(norm(name="stem_bn2")(conv(filters // 2, 3, 1, name="stem_conv2")(x)))
-            x = nn.relu(norm(name="stem_bn3")(conv(filters, 3, 1, name="stem_conv3")(x)))
+            x, name = conv(filters, 3, 1, name="stem_conv3")(x), "stem_bn3"
         else:
-            x = nn.relu(norm(name="stem_bn")(conv(filters, 7, 2, name="stem_conv")(x)))
-        return nn.max_pool(x, (3, 3), (2, 2), "SAME")
+            x, name = conv(filters, 7, 2, name="stem_conv")(x), "stem_bn"
+        return nn.relu(norm(name=name, layer=PooledBatchNorm)(x))
 
 
 Place = tuple[str, int, int]  # The name of a block or the stem, its group, and its index there.

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from simclr_jax.models.heads import Classifier, ProjectionHead, layer_index, layer_number
-from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM, ResNet, is_frozen
+from simclr_jax.models.norm import BATCH_NORM_MOMENTUM
+from simclr_jax.models.resnet import ResNet, is_frozen
 
 
 class Outputs(NamedTuple):

@@ -1,13 +1,13 @@
 """The encoder: sizes, layout, and operations against other implementations of them."""
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from simclr_jax.models import resnet
+from simclr_jax.models.norm import batch_norm
 from simclr_jax.models.resnet import ResNet
 
 
@@ -117,25 +117,11 @@ def test_residual_branches_start_at_zero():
             assert (block["bn1"]["scale"] == 1).all()
 
 
-def test_batch_norm_keeps_the_biased_variance_with_momentum_0_9(rng):
-    x = jnp.asarray(rng.normal(2.0, 3.0, size=(4, 1, 1, 2)), jnp.float32)
-    layer = Norm(train=True, running=False)
-    variables = layer.init(jax.random.key(0), x)
-    y, updated = layer.apply(variables, x, mutable=["batch_stats"])
-    mean, var = np.mean(x, axis=(0, 1, 2)), np.var(x, axis=(0, 1, 2))
-    moving = updated["batch_stats"]["bn"]
-    np.testing.assert_allclose(moving["mean"], 0.1 * mean, rtol=1e-5)
-    np.testing.assert_allclose(moving["var"], 0.9 + 0.1 * var, rtol=1e-4)
-    shape = (1, 1, 1, 2)
-    expected = (x - mean.reshape(shape)) / np.sqrt(var.reshape(shape) + 1e-5)
-    np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-5)
-
-
 def test_selective_kernel_mixes_its_two_streams(rng):
     """Equal attention logits leave the plain mean of the streams."""
     x = jnp.asarray(rng.normal(size=(2, 4, 4, 3)), jnp.float32)
     conv = named(resnet.conv_layer)
-    norm = named(resnet.batch_norm, train=False, running=False)
+    norm = named(batch_norm, train=False, running=False)
     layer = resnet.SelectiveKernel(filters=5, stride=1, ratio=0.0625, conv=conv, norm=norm)
     variables = layer.init(jax.random.key(0), x)
     chex.assert_shape(variables["params"]["reduce"]["kernel"], (1, 1, 5, 32))
@@ -144,18 +130,6 @@ def test_selective_kernel_mixes_its_two_streams(rng):
     streams = streams / np.sqrt(1 + 1e-5)  # batch norm as initialised
     expected = (streams[..., :5] + streams[..., 5:]) / 2
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-5)
-
-
-class Norm(nn.Module):
-    train: bool
-    running: bool
-
-    @nn.compact
-    def __call__(self, x):
-        layer = resnet.batch_norm(
-            train=self.train, running=self.running, dtype=jnp.float32, name="bn"
-        )
-        return layer(x)
 
 
 def named(function, **kwargs):

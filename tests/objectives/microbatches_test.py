@@ -11,7 +11,7 @@ from simclr_jax import losses
 from simclr_jax import mesh as meshes
 from simclr_jax.augment.device import views_of
 from simclr_jax.losses import cross_entropy
-from simclr_jax.models.resnet import BATCH_NORM_MOMENTUM
+from simclr_jax.models.norm import BATCH_NORM_MOMENTUM
 from support.steps import BATCH, batches, build, nt_xent, run, worst
 
 COUNT = 3
