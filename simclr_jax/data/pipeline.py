@@ -15,6 +15,7 @@ from etils import epy
 from simclr_jax.augment import device, draws, host, keys
 from simclr_jax.augment.draws import Views
 from simclr_jax.augment.whole import Whole
+from simclr_jax.data import windows
 from simclr_jax.data.order import Order
 from simclr_jax.data.readable import Readable
 from simclr_jax.data.turns import Turns
@@ -63,14 +64,21 @@ def train_batches(
     def keys_of(index: np.ndarray, epoch: np.ndarray) -> list[np.ndarray]:
         return [keys.image_keys(order.seed, epoch, index, view) for view in range(views.count)]
 
-    def numbers_of(index: np.ndarray, epoch: np.ndarray, sizes: np.ndarray) -> list[draws.Draw]:
-        return [
-            draws.draw(key, sizes[:, 0], sizes[:, 1], views, view, views.on_host(view))
+    ops = [views.on_host(view) for view in range(views.count)]
+
+    def numbers_of(
+        index: np.ndarray, epoch: np.ndarray, sizes: np.ndarray, windowed: np.ndarray
+    ) -> tuple[np.ndarray, list[draws.Draw]]:
+        drawn = [
+            draws.draw(key, sizes[:, 0], sizes[:, 1], views, view, ops[view])
             for view, key in enumerate(keys_of(index, epoch))
         ]
+        return _windows(drawn, ops, sizes, windowed)
 
     def augmented(image: tf.Tensor, numbers: list[draws.Draw]) -> tf.Tensor:
-        return _views(image, numbers, views, transfer_dtype)
+        made = _views(image, numbers, ops, views)
+        exact = transfer_dtype == "float32" and views.left_to_device  # The device clips it.
+        return made if exact else to_transfer(tf.clip_by_value(made, 0.0, 1.0), transfer_dtype)
 
     steps = range(start_step, stop_step)
     making = Making(examples_of, numbers_of, augmented, whole)
@@ -114,35 +122,48 @@ def eval_batches(
         position = int(step) * batch_size + np.asarray(rows, np.int64)
         return order[np.minimum(position, total - 1)], (position < total).astype(np.int64)
 
+    def numbers_of(
+        index: np.ndarray, mask: np.ndarray, sizes: np.ndarray, windowed: np.ndarray
+    ) -> tuple[np.ndarray, list]:
+        return windows.of_whole(sizes), []
+
     def view(image: tf.Tensor, numbers: list) -> tf.Tensor:
         made = host.eval_view(image, size=image_size, crop_proportion=crop_proportion)
         return to_transfer(made, transfer_dtype)
 
     steps = range(-(-total // batch_size))
-    batches = _stream(source, steps, Making(indices_and_masks, _none, view), len(rows))
+    batches = _stream(source, steps, Making(indices_and_masks, numbers_of, view), len(rows))
     with contextlib.closing(batches):
         for step, batch in zip(steps, batches, strict=True):
             index, mask = indices_and_masks(np.array(step))
             yield {**batch, "mask": (mask > 0) & source.readable(index)}
 
 
-def _views(image: tf.Tensor, numbers: list[draws.Draw], views: Views, dtype: str) -> tf.Tensor:
-    """The views (V, S, S, 3) of an image, but for what the device applies."""
+def _windows(
+    drawn: list[draws.Draw], ops: list[tuple[str, ...]], sizes: np.ndarray, windowed: np.ndarray
+) -> tuple[np.ndarray, list[draws.Draw]]:
+    """The windows (n, 4) of images, and the draws of their views with the crops inside them."""
+    crops = [names[0] if names[:1] in (("crop",), ("shared_crop",)) else "" for names in ops]
+    if not all(crop and names.count(crop) == 1 for crop, names in zip(crops, ops, strict=True)):
+        return windows.of_whole(sizes), drawn
+    boxes = [draw[crop] for draw, crop in zip(drawn, crops, strict=True)]
+    parts = windows.around(boxes, sizes, windowed)
+    return parts, [
+        {**draw, crop: windows.moved(draw[crop], parts)}
+        for draw, crop in zip(drawn, crops, strict=True)
+    ]
+
+
+def _views(
+    image: tf.Tensor, numbers: list[draws.Draw], ops: list[tuple[str, ...]], views: Views
+) -> tf.Tensor:
+    """The views (V, S, S, 3) of an image after some operations of each, float32."""
     made: list[tf.Tensor] = []
-    for view, drawn in enumerate(numbers):
+    for drawn, names in zip(numbers, ops, strict=True):
         # One after the other: the crops of a large photograph take much memory.
         with tf.control_dependencies(made):
-            one = host.random_view(image, drawn, views.on_host(view), views)
-            exact = dtype == "float32" and views.left_to_device  # The device clips it.
-            made.append(to_transfer(one if exact else tf.clip_by_value(one, 0.0, 1.0), dtype))
+            made.append(host.random_view(image, drawn, names, views))
     return tf.stack(made)
-
-
-def decode(data: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG or PNG image from a string scalar to (H, W, 3) uint8."""
-    image = tf.io.decode_image(data, channels=3, expand_animations=False)
-    image.set_shape((None, None, 3))
-    return image
 
 
 def to_transfer(image: tf.Tensor, dtype: str) -> tf.Tensor:
@@ -164,20 +185,17 @@ class Making(NamedTuple):
     Attributes:
       examples_of: A function from a step to the indices of its examples and one more number for
         each of them, the epoch or the mask, both (n,) int64.
-      numbers_of: A function from these and the sizes (n, 2) int of the images, height and width, to
-        the numbers that an image is made with: nested arrays with n rows.
+      numbers_of: A function from these, the sizes (n, 2) int of the images, height and width, and
+        whether a window of each can be decoded alone, (n,) bool, to the windows, from `windows`,
+        and the numbers that an image is made with: nested arrays with n rows.
       make: A function from an image (H, W, 3) uint8 and its numbers to an example, a tensor.
       whole: What makes whole batches of small images of one size; None: they are made one by one.
     """
 
     examples_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    numbers_of: Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
+    numbers_of: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Any]
     make: Callable[[tf.Tensor, Any], tf.Tensor]
     whole: Whole | None = None
-
-
-def _none(index: np.ndarray, number: np.ndarray, sizes: np.ndarray) -> list:
-    return []
 
 
 def _stream(source: Readable, steps: range, making: Making, n: int) -> Batches:
@@ -218,7 +236,7 @@ def _one_by_one(
     """Images are loaded by the batch, and decoded and made one by one."""
     label = _label_spec(source)
     nothing = np.zeros(1, np.int64)
-    numbers = making.numbers_of(nothing, nothing, np.ones((1, 2), np.int64))
+    _, numbers = making.numbers_of(nothing, nothing, np.ones((1, 2), np.int64), nothing > 0)
     arrays = [np.asarray(array) for array in tf.nest.flatten(numbers)]
 
     @kept
@@ -226,12 +244,15 @@ def _one_by_one(
         index, number = making.examples_of(step)
         images, labels = source.load(index)
         sizes = np.array([(image.height, image.width) for image in images])
-        drawn = tf.nest.flatten(making.numbers_of(index, number, sizes))
         data = np.array([image.data for image in images], object)
         decoded = np.array([image.decoded for image in images])
-        return data, decoded, sizes, labels, index, *map(np.asarray, drawn)
+        windowed = np.array([image.is_jpeg for image in images])
+        parts, drawn = making.numbers_of(index, number, sizes, windowed)
+        arrays = map(np.asarray, tf.nest.flatten(drawn))
+        return data, decoded, sizes, parts, labels, index, *arrays
 
-    head = [((), tf.string), ((), tf.bool), ((2,), tf.int64), label, ((), tf.int64)]
+    head = [((), tf.string), ((), tf.bool), ((2,), tf.int64), ((4,), tf.int32), label]
+    head = [*head, ((), tf.int64)]
     specs = [*head, *((array.shape[1:], array.dtype) for array in arrays)]
 
     def load_in_graph(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -243,10 +264,14 @@ def _one_by_one(
 
     turns = Turns()
 
-    def example(data: Any, decoded: Any, size: Any, label: Any, index: Any, *drawn: Any) -> Any:
+    def example(
+        data: Any, decoded: Any, size: Any, part: Any, label: Any, index: Any, *flat: Any
+    ) -> Any:
         def made() -> tf.Tensor:
-            image = tf.cond(decoded, lambda: _pixels(data, size), lambda: decode(data))
-            return making.make(image, tf.nest.pack_sequence_as(numbers, drawn))
+            image = tf.cond(
+                decoded, lambda: _pixels(data, size), lambda: windows.decode(data, part, size)
+            )
+            return making.make(image, tf.nest.pack_sequence_as(numbers, flat))
 
         return turns.take(tf.reduce_prod(size), index, made), label
 
@@ -272,7 +297,7 @@ def _whole(
         if isinstance(pixels, np.ndarray):
             return whole.make(pixels, index, epoch), labels
         sizes = np.array([image.shape[:2] for image in pixels])
-        numbers = making.numbers_of(index, epoch, sizes)
+        _, numbers = making.numbers_of(index, epoch, sizes, np.zeros(len(sizes), bool))
         views = []
         for row, image in enumerate(pixels):
             own = tf.nest.map_structure(lambda array, row=row: tf.constant(array[row]), numbers)

@@ -44,6 +44,11 @@ class Image(NamedTuple):
     width: int
     decoded: bool
 
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether `data` is a JPEG, of which a part can be decoded."""
+        return not self.decoded and encoded.format_of(self.data) == "JPEG"
+
     def pixels(self) -> np.ndarray:
         """The pixels (H, W, 3), uint8."""
         if self.decoded:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_jax.augment import device, host
+from simclr_jax.augment import device
 from simclr_jax.data import folder, turns
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.order import Order
@@ -154,12 +154,11 @@ def test_images_of_any_shape_have_two_views(tmp_path, size):
 
 @pytest.mark.parametrize("huge", [32, 128])
 def test_waiting_for_a_turn_changes_no_number(digits, monkeypatch, huge):
-    """Images wait in turns above a size, and are resized a channel at a time above another."""
+    """Images wait in turns above a size, and above another all in the same one."""
     cheap = {"ops": (("crop",),)}
     (plain,) = batches(digits, 1, **cheap)
     monkeypatch.setattr(turns, "_LARGE_PIXELS", 32)
     monkeypatch.setattr(turns, "_HUGE_PIXELS", huge)
-    monkeypatch.setattr(host, "_WHOLE_PIXELS", 16)
     chex.assert_trees_all_equal(batches(digits, 1, **cheap)[0], plain)
 
 
