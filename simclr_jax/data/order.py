@@ -103,3 +103,25 @@ class Order:
             )  # fmt: skip
             index[epoch == number] = order[offset[epoch == number]]
         return index, epoch
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Batches of examples that are named one by one, to look at; a run takes an `Order`.
+
+    Attributes:
+      index: The index in the dataset of each example, by the step of its batch, (steps, n) int.
+      epoch: The epoch of each, (steps, n) int.
+      seed: The seed of the run, below 2³¹.
+
+    >>> Picked(np.array([[7, 5]]), np.array([[0, 3]]), seed=0).batch(0, np.array([1]))
+    (array([5]), array([3]))
+    """
+
+    index: np.ndarray
+    epoch: np.ndarray
+    seed: int
+
+    def batch(self, step: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The index and the epoch of some rows of a batch, both (n,) int64; see `Order.batch`."""
+        return self.index[step][rows].astype(np.int64), self.epoch[step][rows].astype(np.int64)

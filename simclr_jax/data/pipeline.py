@@ -16,7 +16,7 @@ from simclr_jax.augment import device, draws, host, keys
 from simclr_jax.augment.draws import Views
 from simclr_jax.augment.whole import Whole
 from simclr_jax.data import windows
-from simclr_jax.data.order import Order
+from simclr_jax.data.order import Order, Picked
 from simclr_jax.data.readable import Readable
 from simclr_jax.data.turns import Turns
 
@@ -29,7 +29,7 @@ Batches = Generator[Batch, None, None]  # Closing the generator ends the threads
 
 def train_batches(
     source: Readable,
-    order: Order,
+    order: Order | Picked,
     views: Views,
     *,
     rows: np.ndarray,
