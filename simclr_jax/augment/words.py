@@ -46,7 +46,7 @@ def of_row(draw: Draw, row: int) -> Draw:
 
     def one(drawn: Any) -> Any:
         if isinstance(drawn, tuple):
-            return type(drawn)(*(array[row] for array in drawn))  # type: ignore[call-arg]
+            return type(drawn)(*(array[row] for array in drawn))
         return drawn[row]
 
     return {name: one(drawn) for name, drawn in draw.items()}

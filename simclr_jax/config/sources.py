@@ -45,7 +45,7 @@ def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
         this is not looked at.
     """
     dataset = open_dataset(config)
-    train = _to_train_on(config, dataset)
+    train = to_train_on(config, dataset)
     if train.multilabel and config.objective.name != "supervised":
         raise several_labels(config, f"objective.name={config.objective.name}")
     if len(train) < config.train.batch_size:
@@ -76,6 +76,26 @@ def open_splits(config: ConfigDict) -> tuple[Readable, Readable]:
         split, names = config.data.train_split, train.source.class_names
         labels.check_examples(*found, train_split=split, names=names)
     return train, evaluation
+
+
+def to_train_on(config: ConfigDict, dataset: splits.Splits) -> Readable:
+    """The images that a run trains on, with the labels that it sees.
+
+    Args:
+      config: The config of the run.
+      dataset: The splits of the config, from `open_dataset`.
+
+    Raises:
+      ArgumentError: There is no such split, or its labels cannot be chosen as the config says.
+    """
+    source = _open(config, "train", dataset)
+    chosen = _chosen(config, source)
+    if chosen is None:
+        return readable(config, source)
+    # Without a label there is nothing to learn from in a supervised run, and all else learns from
+    # every image.
+    restricted = labels.alone if config.objective.name == "supervised" else labels.Seen
+    return readable(config, restricted(source, chosen))
 
 
 def open_validation(
@@ -152,18 +172,6 @@ def shared() -> Iterator[None]:
         yield
     finally:
         _datasets = before
-
-
-def _to_train_on(config: ConfigDict, dataset: splits.Splits) -> Readable:
-    """The images that a run trains on, with the labels that it sees."""
-    source = _open(config, "train", dataset)
-    chosen = _chosen(config, source)
-    if chosen is None:
-        return readable(config, source)
-    # Without a label there is nothing to learn from in a supervised run, and all else learns from
-    # every image.
-    restricted = labels.alone if config.objective.name == "supervised" else labels.Seen
-    return readable(config, restricted(source, chosen))
 
 
 def _open(config: ConfigDict, which: str, dataset: splits.Splits) -> Source:

@@ -84,7 +84,7 @@ def unit(image: ImageFile, data: bytes) -> float:
     how = image.tile[0][3] if image.format == "PPM" else None
     if isinstance(how, tuple) and how[0] == "L":  # The header names white.
         return int(how[1]) / 65535
-    return 2.0 ** (_bits(image, data) - 16) if image.format == "JPEG2000" else 1
+    return 2.0 ** (bits_of(image, data) - 16) if image.format == "JPEG2000" else 1
 
 
 def white_is_0(image: ImageFile) -> bool:
@@ -94,13 +94,13 @@ def white_is_0(image: ImageFile) -> bool:
 
 def narrowed(image: ImageFile, data: bytes) -> str:
     """What an open image is if it has more bits than Pillow reads of it; '' if it has not."""
-    bits = _bits(image, data)
+    bits = bits_of(image, data)
     if bits <= 8 or image.mode == "F" or image.mode.startswith("I"):
         return ""
     return f"a colour {image.format} of {bits} bits, of which Pillow reads the upper 8"
 
 
-def _bits(image: ImageFile, data: bytes) -> int:
+def bits_of(image: ImageFile, data: bytes) -> int:
     """The largest number of bits per value in an open TIFF, PPM or JPEG 2000; 8 in others."""
     if isinstance(image, TiffImageFile):
         return max(image.tag_v2.get(258, (8,)))

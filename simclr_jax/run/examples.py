@@ -43,14 +43,14 @@ class Example(NamedTuple):
     """An image and some of its views.
 
     Attributes:
-      index: The index of the image among those that are trained on.
+      number: The index of the image among those that are trained on.
       name: The name of the image within the dataset.
       label: The name of its class, or of its classes; '' without one.
       image: The pixels (H, W, 3), uint8.
       views: The views.
     """
 
-    index: int
+    number: int
     name: str
     label: str
     image: np.ndarray

@@ -71,7 +71,7 @@ def test_later_views_are_those_of_later_epochs(folder):
     for example in found:
         view = example.views[3]
         height, width = example.image.shape[:2]
-        key = keys.image_keys(3, np.array([1]), np.array([example.index]), 1)
+        key = keys.image_keys(3, np.array([1]), np.array([example.number]), 1)
         drawn = draws.draw(key, np.array([height]), np.array([width]), settings, 1)
         one = words.of_row(drawn, 0)
         tensors = tf.nest.map_structure(tf.constant, one)
@@ -87,5 +87,5 @@ def test_an_image_that_cannot_be_read_is_not_shown(folder):
     config, source = opened(*flags)
     found = examples.of_run(config, source, images=len(source), views=2)
     assert len(found) == len(source) - len(source.bad) < len(source) + len(source.bad)
-    assert all(source.readable([example.index]).all() for example in found)
+    assert all(source.readable([example.number]).all() for example in found)
     assert len(examples.of_run(config, source, images=2, views=2)) == 2
