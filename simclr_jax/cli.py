@@ -127,7 +127,7 @@ def run(
             define(values)
             if joins:
                 _define_processes(values)
-            about_config, rest = _divide(argv)
+            about_config, rest = divide(argv)
             about = about_config if takes_config else None
             if "--version" in rest:
                 print(version())
@@ -299,7 +299,7 @@ def _status_of(error: Exception, *, joined: bool) -> int:
     return status
 
 
-def _divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+def divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Divides a command line into --config with its overrides, and everything else.
 
     '--flag value' becomes '--flag=value'.
