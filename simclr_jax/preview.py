@@ -133,7 +133,7 @@ def preview(
     with heard() as said:
         splits, refused = opened(config)
     shown: list[examples.Example] = []
-    progress.note(f"making {views} views of each of {images} images")
+    progress.note(f"making views of {images} images, {views} of each")
     warnings = [f"simclr-train refuses this: {line}" for line in refused]
     with only_errors():
         try:
@@ -146,7 +146,7 @@ def preview(
     name = Path(overrides.given(about_config).partition(":")[0]).stem
     text = html.page("preview.html", **values, name=name, command=command, warnings=warnings)
     files.write(page, text.encode("utf-8", "replace"))
-    written = [f"{page}: {len(shown)} images with {views} views each, and what the data are like"]
+    written = [f"{page}: {_counted(shown, views)}, and what the data are like"]
     if shown:
         sheet = page.with_suffix(".png")
         files.write(sheet, _png(contact.sheet(*previewed.rows(shown))))
@@ -157,6 +157,11 @@ def preview(
     again = " once that is mended" if refused else ""
     following = shlex.join(["simclr-train", *about_config, f"--workdir=runs/{name}"])
     print(f"next{again}: {following}")
+
+
+def _counted(shown: Sequence[examples.Example], views: int) -> str:
+    images, each = len(shown), "s" * (views > 1)
+    return f"{images} image{'s' * (images != 1)} with {views} view{each} each"
 
 
 def opened(config: FrozenConfigDict) -> tuple[list[data.Readable], list[str]]:

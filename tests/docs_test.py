@@ -47,6 +47,7 @@ SHORT = {
         "--config.measures.knn.eval.knn.k=1",
     ],
     "simclr-verify": [*TINY, "--images_per_device=2"],
+    "simclr-preview": ["--images=2", "--views=2"],
     "simclr-plan": ["--host_views_per_second=1000"],  # Whose compiler is a stand-in.
     "simclr-convert": [],
     "simclr-eval": [],

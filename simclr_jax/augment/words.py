@@ -87,7 +87,7 @@ def _jitter(drawn: Jitter, seen: Seen) -> str:
         f"saturation x {drawn.saturation:.2f}",
         f"hue {360 * drawn.hue:+.0f}°",
     )
-    return "jitter: " + ", then ".join(steps[step] for step in drawn.order)
+    return "jitter in this order: " + ", ".join(steps[step] for step in drawn.order)
 
 
 def _blur(sigma: Any, seen: Seen) -> str:

@@ -168,7 +168,9 @@ def warnings(summary: Summary) -> list[str]:
             "views: they are enlarged"
         )
     if broken := sum(len(survey.broken) for survey in summary.surveys):
-        found.append(f"{_of(broken, read)} broken: they cannot be read")
+        name, reason = summary.broken()[0]
+        which = "such as " if broken > 1 else ""
+        found.append(f"{_of(broken, read)} broken: {which}{name!r} ({reason})")
     if leaks := summary.leaks(summary.exact):
         found.append(
             f"{_images(leaks)} to evaluate on {_are(leaks)} among those to train on as well"
@@ -211,6 +213,14 @@ def sizes(summary: Summary) -> list[tuple[str, int]]:
     ]
 
 
+def shapes(summary: Summary) -> list[tuple[str, int]]:
+    """The numbers of images by width and height, the most frequent first, and those of others."""
+    found = Counter(f"{one.width}x{one.height}" for one in summary.seen)
+    common = found.most_common(_SIZES)
+    others = len(summary.seen) - sum(count for _, count in common)
+    return common + [(f"{len(found) - _SIZES:,} others", others)] * bool(others)
+
+
 def _classes_in_words(classes: Classes | None) -> str:
     if classes is None:
         return "none: the images have no labels"
@@ -219,10 +229,14 @@ def _classes_in_words(classes: Classes | None) -> str:
     counts = classes.counts[0]
     most, least = int(counts.argmax()), int(counts.argmin())
     where = "" if classes.all else f" (counted in {sum(classes.of):,} images that were read)"
-    text = (
-        f"{len(counts)}; most images to train on: {classes.names[most]!r} with "
-        f"{counts[most]:,}, fewest: {classes.names[least]!r} with {counts[least]:,}{where}"
-    )
+    text = f"{len(counts):,}{where}, "
+    if counts[most] == counts[least]:
+        text += f"each with {counts[most]:,} images to train on"
+    else:
+        text += (
+            f"from {counts[most]:,} images to train on ({classes.names[most]!r}) to "
+            f"{counts[least]:,} ({classes.names[least]!r})"
+        )
     if any(classes.without):
         text += f"; {sum(classes.without):,} images have no label"
     return text

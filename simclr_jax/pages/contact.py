@@ -29,11 +29,13 @@ class Row(NamedTuple):
     Attributes:
       image: The image (H, W, 3), uint8.
       boxes: The crop of each view on it; None where there is none to show.
+      thin: Whether each is drawn thin.
       views: The views (S, S, 3), uint8.
     """
 
     image: npt.NDArray[Any]
     boxes: Sequence[Box | None]
+    thin: Sequence[bool]
     views: Sequence[npt.NDArray[Any]]
 
 
@@ -55,9 +57,9 @@ def sheet(rows: Sequence[Row], heads: Sequence[str]) -> Image.Image:
         y = _GAP + _HEAD + place * step
         original = fitted(row.image, cell)
         made.paste(original, (_GAP, y))
-        for number, box in enumerate(row.boxes):
+        for number, box in reversed([*enumerate(row.boxes)]):
             if box is not None:
-                _draw_box(draw, font, (_GAP, y), original.size, box, number)
+                _draw_box(draw, font, (_GAP, y), original.size, box, number, row.thin[number])
         for number, view in enumerate(row.views):
             made.paste(fitted(view, cell), (_GAP + (1 + number) * step, y))
     return made
@@ -95,15 +97,16 @@ def _draw_box(
     size: tuple[int, int],
     box: Box,
     number: int,
+    thin: bool,
 ) -> None:
     """Draws the crop of a view, numbered from 0, on an image with a place and a size."""
     x, y, width, height = box
     left, top = place[0] + x * size[0], place[1] + y * size[1]
     right, bottom = left + width * size[0] - 1, top + height * size[1] - 1
     colour = COLOURS[number % len(COLOURS)]
-    draw.rectangle((left, top, max(left, right), max(top, bottom)), outline="white", width=4)
-    draw.rectangle((left + 1, top + 1, max(left + 1, right - 1), max(top + 1, bottom - 1)),
-                   outline=colour, width=2)  # fmt: skip
-    label = str(number + 1)
+    if not thin:
+        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline="white", width=4)
+    inner = left + 1, top + 1, max(left + 1, right - 1), max(top + 1, bottom - 1)
+    draw.rectangle(inner, outline=colour, width=1 if thin else 2)
     corner = left + 2 + 9 * (number % 4), top + 2
-    draw.text(corner, label, colour, font, stroke_width=2, stroke_fill="white")
+    draw.text(corner, str(number + 1), colour, font, stroke_width=2, stroke_fill="white")

@@ -19,6 +19,9 @@ _COLOURS = len(contact.COLOURS)
 _LARGEST = 512  # The longest side in pixels of a picture on the page.
 _GROUPS, _MEMBERS = 12, 8  # The largest numbers of groups of duplicates, and of images of each.
 _MANY = 100  # The number of classes up to which each has its bars.
+# A number of a crop is put beside another that is as near, in thousandths of the image's sides.
+_NEAR = 60
+_TAG = 1.15  # The width of a number in rem.
 _SMALL = 64  # The largest side in pixels of a picture whose pixels are shown as squares.
 
 
@@ -50,6 +53,7 @@ def values(
         "facts": list(summary.facts(found).items()),
         "said": said,
         "sizes": [(name, [count]) for name, count in summary.sizes(found)],
+        "shapes": [(name, [count]) for name, count in summary.shapes(found)],
         **_classes(found),
         "about_duplicates": (
             "Same files: equal byte for byte. Look the same: their 64-bit difference hashes "
@@ -73,6 +77,7 @@ def rows(shown: Sequence[Example]) -> tuple[list[contact.Row], list[str]]:
         contact.Row(
             example.image,
             [view.box for view in example.views],
+            [view.epoch > 0 for view in example.views],
             [to_bytes(view.image) for view in example.views],
         )
         for example in shown
@@ -99,7 +104,7 @@ def _about_views(config: FrozenConfigDict) -> str:
         f"operations of the device: {count} of an epoch, {compared}, then those of the next "
         "epochs. They are shown as the network gets them, from 0 to 1"
         + ("" if config.data.image_size <= _SMALL else ", compressed as JPEG on this page")
-        + ". The numbered boxes on an image are the crops of its views."
+        + ". The numbered boxes on an image are the crops of its views, thick for epoch 0."
     )
 
 
@@ -136,7 +141,10 @@ def _example(example: Example) -> dict[str, Any]:
     height, width = example.image.shape[:2]
     label = f", {example.label}" if example.label else ""
     name = f"{example.name} ({width}x{height} pixels{label})"
-    boxes = [_box(k, view) for k, view in enumerate(example.views) if view.box is not None]
+    boxes: list[dict[str, Any]] = []
+    for k, view in enumerate(example.views):
+        if view.box is not None:
+            boxes.append(_box(k, view, boxes))
     return {
         "name": name,
         "alt": f"The image {name}",
@@ -146,14 +154,17 @@ def _example(example: Example) -> dict[str, Any]:
     }
 
 
-def _box(place: int, view: View) -> dict[str, Any]:
-    """A crop in thousandths of the image's sides."""
+def _box(place: int, view: View, others: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A crop in thousandths of the image's sides, with a number beside those of others there."""
     assert view.box is not None
     x, y, width, height = (round(1000 * part, 1) for part in view.box)
+    beside = sum(abs(box["x"] - x) < _NEAR and abs(box["y"] - y) < _NEAR for box in others)
     return {
         "number": place + 1,
         "colour": place % _COLOURS + 1,
         "dashed": place >= _COLOURS,
+        "later": view.epoch > 0,
+        "shift": round(_TAG * beside, 2),
         **{"x": x, "y": y, "width": width, "height": height},
     }
 

@@ -38,8 +38,8 @@ def test_words_are_found_for_what_is_drawn(name):
 
 def test_words_of_a_jitter_are_in_its_order():
     drawn = Jitter(True, 0.5, 1.25, 0.8, -0.1, np.array([3, 1, 0, 2]))
-    text = "hue -36°, then contrast x 1.25, then brightness x 0.50, then saturation x 0.80"
-    assert said("jitter", drawn) == f"jitter: {text}"
+    text = "hue -36°, contrast x 1.25, brightness x 0.50, saturation x 0.80"
+    assert said("jitter", drawn) == f"jitter in this order: {text}"
     assert "brightness +0.50" in said("jitter", drawn, brightness="v1")
     assert said("jitter", drawn._replace(applied=False)) == ""
 
