@@ -102,7 +102,7 @@ def across(groups: Sequence[Group], border: int) -> list[Group]:
 
 def _normalized(thumbnails: np.ndarray) -> np.ndarray:
     """Thumbnails as vectors (n, 256) float32 of mean 0 and length 1, whose product correlates."""
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    flat = thumbnails.reshape(len(thumbnails), THUMBNAIL**2).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
 
