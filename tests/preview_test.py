@@ -155,7 +155,7 @@ def test_what_is_wrong_with_the_images_is_said(folder, tmp_path, capsys):
 def test_the_contact_sheet_has_a_row_for_each_image(made):
     with Image.open(made.with_suffix(".png")) as sheet:
         width, height = sheet.size
-    assert (width, height) == (6 * (96 + 8) + 8, 3 * (96 + 8) + 28)
+    assert (width, height) == (6 * (128 + 8) + 8, 3 * (128 + 8) + 28)
 
 
 @pytest.mark.parametrize("labels", [True, False], ids=["one class", "no labels"])

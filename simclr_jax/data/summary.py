@@ -306,12 +306,13 @@ def _shared(kinds: Iterable[str]) -> str:
 def _percent(share: float) -> str:
     """A share in words; one that is not 0 does not become 0.
 
-    >>> _percent(0.5), _percent(0.0001), _percent(0.99999)
+    >>> _percent(0.5), _percent(0.005), _percent(0.99999)
     ('50%', 'below 1%', 'above 99%')
     """
-    if 0 < share < 0.005:
+    rounded = f"{share:.0%}"
+    if rounded == "0%" and share > 0:
         return "below 1%"
-    return "above 99%" if 0.995 <= share < 1 else f"{share:.0%}"
+    return "above 99%" if rounded == "100%" and share < 1 else rounded
 
 
 def _counted(count: int, none: str, words: str) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # The colours of the numbered views, those of --c1 to --c6 in templates/base.html.
 COLOURS = ("#0072b2", "#d55e00", "#00805c", "#b4528d", "#9a6a00", "#1f7fb8")
 _CELL = 256  # The largest side in pixels of a picture on the sheet.
-_SMALLEST = 96  # Smaller views are enlarged, by a whole number, up to this side or a little more.
+_SMALLEST = 128  # Smaller views are enlarged, by a whole number, up to this side or a little more.
 _GAP, _HEAD, _FONT = 8, 20, 13  # In pixels.
 
 Box = tuple[float, float, float, float]  # (x, y, width, height), as fractions of the image's sides.
@@ -69,7 +69,7 @@ def side_of(size: int) -> int:
     """The side of a view of some size on the sheet, in pixels.
 
     >>> side_of(8), side_of(32), side_of(224), side_of(512)
-    (96, 96, 224, 256)
+    (128, 128, 224, 256)
     """
     return min(_CELL, size * max(1, -(-_SMALLEST // size)))
 

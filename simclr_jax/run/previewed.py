@@ -46,7 +46,7 @@ def values(
     return {
         "sections": [(name, name.capitalize()) for name in sections],
         "lead": f"{splits[0].source.place}: what the network is given, and what the data are like.",
-        "about": _about_views(config),
+        "about": _about_views(config, any(v.box for one in shown for v in one.views)),
         "examples": [_example(example) for example in shown],
         "settings": _settings(config),
         "place": splits[0].source.place,
@@ -96,15 +96,20 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
     return np.round(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def _about_views(config: FrozenConfigDict) -> str:
+def _about_views(config: FrozenConfigDict, boxes: bool) -> str:
     count = inputs.views(config).count
     compared = "the two that are compared" if count == 2 else "that are seen"
+    crops = (
+        "The numbered boxes on an image are the crops of its views, thick for epoch 0."
+        if boxes
+        else "No crop is shown on the images, for none is the first operation."
+    )
     return (
         f"The views are those of seed {config.seed}, made as in training by the pipeline and the "
         f"operations of the device: {count} of an epoch, {compared}, then those of the next "
         "epochs. They are shown as the network gets them, from 0 to 1"
         + ("" if config.data.image_size <= _SMALL else ", compressed as JPEG on this page")
-        + ". The numbered boxes on an image are the crops of its views, thick for epoch 0."
+        + f". {crops}"
     )
 
 
