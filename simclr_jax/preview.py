@@ -174,13 +174,13 @@ def opened(config: FrozenConfigDict) -> tuple[list[data.Readable], list[str]]:
       ArgumentError: There are no images to train on.
     """
     with sources.shared():
+        dataset = sources.open_dataset(config)
         try:
             both = sources.open_splits(config)
             parts.with_counts(config, both[0])
             return [*both], []
         except (UserError, ArgumentError) as error:
             refused = str(cli.explained(error))
-        dataset = sources.open_dataset(config)
         splits = [sources.readable(config, dataset.train())]
         with contextlib.suppress(UserError, ArgumentError):
             splits[0] = sources.to_train_on(config, dataset)

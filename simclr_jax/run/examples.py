@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -76,24 +77,21 @@ def of_run(config: FrozenConfigDict, source: Readable, *, images: int, views: in
     index = picked(source, images)
     epochs = -(-views // settings.count)
     made = views_of(config, source, index, range(epochs))
-    pixels, labels = source.load(index)
-    found = []
-    for row, image in enumerate(map(lambda image: image.pixels(), pixels)):
-        height, width = image.shape[:2]
-        seen = []
-        for epoch in range(epochs):
-            for view in range(settings.count):
-                key = keys.image_keys(config.seed, np.array([epoch]), index[row : row + 1], view)
-                sides = np.array([height]), np.array([width])
-                drawn = words.of_row(draws.draw(key, *sides, settings, view), 0)
-                said = words.in_words(drawn, settings, height, width)
-                box = words.box_of(drawn, height, width)
-                seen.append(View(epoch, view, made[epoch][row, view], said, box))
-        name = source.name(int(index[row]))
-        found.append(
-            Example(int(index[row]), name, _label(source, labels[row]), image, seen[:views])
-        )
-    return found
+    loaded, labels = source.load(index)
+    pixels = [image.pixels() for image in loaded]
+    height, width = np.array([image.shape[:2] for image in pixels]).T
+    seen: list[list[View]] = [[] for _ in pixels]
+    for epoch, view in itertools.product(range(epochs), range(settings.count)):
+        key = keys.image_keys(config.seed, np.full(len(index), epoch), index, view)
+        drawn = draws.draw(key, height, width, settings, view)
+        for row, of_image in enumerate(seen):
+            own, sides = words.of_row(drawn, row), (int(height[row]), int(width[row]))
+            said, box = words.in_words(own, settings, *sides), words.box_of(own, *sides)
+            of_image.append(View(epoch, view, made[epoch][row, view], said, box))
+    return [
+        Example(number, source.name(number), _label(source, labels[row]), pixels[row], of[:views])
+        for row, (number, of) in enumerate(zip(index.tolist(), seen, strict=True))
+    ]
 
 
 def views_of(
