@@ -8,7 +8,7 @@ from pathlib import Path
 
 from simclr_jax import cli
 
-COMMANDS = ("train", "eval", "verify", "plan", "convert", "sweep", "preview")
+COMMANDS = ("train", "eval", "verify", "plan", "convert", "sweep", "preview", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

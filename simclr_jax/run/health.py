@@ -5,7 +5,8 @@ embeddings that collapse.
 import logging
 import math
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ml_collections import FrozenConfigDict
 
@@ -40,6 +41,18 @@ class Start(NamedTuple):
     what: str
 
     @classmethod
+    def of_run(cls, config: FrozenConfigDict) -> "Start | None":
+        """The start of a run; None where it is not known.
+
+        Args:
+          config: The config of the run.
+        """
+        if config.objective.name == "contrastive":
+            return cls.of_pairs(config.loss.name, config.train.batch_size)
+        # Without labels a student learns of its teacher, whatever that knows.
+        return cls.of_classes(config.data.num_classes) if config.data.num_classes else None
+
+    @classmethod
     def of_pairs(cls, loss: str, batch_size: int) -> "Start | None":
         """The contrastive loss of B images that look all alike; None where it tells nothing.
 
@@ -72,34 +85,47 @@ class Health:
       allowed: The number of updates that may be skipped because they are not finite; 0: the first
         one ends the run.
       skipped: The number of updates that the run has skipped so far.
+      tell: What is told of a stuck loss and of collapsed embeddings, a line each; None: the log.
     """
 
-    def __init__(self, *, start: Start | None, patience: int, allowed: int, skipped: int):
+    def __init__(
+        self,
+        *,
+        start: Start | None,
+        patience: int,
+        allowed: int,
+        skipped: int,
+        tell: Callable[[str], Any] | None = None,
+    ):
         self._start, self._patience = start, patience
         self._allowed, self.skipped = allowed, skipped
+        self._tell = tell or _log.warning
         self._recent: deque[Row] = deque(maxlen=WINDOW)
         self._warned: set[str] = set()
 
     @classmethod
-    def of_run(cls, config: FrozenConfigDict, warmup_steps: int, rows: list[Row]) -> "Health":
+    def of_run(
+        cls,
+        config: FrozenConfigDict,
+        warmup_steps: int,
+        rows: list[Row],
+        tell: Callable[[str], Any] | None = None,
+    ) -> "Health":
         """The health of a run that continues.
 
         Args:
           config: The config of the run.
           warmup_steps: The number of steps of its warm-up.
           rows: The rows of the run so far.
+          tell: See `Health`.
         """
         skips = config.train.on_nonfinite == "skip"
-        start = None  # Without labels a student learns of its teacher, whatever that knows.
-        if config.objective.name == "contrastive":
-            start = Start.of_pairs(config.loss.name, config.train.batch_size)
-        elif config.data.num_classes:
-            start = Start.of_classes(config.data.num_classes)
         return cls(
-            start=start,
+            start=Start.of_run(config),
             patience=max(MIN_PATIENCE, warmup_steps),
             allowed=config.train.max_skipped_updates if skips else 0,
             skipped=max((row.get("skipped_updates", 0) for row in rows), default=0),
+            tell=tell,
         )
 
     @property
@@ -193,4 +219,4 @@ class Health:
         """Logs the first warning of a kind."""
         if kind not in self._warned:
             self._warned.add(kind)
-            _log.warning("%s", line)
+            self._tell(line)

@@ -1,0 +1,250 @@
+"""Curves over the steps of runs as parts of a page: where each line, tick and number lies.
+
+The macro `chart` of templates/charts.html draws what `drawn` returns, as SVG.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from simclr_jax.errors import ArgumentError
+
+WIDTH, HEIGHT = 380, 210  # The size of a chart, in the pixels of a small screen.
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 34  # What lies around the lines.
+MOST = 500  # The largest number of points that are drawn of a line.
+ROWS = 9  # The largest number of rows of the table below a chart.
+COLOURS = 6  # The number of colours of a page, --c1 and so on; then lines are dashed.
+_MARKED = 24  # The largest number of points that are marked one by one.
+_DASHES = ("", "5 3", "1.5 2.5", "8 3 2 3")
+_HOVERED = ("name", "colour", "points")  # What the script of the page reads of a line.
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart.
+
+    Attributes:
+      name: What it is of, for the legend.
+      x: The places along the axis, ascending.
+      y: The values; None where there is none, which leaves a gap.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines that share their axes.
+
+    Attributes:
+      title: What is drawn.
+      lines: The lines; each has a value at least.
+      x_label: What the places along the axis are, such as 'step'.
+      percent: Whether the values are shares, which are shown as percentages.
+      level: A value to compare with, and what it is of; None: there is none.
+      note: A sentence about the chart, or nothing.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    x_label: str = "step"
+    percent: bool = False
+    level: tuple[float, str] | None = None
+    note: str = ""
+
+
+def has_values(line: Line) -> bool:
+    """Whether a line has a value that can be drawn.
+
+    >>> has_values(Line("loss", [1, 2], [None, math.nan])), has_values(Line("loss", [1], [0.0]))
+    (False, True)
+    """
+    return any(_is_number(value) for value in line.y)
+
+
+def thinned(line: Line, most: int = MOST) -> Line:
+    """A line of fewer points, which keeps its ends and, of each stretch, the extremes and a gap.
+
+    >>> thinned(Line("loss", range(9), [5, 4, 9, 3, 2, 2, 0, 1, 1]), most=4)
+    Line(name='loss', x=[0, 2, 6, 8], y=[5, 9, 0, 1])
+
+    Args:
+      line: The line.
+      most: About the largest number of points that are left, at least 4.
+    """
+    count = len(line.x)
+    if count <= most:
+        return line
+    kept = {0, count - 1}
+    stretches = max(1, (most - 2) // 2)
+    value = [each if _is_number(each) else math.nan for each in line.y]
+    for stretch in range(stretches):
+        part = range(stretch * count // stretches, (stretch + 1) * count // stretches)
+        known = [row for row in part if math.isfinite(value[row])]
+        if known:
+            kept |= {min(known, key=value.__getitem__), max(known, key=value.__getitem__)}
+        kept |= set([row for row in part if not math.isfinite(value[row])][:1])
+    rows = sorted(kept)
+    return Line(line.name, [line.x[row] for row in rows], [line.y[row] for row in rows])
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers from at most `low` to at least `high`, for an axis.
+
+    >>> ticks(0, 842), ticks(8.31, 9.97)
+    ([0.0, 200.0, 400.0, 600.0, 800.0, 1000.0], [8.0, 8.5, 9.0, 9.5, 10.0])
+
+    Args:
+      low: The least value.
+      high: The largest value; where it is the least one too, there is room on both sides.
+      most: The largest number of steps between them.
+    """
+    if high <= low:
+        room = abs(low) / 2 or 0.5
+        low, high = low - room, high + room
+    unit = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(
+        unit * each
+        for each in (1, 2, 2.5, 5, 10, 20)
+        if math.ceil(high / (unit * each) - 1e-9) - math.floor(low / (unit * each) + 1e-9) <= most
+    )
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 12) + 0.0 for number in range(first, last + 1)]
+
+
+def in_words(value: float | None, *, percent: bool = False) -> str:
+    """A value as text of four digits; a dash for none.
+
+    >>> in_words(0.98765, percent=True), in_words(9.96123), in_words(1437), in_words(None)
+    ('98.8%', '9.961', '1,437', '—')
+    """
+    if not _is_number(value):
+        return "—"
+    if percent:
+        return f"{value:.1%}"
+    if value == round(value) and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def drawn(chart: Chart) -> dict[str, Any]:
+    """What the macro `chart` draws of a chart.
+
+    Raises:
+      ArgumentError: A line has no value.
+    """
+    for line in chart.lines:
+        if not has_values(line):
+            raise ArgumentError("lines", line.name, "must have a value")
+    lines = [thinned(line) for line in chart.lines]
+    values = [value for line in lines for value in line.y if _is_number(value)]
+    values += [chart.level[0]] if chart.level else []
+    y_ticks = ticks(min(values), max(values), 4)
+    places = [place for line in lines for place in line.x]
+    x_low, x_high = min(places), max(places)
+    x_high = x_high if x_high > x_low else x_low + 1
+    x_ticks = [tick for tick in ticks(x_low, x_high, 5) if x_low <= tick <= x_high]
+
+    def across(x: float) -> float:
+        return round(LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), 1)
+
+    def down(y: float) -> float:
+        share = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
+
+    shown = []
+    for number, line in enumerate(lines):
+        points = [
+            (across(x), down(y) if _is_number(y) else None, x, y)
+            for x, y in zip(line.x, line.y, strict=True)
+        ]
+        marked = sum(_is_number(y) for y in line.y) <= _MARKED
+        shown.append(
+            {
+                "name": line.name,
+                "colour": f"var(--c{number % COLOURS + 1})",
+                "dash": _DASHES[number // COLOURS % len(_DASHES)],
+                "path": _path(points),
+                "marks": [point[:2] for point in points if marked and point[1] is not None],
+                "last": in_words(_last(line), percent=chart.percent),
+                "points": [
+                    [px, py, in_words(x), in_words(y, percent=chart.percent)]
+                    for px, py, x, y in points
+                    if py is not None
+                ],
+            }
+        )
+    level = chart.level and {"y": down(chart.level[0]), "name": chart.level[1]}
+    return {
+        "title": chart.title,
+        "summary": _summary(chart),
+        "x_label": chart.x_label,
+        "lines": shown,
+        "data": json.dumps([{key: line[key] for key in _HOVERED} for line in shown]),
+        "x_ticks": [(across(tick), in_words(tick)) for tick in x_ticks],
+        "y_ticks": [(down(tick), _tick(tick, chart, y_ticks)) for tick in y_ticks],
+        "level": level,
+        "note": chart.note,
+        "head": [chart.x_label, *(line.name for line in lines)],
+        "rows": _rows(chart),
+        "size": (WIDTH, HEIGHT),
+        "frame": (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM),
+    }
+
+
+def _is_number(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _last(line: Line) -> float | None:
+    return next((value for value in reversed(line.y) if _is_number(value)), None)
+
+
+def _tick(tick: float, chart: Chart, all_ticks: Sequence[float]) -> str:
+    if not chart.percent:
+        return in_words(tick)
+    digits = 0 if all(abs(each * 100 - round(each * 100)) < 1e-9 for each in all_ticks) else 1
+    return f"{tick:.{digits}%}"
+
+
+def _path(points: Sequence[tuple[float, float | None, float, float | None]]) -> str:
+    """The points as the path of an SVG; a new part begins after a gap."""
+    parts, begun = [], False
+    for across, down, *_ in points:
+        if down is not None:
+            parts.append(f"{'L' if begun else 'M'}{across:g} {down:g}")
+        begun = down is not None
+    return "".join(parts)
+
+
+def _summary(chart: Chart) -> str:
+    """The chart in a sentence, for those who do not see it."""
+    found = []
+    for line in chart.lines:
+        values = [value for value in line.y if _is_number(value)]
+        first, low, high, last = (
+            in_words(value, percent=chart.percent)
+            for value in (values[0], min(values), max(values), values[-1])
+        )
+        found.append(f"{line.name} from {first} to {last}, between {low} and {high}")
+    return f"{chart.title} by {chart.x_label}: {'; '.join(found)}."
+
+
+def _rows(chart: Chart) -> list[list[str]]:
+    """Some of the values, evenly spaced, as the rows of a table."""
+    known = [
+        {x: y for x, y in zip(line.x, line.y, strict=True) if _is_number(y)} for line in chart.lines
+    ]
+    places = sorted(set().union(*known))
+    if len(places) > ROWS:
+        places = [places[round(k * (len(places) - 1) / (ROWS - 1))] for k in range(ROWS)]
+    return [
+        [in_words(x), *(in_words(values.get(x), percent=chart.percent) for values in known)]
+        for x in places
+    ]

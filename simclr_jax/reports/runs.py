@@ -1,0 +1,266 @@
+"""A run as its folder tells it: how far it is, what it reached, and what went wrong."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from etils import epath
+from ml_collections import FrozenConfigDict
+
+from simclr_jax.config import parts, record
+from simclr_jax.errors import UserError
+from simclr_jax.evals import results
+from simclr_jax.run import network
+from simclr_jax.run.health import Health
+from simclr_jax.run.speed import MUCH
+from simclr_jax.store import checkpoint, lock
+from simclr_jax.store.rows import Row, read_rows
+
+UNTIMED = ("images_per_second", "input_wait")  # Values that a row may lack without harm.
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is read of a run's folder.
+
+    Attributes:
+      name: The run's name on the page.
+      root: The folder.
+      described: The description in config.json.
+      config: The config.
+      rows: The rows of metrics.jsonl.
+      results: The results of evaluations, without their long entries.
+      steps: The steps of the checkpoints, ascending.
+      trains: Whether a trainer holds the run's lock.
+    """
+
+    name: str
+    root: epath.Path
+    described: dict[str, Any]
+    config: FrozenConfigDict
+    rows: list[Row]
+    results: list[results.Result]
+    steps: list[int]
+    trains: bool
+
+    @property
+    def imported(self) -> bool:
+        """Whether the run's weights were imported, so that it has no steps."""
+        return self.config.data.num_examples is None
+
+    @property
+    def total(self) -> int | None:
+        """The number of steps of the run; None: it has none."""
+        return None if self.imported else parts.schedule(self.config).total_steps
+
+    @property
+    def reached(self) -> int:
+        """The last step that was logged or saved."""
+        last = self.rows[-1]["step"] if self.rows else 0
+        return max([last, *self.steps[-1:]])
+
+    def last(self, key: str) -> float | None:
+        """The last value of a number of the rows; None where there is none."""
+        return next((row[key] for row in reversed(self.rows) if row.get(key) is not None), None)
+
+
+def read(paths: Sequence[str]) -> list[Run]:
+    """Reads the folders of runs; writes nothing and needs no lock.
+
+    Args:
+      paths: The folders, as the user wrote them.
+
+    Raises:
+      UserError: A folder is given twice, or has no run, or a file there is damaged.
+    """
+    roots = [network.open_run(path, "RUN") for path in paths]
+    for number, root in enumerate(roots):
+        if root in roots[:number]:
+            raise UserError(f"RUN={paths[number]}: is given twice")
+    short = [root.name for root in roots]
+    names = short if len({*short}) == len(short) else [_plain(path) for path in paths]
+    return [_read(root, name) for root, name in zip(roots, names, strict=True)]
+
+
+def _plain(path: str) -> str:
+    return path.rstrip("/") or path
+
+
+def _read(root: epath.Path, name: str) -> Run:
+    described = record.read(root)
+    return Run(
+        name=name,
+        root=root,
+        described=described,
+        config=record.from_json(described),
+        rows=read_rows(root / "metrics.jsonl"),
+        results=results.rows(root / "eval"),
+        steps=checkpoint.Reader(root).steps(),
+        trains=lock.sign_of_life(root) is not None,
+    )
+
+
+def state(run: Run) -> str:
+    """Whether a run is finished, as a sentence."""
+    if run.total is None:
+        return "Its weights were imported, so that it has no training of its own."
+    if run.reached >= run.total:
+        return f"Finished: {run.total:,} of {run.total:,} steps."
+    where = f"{run.reached:,} of {run.total:,} steps"
+    if run.trains:
+        return f"In training: {where} when this page was made."
+    return f"Interrupted or stopped: {where}. The same simclr-train command goes on with it."
+
+
+def facts(run: Run) -> dict[str, str]:
+    """A run in a few numbers, as text by name; what is not known is left out."""
+    config, model = run.config, run.config.model
+    width = f" x{model.width:g}" if model.width != 1 else ""
+    found = {"network": f"ResNet-{model.depth}{width}, {model.head} head"}
+    if (count := parameters(run)) is not None:
+        found["parameters of the encoder"] = f"{count:,}"
+    found["objective"] = _objective(config)
+    if not run.imported:
+        found["training images"] = _images(config)
+        found["steps"] = f"{run.reached:,} of {run.total:,}, of {config.train.batch_size:,} images"
+        epochs = run.reached * config.train.batch_size / config.data.num_examples
+        found["epochs"] = f"{epochs:,.1f}"
+    if "device" in run.described:
+        found["hardware"] = _hardware(run.described)
+    found |= _measured(run)
+    if (best := best_evaluation(run)) is not None:
+        found["best evaluation"] = best
+    return found
+
+
+def _objective(config: FrozenConfigDict) -> str:
+    if config.objective.name != "contrastive":
+        return str(config.objective.name)
+    return f"contrastive, {config.loss.name}, temperature {config.loss.temperature:g}"
+
+
+def _images(config: FrozenConfigDict) -> str:
+    data = config.data
+    classes = f"{data.num_classes:,} classes" if data.num_classes else "no labels"
+    folder = f" {data.dir}" if data.dir else ""
+    return (
+        f"{data.num_examples:,} of {data.name}{folder}, {classes}, used at {data.image_size} pixels"
+    )
+
+
+def _hardware(described: dict[str, Any]) -> str:
+    devices = f"{described.get('devices', '?')} {described['device']}"
+    processor = described.get("processor")
+    processes = described.get("processes", 1)
+    several = f", {processes} processes" if processes > 1 else ""
+    return f"{devices} ({processor}){several}" if processor else f"{devices}{several}"
+
+
+def _measured(run: Run) -> dict[str, str]:
+    """What the rows tell of the speed and of the end of a run."""
+    found = {}
+    for key, name, form in (
+        ("images_per_second", "images per second, median", "{:,.0f}"),
+        ("input_wait", "share of time waiting for input, median", "{:.1%}"),
+    ):
+        values = [row[key] for row in run.rows if row.get(key) is not None]
+        if values:
+            found[name] = form.format(statistics.median(values))
+    for key, name, form in (
+        ("contrastive_loss", "last contrastive loss", "{:.3f}"),
+        ("classifier_loss", "last classifier loss", "{:.3f}"),
+        ("distillation_loss", "last distillation loss", "{:.3f}"),
+        ("contrastive_accuracy", "last contrastive accuracy", "{:.1%}"),
+        ("online_accuracy", "last online accuracy, training batch", "{:.1%}"),
+        ("train_accuracy", "last training accuracy", "{:.1%}"),
+        ("eval_top1", "last evaluation while training, top-1", "{:.1%}"),
+        ("eval_binary_accuracy", "last evaluation while training, binary accuracy", "{:.1%}"),
+        ("eval_agreement", "last agreement with the teacher", "{:.1%}"),
+    ):
+        if (value := run.last(key)) is not None:
+            found[name] = form.format(value)
+    return found
+
+
+def best_evaluation(run: Run) -> str | None:
+    """The highest top-1 accuracy of the evaluations, and what it is of; None where there is none.
+
+    That of the untrained network, and of other images than the run's, do not count.
+    """
+    own = {row["folder"]: row for row in run.results if _is_own(run, row)}
+    if not own:
+        return None
+    best = max(own.values(), key=lambda row: row["top1"])
+    return f"top-1 {best['top1']:.1%}, {best.get('protocol')} at step {best.get('checkpoint_step')}"
+
+
+def _is_own(run: Run, row: results.Result) -> bool:
+    score = row.get("top1")
+    known = isinstance(score, int | float) and math.isfinite(score)
+    return known and not row.get("untrained") and row.get("dataset") == run.config.data.name
+
+
+def parameters(run: Run) -> int | None:
+    """The number of the encoder's parameters, by its newest checkpoint; None: not known."""
+    for step in reversed(run.steps):
+        path = run.root / "checkpoints" / str(step) / "digests" / "metadata"
+        arrays = (results.read(path) or {}).get("arrays")
+        if isinstance(arrays, dict):
+            shapes = [
+                about["shape"]
+                for name, about in arrays.items()
+                if name.startswith("model/params/encoder/")
+            ]
+            return sum(map(math.prod, shapes))
+    return None
+
+
+def warnings(run: Run) -> list[str]:
+    """What went wrong in a run, a sentence each: what its rows and its folder tell."""
+    found = [*_of_health(run)]
+    broken = [row["step"] for row in run.rows if row.get("loss", 0.0) is None]
+    if broken:
+        found.append(
+            f"The loss of {len(broken)} logged steps is not finite, the first of them {broken[0]}."
+        )
+    if skipped := run.last("skipped_updates"):
+        found.append(f"Updates that were skipped, since they were not finite: {skipped:.0f}.")
+    for folder, what in (
+        ("nonfinite", "Steps whose images are listed since a number was not finite"),
+        ("damaged", "Damaged checkpoints that were set aside"),
+    ):
+        names = sorted(
+            (PurePosixPath(each.name).stem for each in _inside(run.root / folder)),
+            key=lambda name: (len(name), name),
+        )
+        if names:
+            found.append(f"{what}, in {folder}/: {', '.join(names)}.")
+    waits = [row["input_wait"] for row in run.rows if row.get("input_wait") is not None]
+    if waits and statistics.median(waits) >= MUCH:
+        found.append(
+            f"The devices waited for input {statistics.median(waits):.0%} of the time (the median "
+            "over the rows): the images come too slowly."
+        )
+    return found
+
+
+def _of_health(run: Run) -> list[str]:
+    """The warnings of the judge of a run, asked again about the logged rows."""
+    found: list[str] = []
+    if run.imported or not run.rows:
+        return found
+    warmup = parts.schedule(run.config).warmup_steps
+    health = Health.of_run(run.config, warmup, [], tell=found.append)
+    for row in run.rows:
+        if all(value is not None for key, value in row.items() if key not in UNTIMED):
+            health.judge(row, finite=True)
+    return [f"{line[0].upper()}{line[1:]}." for line in found]
+
+
+def _inside(folder: epath.Path) -> list[epath.Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []

@@ -1,0 +1,262 @@
+"""The sections of a report: the values of templates/report.html."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from simclr_jax.config.overrides import get
+from simclr_jax.evals import results
+from simclr_jax.pages import charts, clouds, matrices
+from simclr_jax.reports import curves, pictures, runs, settings
+from simclr_jax.reports.pictures import Sample
+from simclr_jax.reports.runs import Run
+
+Values = dict[str, Any]
+
+_PAIRS = 10  # The largest number of pairs of classes that are listed.
+_SCORED = ("top1", "top5", "num_examples")  # The scores that have columns of their own.
+
+
+def of_runs(found: Sequence[Run]) -> Values:
+    """The values of the sections that every report has: numbers, curves, evaluations, keys."""
+    several = len(found) > 1
+    headings = {
+        "numbers": "The runs in numbers" if several else "The run in numbers",
+        "curves": "Curves",
+        "evaluations": "Evaluations",
+        "keys": "Keys in which the runs differ" if several else "Keys that are not the default",
+    }
+    drawn = [charts.drawn(chart) for chart in curves.charts(found)]
+    thinned = any(len(run.rows) > charts.MOST for run in found)
+    return {
+        "title": f"{len(found)} runs: {', '.join(run.name for run in found)}"
+        if several
+        else found[0].name,
+        "lead": " · ".join(str(run.root) for run in found),
+        "headings": headings,
+        "states": [_of(run, runs.state(run), several) for run in found],
+        "warnings": [_of(run, text, several) for run in found for text in runs.warnings(run)],
+        "facts": _facts(found),
+        "curves": drawn,
+        "curves_note": "Every logged row of metrics.jsonl"
+        + (", thinned to its ends and extremes" if thinned else "")
+        + ". Touch a chart, or go through it with the arrow keys, for its values.",
+        "curves_missing": _without_rows(found),
+        **_evaluations(found),
+        **_keys(found),
+    }
+
+
+def _of(run: Run, text: str, several: bool) -> str:
+    return f"{run.name}: {text}" if several else text
+
+
+def _facts(found: Sequence[Run]) -> Values:
+    columns = [runs.facts(run) for run in found]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    return {
+        "caption": "From config.json, metrics.jsonl, the checkpoints and the evaluations",
+        "head": ["", *(run.name for run in found)],
+        "rows": [
+            [name, *(column.get(name, settings.NONE) for column in columns)] for name in names
+        ],
+    }
+
+
+def _without_rows(found: Sequence[Run]) -> str:
+    names = [run.name for run in found if not run.rows]
+    return f"No rows of training yet (metrics.jsonl): {', '.join(names)}." if names else ""
+
+
+def _evaluations(found: Sequence[Run]) -> Values:
+    """The table of the results of evaluations, and what to do where there are none."""
+    missing = [
+        f"simclr-eval --config=eval/{'knn' if run.config.data.num_classes else 'geometry'} "
+        f"--run={shlex.quote(str(run.root))}"
+        for run in found
+        if not run.results
+    ]
+    value: Values = {
+        "evaluations": None,
+        "evaluations_missing": f"No evaluation yet. This adds one: {'; '.join(missing)}"
+        if missing
+        else "",
+    }
+    pairs = [(run, row) for run in found for row in run.results]
+    if pairs:
+        several = len(found) > 1
+        head = ["protocol", "step", "of", "top-1", "top-5", "images", "other scores"]
+        rows = [[*([run.name] if several else []), *_result(row)] for run, row in pairs]
+        first = 3 + several
+        value["evaluations"] = {
+            "caption": "From eval/. What a result is of: the layer, the dataset, and the keys that "
+            "are not as the protocol has them",
+            "head": [*(["run"] if several else []), *head],
+            "rows": rows,
+            "numbers": range(first, first + 3),
+        }
+    return value
+
+
+def _result(row: results.Result) -> list[str]:
+    others = [
+        f"{key.replace('_', ' ')} {charts.in_words(row[key])}"
+        for key in results.SCORES
+        if key not in _SCORED and isinstance(row.get(key), int | float)
+    ]
+    place = row["folder"].split("/")
+    return [
+        str(row.get("protocol", place[0])),
+        "untrained" if row.get("untrained") else str(row.get("checkpoint_step", place[1])),
+        place[-1].replace(",", ", "),
+        *(charts.in_words(_number(row, key), percent=True) for key in ("top1", "top5")),
+        charts.in_words(_number(row, "num_examples")),
+        ", ".join(others),
+    ]
+
+
+def _number(row: results.Result, key: str) -> float | None:
+    value = row.get(key)
+    return value if isinstance(value, int | float) else None
+
+
+def _keys(found: Sequence[Run]) -> Values:
+    configs = [run.config for run in found]
+    every = settings.settings(configs)
+    names = [run.name for run in found]
+    if len(found) > 1:
+        shown, none = settings.differing(every), "The runs have the same config."
+    else:
+        shown, none = settings.changed(every), "All keys have their defaults."
+
+    def table(caption: str, chosen: Sequence[settings.Setting]) -> Values:
+        head = ["key", *(names if len(found) > 1 else ["value"]), "default"]
+        return {
+            "caption": caption,
+            "head": head,
+            "rows": [[one.key, *one.values, one.default] for one in chosen],
+        }
+
+    return {
+        "keys": {**table(f"{len(shown)} of {len(every)} keys", shown), "none": none},
+        "all_keys": table(f"All {len(every)} keys", every),
+    }
+
+
+def of_pictures(found: Sample, *, by: str) -> Values:
+    """The values of the sections with pictures.
+
+    Args:
+      found: The images.
+      by: The method of the map, 'pca' or 'umap'.
+    """
+    places, about_map = pictures.mapped(found.x, by)
+    named = f"{len(found.names):,} images"
+    texts = [found.text(index) for index in range(len(found.names))]
+    value: Values = {
+        "about": found.about,
+        "neighbours": [_neighbours(found, index) for index in pictures.queries(found)],
+        "neighbours_note": f"The first image of each row, and the {pictures.SHOWN} of the {named} whose "
+        "features (layer h) have the highest cosine similarity to its own, with that similarity."
+        + (" A class that is not that of the first image is in red." if found.classes else ""),
+        "map": clouds.drawn(
+            places,
+            [pictures.square(each, pictures.MAP_SIDE) for each in found.pictures],
+            texts,
+            found.labels,
+            found.classes,
+            note=about_map,
+        ),
+        "map_note": ""
+        if by == "umap"
+        else "--map=umap makes one by UMAP, with pip install -e '.[umap]'.",
+    }
+    return {"pictures": value | _judgement(found)}
+
+
+def _neighbours(found: Sample, query: int) -> list[Values]:
+    first = {**_picture(found, query), "text": _name(found, query), "other": False}
+    row = [first]
+    near = zip(found.nearest.rows[query], found.nearest.similarity[query], strict=True)
+    for index, similarity in list(near)[: pictures.SHOWN]:
+        label = found.labels[index]
+        other = bool(label >= 0 and label != found.labels[query] and found.labels[query] >= 0)
+        text = f"{_name(found, int(index))} {similarity:.2f}".strip()
+        row.append({**_picture(found, int(index)), "text": text, "other": other})
+    return row
+
+
+def _picture(found: Sample, index: int) -> Values:
+    picture = found.pictures[index]
+    return {"picture": picture, "alt": found.text(index), "small": max(picture.shape[:2]) < 72}
+
+
+def _name(found: Sample, index: int) -> str:
+    label = int(found.labels[index])
+    return clouds.name_of(label, found.classes) if found.classes else ""
+
+
+def _judgement(found: Sample) -> Values:
+    """The confusion matrix and the failures, where there are labels of two classes."""
+    value: Values = {"matrix": None, "confused": [], "failures": [], "unjudged": ""}
+    if not found.several_classes:
+        why = "The images have one class only" if found.classes else "The images have no labels"
+        value["unjudged"] = f"{why}, so that there is nothing to confuse."
+        value["failures_note"] = f"{why}, so that no image can be told to be wrong."
+        return value
+    counts, failures = pictures.judged(found)
+    present = [k for k in range(len(counts)) if counts[k].any() or counts[:, k].any()]
+    counts = counts[present][:, present]
+    names = [found.classes[k] for k in present]
+    value["matrix"] = matrices.drawn(
+        counts,
+        names,
+        note=f"Of {counts.sum():,} images with labels, by the votes of the {pictures.VOTERS} nearest "
+        f"of the others (temperature {pictures.TEMPERATURE:g}): "
+        f"{counts.trace() / max(1, counts.sum()):.1%} are right. An evaluation takes the neighbours "
+        "from the training images instead.",
+    )
+    value["confused"] = matrices.confused(counts, names, _PAIRS)
+    value["failures"] = [_failure(found, failure) for failure in failures[: pictures.FAILURES]]
+    shown = min(pictures.FAILURES, len(failures))
+    value["failures_note"] = (
+        f"The {shown} of {len(failures):,} wrong images whose neighbours were the surest, each "
+        "beside the most similar image of the class that it was taken for."
+        if failures
+        else "No image was taken for one of another class."
+    )
+    return value
+
+
+def _failure(found: Sample, failure: pictures.Failure) -> Values:
+    misled = _picture(found, failure.misled_by)
+    true = clouds.name_of(int(found.labels[failure.image]), found.classes)
+    taken = clouds.name_of(failure.taken_for, found.classes)
+    return {
+        **_picture(found, failure.image),
+        "misled_by": misled["picture"],
+        "misled_alt": misled["alt"],
+        "misled_small": misled["small"],
+        "text": f"{true}, taken for {taken} by {failure.share:.0%} of the votes; "
+        f"image {found.names[failure.image]}",
+    }
+
+
+def links(values: Values) -> list[tuple[str, str]]:
+    """The links at the top of the page, [(id, heading)]."""
+    found = list(values["headings"].items())
+    if values["pictures"]:
+        found += [
+            ("pictures", "Nearest neighbours"),
+            ("confusion", "Confusion matrix"),
+            ("failures", "Worst failures"),
+            ("map", "Map"),
+        ]
+    return found + ([("filters", "Filters")] if values["filters"] else [])
+
+
+def has_images(run: Run) -> bool:
+    """Whether a run names images of its own."""
+    return get(run.config, "data.name") is not None
