@@ -60,15 +60,15 @@ def drawn(
 
 
 def colour(label: int, classes: int) -> str:
-    """The colour of a class, which is seen on a light and on a dark ground; grey for none.
+    """The colour of a class, grey for none; its lightness is that of the page, light or dark.
 
-    >>> colour(-1, 10), colour(0, 10)
-    ('hsl(0 0% 55%)', 'hsl(0 70% 52%)')
+    >>> colour(-1, 10), colour(4, 10)
+    ('var(--soft)', 'hsl(144 70% var(--dot1))')
     """
     if label < 0:
-        return "hsl(0 0% 55%)"
+        return "var(--soft)"
     # Neighbours in the circle of hues differ in lightness, for those who see hues less well.
-    return f"hsl({360 * label // max(1, classes)} 70% {(52, 42, 62)[label % 3]}%)"
+    return f"hsl({360 * label // max(1, classes)} 70% var(--dot{label % 3}))"
 
 
 def name_of(label: int, names: Sequence[str]) -> str:

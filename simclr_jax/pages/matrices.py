@@ -11,6 +11,7 @@ import numpy as np
 NAMED = 20  # The largest number of classes that are named at the edges and counted in the cells.
 _SIDE, _LARGEST = 420, 34  # The side of a matrix of many classes, and that of a cell of few.
 _LETTERS = 14  # The largest number of letters of a name at an edge.
+_UPRIGHT = 3  # The largest number of letters of names that are written side by side.
 _OPACITY = 0.5  # That of a cell with all images of its row, on which dark text can be read.
 
 
@@ -24,8 +25,9 @@ def drawn(counts: np.ndarray, names: Sequence[str], *, note: str) -> dict[str, A
     """
     classes, few = len(counts), len(counts) <= NAMED
     cell = _LARGEST if few else _SIDE / classes
-    room = 20 + (6 * min(_LETTERS, max(map(len, names))) if few else 0)
-    corner = (room, room)
+    letters = min(_LETTERS, max(map(len, names))) if few else 0
+    slanted = letters > _UPRIGHT  # Names across that would run into each other.
+    corner = 24 + 7 * letters, 20 + (6 * letters if slanted else 16 * few)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     cells = [
         {
@@ -44,7 +46,8 @@ def drawn(counts: np.ndarray, names: Sequence[str], *, note: str) -> dict[str, A
     edge = range(classes) if few else range(0)
     side = round(classes * cell, 2)
     return {
-        "size": (round(corner[0] + side + room / 2), round(corner[1] + side + 2)),
+        "size": (round(corner[0] + side + 4 + 6 * letters * slanted), round(corner[1] + side + 2)),
+        "slanted": slanted,
         "corner": corner,
         "side": side,
         "cell": round(cell, 2),

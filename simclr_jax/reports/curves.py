@@ -40,7 +40,7 @@ SHOWN = (
     Shown(
         "Contrastive entropy",
         {"contrastive_entropy": "of the training batch"},
-        note="In nats; it falls as the network tells the images of a batch apart.",
+        note="In nats: log B where all B images of a batch look alike, 0 where each is sure.",
     ),
     Shown(
         "Accuracy of the classifier",

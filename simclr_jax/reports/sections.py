@@ -57,7 +57,7 @@ def _facts(found: Sequence[Run]) -> Values:
     columns = [runs.facts(run) for run in found]
     names = list(dict.fromkeys(name for column in columns for name in column))
     return {
-        "caption": "From config.json, metrics.jsonl, the checkpoints and the evaluations",
+        "caption": "From the files in the run's folder",
         "head": ["", *(run.name for run in found)],
         "rows": [
             [name, *(column.get(name, settings.NONE) for column in columns)] for name in names
@@ -91,8 +91,7 @@ def _evaluations(found: Sequence[Run]) -> Values:
         rows = [[*([run.name] if several else []), *_result(row)] for run, row in pairs]
         first = 3 + several
         value["evaluations"] = {
-            "caption": "From eval/. What a result is of: the layer, the dataset, and the keys that "
-            "are not as the protocol has them",
+            "caption": "From eval/",
             "head": [*(["run"] if several else []), *head],
             "rows": rows,
             "numbers": range(first, first + 3),
@@ -158,9 +157,9 @@ def of_pictures(found: Sample, *, by: str) -> Values:
     value: Values = {
         "about": found.about,
         "neighbours": [_neighbours(found, index) for index in pictures.queries(found)],
-        "neighbours_note": f"The first image of each row, and the {pictures.SHOWN} of the {named} whose "
-        "features (layer h) have the highest cosine similarity to its own, with that similarity."
-        + (" A class that is not that of the first image is in red." if found.classes else ""),
+        "neighbours_note": f"An image, and those {pictures.SHOWN} of the {named} whose features "
+        "(layer h) are the most similar to its own, with the cosine similarity."
+        + (" ≠ marks a class other than that of the first image." if found.classes else ""),
         "map": clouds.drawn(
             places,
             [pictures.square(each, pictures.MAP_SIDE) for each in found.pictures],
@@ -183,7 +182,7 @@ def _neighbours(found: Sample, query: int) -> list[Values]:
     for index, similarity in list(near)[: pictures.SHOWN]:
         label = found.labels[index]
         other = bool(label >= 0 and label != found.labels[query] and found.labels[query] >= 0)
-        text = f"{_name(found, int(index))} {similarity:.2f}".strip()
+        text = f"{'≠ ' if other else ''}{_name(found, int(index))} {similarity:.2f}".strip()
         row.append({**_picture(found, int(index)), "text": text, "other": other})
     return row
 
@@ -213,10 +212,10 @@ def _judgement(found: Sample) -> Values:
     value["matrix"] = matrices.drawn(
         counts,
         names,
-        note=f"Of {counts.sum():,} images with labels, by the votes of the {pictures.VOTERS} nearest "
-        f"of the others (temperature {pictures.TEMPERATURE:g}): "
-        f"{counts.trace() / max(1, counts.sum()):.1%} are right. An evaluation takes the neighbours "
-        "from the training images instead.",
+        note=f"Of {counts.sum():,} images with labels, by the votes of the {pictures.VOTERS} "
+        f"nearest of the others (temperature {pictures.TEMPERATURE:g}): "
+        f"{counts.trace() / max(1, counts.sum()):.1%} are right. An evaluation takes the "
+        "neighbours from the training images instead.",
     )
     value["confused"] = matrices.confused(counts, names, _PAIRS)
     value["failures"] = [_failure(found, failure) for failure in failures[: pictures.FAILURES]]
