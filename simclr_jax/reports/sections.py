@@ -91,7 +91,7 @@ def _evaluations(found: Sequence[Run]) -> Values:
         rows = [[*([run.name] if several else []), *_result(row)] for run, row in pairs]
         first = 3 + several
         value["evaluations"] = {
-            "caption": "From eval/",
+            "caption": "The results in eval/",
             "head": [*(["run"] if several else []), *head],
             "rows": rows,
             "numbers": range(first, first + 3),
