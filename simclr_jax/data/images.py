@@ -137,7 +137,8 @@ def decoded_together(data: Sequence[bytes]) -> list[np.ndarray | None]:
         return []
     try:
         pixels, shapes = _decoded_in_graph()(tf.constant(data, tf.string))
-    except tf.errors.InvalidArgumentError:
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+        # TensorFlow's message may quote an image's bytes, of which Python can make no text.
         if len(data) == 1:
             return [None]
         half = len(data) // 2  # The damaged image is looked for; the others are decoded again.

@@ -227,3 +227,8 @@ def test_colour_images_of_8_bits_take_a_range():
         data = encoded("white", kind)
         assert not list(images.Oddities(None).of(data))
         assert images.decoded(data, (0, 4095))[0] == images.decoded(data)[0]
+
+
+def test_a_png_that_ends_within_its_header_is_damaged_and_stops_nothing():
+    """TensorFlow's message quotes its bytes, which are no text."""
+    assert images.decoded_together([b"\x89PNG\r\n\x1a\nno more"]) == [None]
