@@ -21,9 +21,9 @@ PACKAGE, TESTS = ROOT / "simclr_jax", ROOT / "tests"
 LEVELS = [
     {"__main__"},
     {"sweep"},
-    {"train", "eval", "verify", "plan", "convert", "preview"},
+    {"train", "eval", "verify", "plan", "convert", "preview", "report"},
     {"cli"},
-    {"sweeps"},
+    {"sweeps", "reports"},
     {"evals", "tpu"},
     {"run"},
     {"config"},

@@ -17,10 +17,13 @@ WIDTH, HEIGHT = 380, 210  # The size of a chart, in the pixels of a small screen
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 34  # What lies around the lines.
 MOST = 500  # The largest number of points that are drawn of a line.
 ROWS = 9  # The largest number of rows of the table below a chart.
-COLOURS = 6  # The number of colours of a page, --c1 and so on; then lines are dashed.
+COLOURS = 6  # The number of colours of a page; then lines are dashed.
 _MARKED = 24  # The largest number of points that are marked one by one.
 _DASHES = ("", "5 3", "1.5 2.5", "8 3 2 3")
 _HOVERED = ("name", "colour", "points")  # What the script of the page reads of a line.
+
+
+Point = tuple[float, float | None, float, float | None]  # See `_shown`.
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,11 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
     Args:
       low: The least value.
-      high: The largest value; where it is the least one too, there is room on both sides.
+      high: The largest value; where it is the least one too, there is room around it.
       most: The largest number of steps between them.
     """
     if high <= low:
-        room = abs(low) / 2 or 0.5
-        low, high = low - room, high + room
+        low, high = (low - abs(low) / 2, low + abs(low) / 2) if low else (0.0, 1.0)
     unit = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(
         unit * each
@@ -158,28 +160,14 @@ def drawn(chart: Chart) -> dict[str, Any]:
         share = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
         return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
 
-    shown = []
-    for number, line in enumerate(lines):
+    def of(number: int, line: Line) -> dict[str, Any]:
         points = [
             (across(x), down(y) if _is_number(y) else None, x, y)
             for x, y in zip(line.x, line.y, strict=True)
         ]
-        marked = sum(_is_number(y) for y in line.y) <= _MARKED
-        shown.append(
-            {
-                "name": line.name,
-                "colour": f"var(--c{number % COLOURS + 1})",
-                "dash": _DASHES[number // COLOURS % len(_DASHES)],
-                "path": _path(points),
-                "marks": [point[:2] for point in points if marked and point[1] is not None],
-                "last": in_words(_last(line), percent=chart.percent),
-                "points": [
-                    [px, py, in_words(x), in_words(y, percent=chart.percent)]
-                    for px, py, x, y in points
-                    if py is not None
-                ],
-            }
-        )
+        return _shown(line, number, points, percent=chart.percent)
+
+    shown = [of(number, line) for number, line in enumerate(lines)]
     level = chart.level and {"y": down(chart.level[0]), "name": chart.level[1]}
     return {
         "title": chart.title,
@@ -198,12 +186,29 @@ def drawn(chart: Chart) -> dict[str, Any]:
     }
 
 
+def _shown(line: Line, number: int, points: Sequence[Point], *, percent: bool) -> dict[str, Any]:
+    """What is drawn of a line.
+
+    Args:
+      line: The line.
+      number: Its number, which gives its colour.
+      points: The place on the chart and the values of each of its points; no place down: a gap.
+      percent: Whether the values are shares.
+    """
+    known = [point for point in points if point[1] is not None]
+    return {
+        "name": line.name,
+        "colour": number % COLOURS + 1,
+        "dash": _DASHES[number // COLOURS % len(_DASHES)],
+        "path": _path(points),
+        "marks": [point[:2] for point in known] if len(known) <= _MARKED else [],
+        "last": in_words(known[-1][3], percent=percent),
+        "points": [[px, py, in_words(x), in_words(y, percent=percent)] for px, py, x, y in known],
+    }
+
+
 def _is_number(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
-
-
-def _last(line: Line) -> float | None:
-    return next((value for value in reversed(line.y) if _is_number(value)), None)
 
 
 def _tick(tick: float, chart: Chart, all_ticks: Sequence[float]) -> str:
@@ -213,7 +218,7 @@ def _tick(tick: float, chart: Chart, all_ticks: Sequence[float]) -> str:
     return f"{tick:.{digits}%}"
 
 
-def _path(points: Sequence[tuple[float, float | None, float, float | None]]) -> str:
+def _path(points: Sequence[Point]) -> str:
     """The points as the path of an SVG; a new part begins after a gap."""
     parts, begun = [], False
     for across, down, *_ in points:

@@ -59,16 +59,14 @@ def drawn(
     }
 
 
-def colour(label: int, classes: int) -> str:
-    """The colour of a class, grey for none; its lightness is that of the page, light or dark.
+def colour(label: int, classes: int) -> tuple[int, int] | None:
+    """The hue of a class in degrees, and which of three tones it has; None for no class.
 
     >>> colour(-1, 10), colour(4, 10)
-    ('var(--soft)', 'hsl(144 70% var(--dot1))')
+    (None, (144, 1))
     """
-    if label < 0:
-        return "var(--soft)"
-    # Neighbours in the circle of hues differ in lightness, for those who see hues less well.
-    return f"hsl({360 * label // max(1, classes)} 70% var(--dot{label % 3}))"
+    # Neighbours in the circle of hues differ in tone, for those who see hues less well.
+    return None if label < 0 else (360 * label // max(1, classes), label % 3)
 
 
 def name_of(label: int, names: Sequence[str]) -> str:

@@ -176,25 +176,26 @@ def of_pictures(found: Sample, *, by: str) -> Values:
 
 
 def _neighbours(found: Sample, query: int) -> list[Values]:
-    first = {**_picture(found, query), "text": _name(found, query), "other": False}
-    row = [first]
+    """An image and its neighbours, the nearest one first."""
+    row = [{**_picture(found, query), "other": False, "similarity": ""}]
     near = zip(found.nearest.rows[query], found.nearest.similarity[query], strict=True)
     for index, similarity in list(near)[: pictures.SHOWN]:
-        label = found.labels[index]
-        other = bool(label >= 0 and label != found.labels[query] and found.labels[query] >= 0)
-        text = f"{'≠ ' if other else ''}{_name(found, int(index))} {similarity:.2f}".strip()
-        row.append({**_picture(found, int(index)), "text": text, "other": other})
+        kinds = found.labels[query], found.labels[index]
+        other = bool(kinds[0] != kinds[1] and min(kinds) >= 0)
+        about = {"other": other, "similarity": f"{similarity:.2f}"}
+        row.append({**_picture(found, int(index)), **about})
     return row
 
 
 def _picture(found: Sample, index: int) -> Values:
-    picture = found.pictures[index]
-    return {"picture": picture, "alt": found.text(index), "small": max(picture.shape[:2]) < 72}
-
-
-def _name(found: Sample, index: int) -> str:
-    label = int(found.labels[index])
-    return clouds.name_of(label, found.classes) if found.classes else ""
+    """A picture with the words that stand for it, and the name of its class where it has one."""
+    picture, label = found.pictures[index], int(found.labels[index])
+    return {
+        "picture": picture,
+        "alt": found.text(index),
+        "small": max(picture.shape[:2]) < pictures.SIDE,
+        "name": clouds.name_of(label, found.classes) if found.classes else "",
+    }
 
 
 def _judgement(found: Sample) -> Values:

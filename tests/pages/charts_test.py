@@ -28,7 +28,7 @@ def test_a_thinned_line_keeps_a_gap():
     assert None in charts.thinned(Line("loss", range(5000), values)).y
 
 
-@pytest.mark.parametrize("low, high", [(0, 1), (-3.2, 7.9), (8.31, 8.97), (1e-9, 3e-9), (5, 5)])
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 7.9), (8.31, 8.97), (1e-9, 3e-9), (5, 5)])
 def test_ticks_enclose_the_values_and_are_evenly_spaced(low, high):
     found = charts.ticks(low, high)
     assert found[0] <= low <= high <= found[-1]

@@ -17,7 +17,8 @@ def test_dots_lie_within_the_frame_and_have_the_colours_of_their_classes(rng):
     labels = np.array([0, 1, 1, -1, 0])
     found = drawn(rng.normal(size=(5, 2)), labels)
     for dot in found["dots"]:
-        assert 0 < dot["x"] < clouds.WIDTH and 0 < dot["y"] < clouds.HEIGHT
+        assert 0 < dot["x"] < clouds.WIDTH
+        assert 0 < dot["y"] < clouds.HEIGHT
     colours = [dot["colour"] for dot in found["dots"]]
     assert colours[0] == colours[4] != colours[1] == colours[2] != colours[3]
     assert [name for name, _ in found["legend"]] == ["no label", "cat", "dog"]

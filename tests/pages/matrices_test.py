@@ -16,11 +16,13 @@ def test_every_count_has_a_cell_in_the_row_of_its_class(classes):
     counts[1, 0], counts[1, 1] = 3, 1
     found = matrices.drawn(counts, names(classes), note="")
     wrong, right = found["cells"]
-    assert wrong["y"] == right["y"] and wrong["x"] < right["x"]
+    assert wrong["y"] == right["y"]
+    assert wrong["x"] < right["x"]
     assert wrong["opacity"] > right["opacity"]
     assert wrong["text"] == "class 1 taken for class 0: 3 of 4 (75%)"
     last = found["corner"][0] + found["side"], found["corner"][1] + found["side"]
-    assert last[0] <= found["size"][0] and last[1] <= found["size"][1]
+    assert last[0] <= found["size"][0]
+    assert last[1] <= found["size"][1]
     assert found["counted"] == (classes <= matrices.NAMED) == bool(found["rows"])
 
 
@@ -31,7 +33,8 @@ def test_a_class_without_images_has_no_share():
 
 def test_long_names_are_shortened_and_slanted():
     found = matrices.drawn(np.eye(2, dtype=int), ["a" * 40, "b"], note="")
-    assert found["slanted"] and found["rows"][0][2] == "a" * 13 + "…"
+    assert found["slanted"]
+    assert found["rows"][0][2] == "a" * 13 + "…"
 
 
 def test_pairs_are_listed_by_their_number_and_right_ones_are_not():

@@ -45,9 +45,11 @@ def test_several_runs_have_a_line_each_over_epochs_where_their_batches_differ(ru
     other = dataclasses.replace(run, name="other", config=config)
     same = by_title([run, dataclasses.replace(run, name="same")])["Contrastive loss"]
     assert [line.name for line in same.lines] == [run.name, "same"]
-    assert same.x_label == "step" and same.level is not None
+    assert same.x_label == "step"
+    assert same.level is not None
     chart = by_title([run, other])["Contrastive loss"]
-    assert chart.x_label == "epoch" and chart.level is None
+    assert chart.x_label == "epoch"
+    assert chart.level is None
     assert chart.lines[0].x == [row["epoch"] for row in run.rows]
     assert "Accuracy of the classifier: evaluation, top-1" in by_title([run, other])
 

@@ -58,4 +58,5 @@ def test_the_map_is_that_of_principal_components(rng):
 
 def test_images_that_are_all_the_same_have_a_map():
     places, share = neighbours.by_pca(np.ones((3, 4), np.float32))
-    assert np.isfinite(places).all() and np.isfinite(share)
+    assert np.isfinite(places).all()
+    assert np.isfinite(share)
