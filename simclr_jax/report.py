@@ -20,7 +20,7 @@ from absl import flags
 from etils import epath, epy
 
 from simclr_jax import cli
-from simclr_jax.errors import UserError, one_line
+from simclr_jax.errors import ArgumentError, UserError, one_line
 
 with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
     from simclr_jax.evals import results
@@ -30,6 +30,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     from simclr_jax.store import files
 
 NAME = "report.html"  # The name of the page where none is given.
+FLAGS = ("html", "images", "data_dir", "map")  # All take a value.
 
 
 def define(values: flags.FlagValues) -> None:
@@ -46,6 +47,9 @@ def define(values: flags.FlagValues) -> None:
         upper_bound=20_000,
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "data_dir", None, "where the images are now; as in the run", flag_values=values
+    )
     flags.DEFINE_enum(
         "map", "pca", ["pca", "umap"], "what makes the map of the features", flag_values=values
     )
@@ -60,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths, rest = divided(sys.argv[1:] if argv is None else argv)
 
     def work(values: flags.FlagValues) -> None:
-        place = report(paths, to=values.html, images=values.images, by=values.map)
+        place = report(
+            paths, to=values.html, images=values.images, by=values.map, data_dir=values.data_dir
+        )
         print(f"written: {place}")
         print(f"next: open it in a browser{_compare(paths)}")
 
@@ -85,12 +91,17 @@ def divided(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     for arg in argv:
         of_flag = arg.startswith("-") or value_follows
         (rest if of_flag else paths).append(arg)
-        value_follows = arg.lstrip("-") in ("html", "images", "map") and arg.startswith("-")
+        value_follows = arg.lstrip("-") in FLAGS and arg.startswith("-")
     return paths, rest
 
 
 def report(
-    paths: Sequence[str], *, to: str | None = None, images: int = 1000, by: str = "pca"
+    paths: Sequence[str],
+    *,
+    to: str | None = None,
+    images: int = 1000,
+    by: str = "pca",
+    data_dir: str | None = None,
 ) -> epath.Path:
     """Writes the page of a run or of several, and returns its path.
 
@@ -99,6 +110,7 @@ def report(
       to: The path of the page; None: report.html in the run's folder, or here for several runs.
       images: The largest number of images for the pictures; 0: there are none.
       by: The method of the map, 'pca' or 'umap'.
+      data_dir: The place of the images now; None: that of the run.
 
     Raises:
       UserError: A run, the page's path or a flag is at fault.
@@ -120,7 +132,7 @@ def report(
     elif images == 0:
         values["pictures_missing"] = "Left out by --images=0."
     else:
-        values |= _shown(found[0], images, by)
+        values |= _shown(found[0], images, by, data_dir)
     values["sections"] = sections.links(values)
     files.write(place, html.page("report.html", **values).encode())
     return place
@@ -141,7 +153,7 @@ def _place(found: Sequence[runs.Run], to: str | None) -> epath.Path:
     return place
 
 
-def _shown(run: runs.Run, images: int, by: str) -> dict[str, Any]:
+def _shown(run: runs.Run, images: int, by: str, data_dir: str | None) -> dict[str, Any]:
     """The values of the sections that need the network; what cannot be had is said in a line."""
     if not run.steps:
         return {"pictures_missing": "The run has no checkpoint yet, so that there are no pictures."}
@@ -154,13 +166,19 @@ def _shown(run: runs.Run, images: int, by: str) -> dict[str, Any]:
             "filters_note": f"The first convolution of checkpoint {network.name}, each filter "
             "scaled by its largest weight; grey is 0.",
         }
-        values |= sections.of_pictures(pictures.sample(network, images), by=by)
+        if run.config.data.name is None:
+            none = "The run has no images of its own: its weights were imported."
+            return {**values, "pictures_missing": none}
+        found = pictures.sample(network, images, directory=data_dir)
+        values |= sections.of_pictures(found, by=by)
     except Exception as error:
         reason = cli.explained(error)
         if not cli.is_expected(reason):
             raise
         progress.note(f"no pictures: {one_line(reason)}")
-        values["pictures_missing"] = f"There are none: {one_line(reason)}"
+        elsewhere = "; --data_dir=FOLDER says where the images are now"
+        hint = elsewhere if isinstance(error, ArgumentError) else ""
+        values["pictures_missing"] = f"There are none: {one_line(reason)}{hint}"
     return values
 
 

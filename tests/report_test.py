@@ -130,7 +130,9 @@ def test_images_that_are_gone_leave_the_rest_of_the_page(finished, tmp_path, mon
     to = tmp_path / "page.html"
     assert status_of(report.main, finished, f"--html={to}") == 0
     found = parts(to)
-    assert "There are none: config.data.dir='/gone': no such folder" in "".join(found.text)
+    assert "There are none: config.data.dir='/gone': no such folder; --data_dir=" in "".join(
+        found.text
+    )
     assert [each["id"] for each in found.all("h2")] == [*SECTIONS, "pictures", "filters"]
 
 

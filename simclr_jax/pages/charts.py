@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -14,8 +15,9 @@ from typing import Any, TypeGuard
 from simclr_jax.errors import ArgumentError
 
 WIDTH, HEIGHT = 380, 210  # The size of a chart, in the pixels of a small screen.
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 34  # What lies around the lines.
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 10, 34  # What lies around the lines.
 MOST = 500  # The largest number of points that are drawn of a line.
+STRETCHES = 100  # The number of stretches of a long line whose means are drawn.
 ROWS = 9  # The largest number of rows of the table below a chart.
 COLOURS = 6  # The number of colours of a page; then lines are dashed.
 _MARKED = 24  # The largest number of points that are marked one by one.
@@ -97,6 +99,27 @@ def thinned(line: Line, most: int = MOST) -> Line:
     return Line(line.name, [line.x[row] for row in rows], [line.y[row] for row in rows])
 
 
+def means(line: Line, stretches: int = STRETCHES) -> Line:
+    """A line of the means of stretches of a long line, each in the middle of its stretch.
+
+    >>> means(Line("loss", [1, 2, 3, 4], [1, 3, 5, None]), stretches=2)
+    Line(name='loss', x=[1.5, 3.5], y=[2.0, 5.0])
+
+    Args:
+      line: The line, of more points than stretches.
+      stretches: The number of stretches; one without a value is a gap.
+    """
+    count = len(line.x)
+    x: list[float] = []
+    y: list[float | None] = []
+    for stretch in range(stretches):
+        part = slice(stretch * count // stretches, (stretch + 1) * count // stretches)
+        known = [value for value in line.y[part] if _is_number(value)]
+        x.append(statistics.fmean(line.x[part]))
+        y.append(statistics.fmean(known) if known else None)
+    return Line(line.name, x, y)
+
+
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers from at most `low` to at least `high`, for an axis.
 
@@ -151,7 +174,7 @@ def drawn(chart: Chart) -> dict[str, Any]:
     places = [place for line in lines for place in line.x]
     x_low, x_high = min(places), max(places)
     x_high = x_high if x_high > x_low else x_low + 1
-    x_ticks = [tick for tick in ticks(x_low, x_high, 5) if x_low <= tick <= x_high]
+    x_ticks = [tick for tick in ticks(x_low, x_high, 4) if x_low <= tick <= x_high]
 
     def across(x: float) -> float:
         return round(LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), 1)
@@ -160,14 +183,18 @@ def drawn(chart: Chart) -> dict[str, Any]:
         share = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
         return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
 
-    def of(number: int, line: Line) -> dict[str, Any]:
-        points = [
+    def placed(line: Line) -> list[Point]:
+        return [
             (across(x), down(y) if _is_number(y) else None, x, y)
             for x, y in zip(line.x, line.y, strict=True)
         ]
-        return _shown(line, number, points, percent=chart.percent)
 
-    shown = [of(number, line) for number, line in enumerate(lines)]
+    shown = []
+    for number, (line, whole) in enumerate(zip(lines, chart.lines, strict=True)):
+        # What is noise would hide where a long line goes.
+        mean = placed(means(whole)) if len(whole.x) > MOST else []
+        of_line = _shown(line.name, number, placed(line), percent=chart.percent)
+        shown.append({**of_line, "means": _path(mean)})
     level = chart.level and {"y": down(chart.level[0]), "name": chart.level[1]}
     return {
         "title": chart.title,
@@ -186,18 +213,18 @@ def drawn(chart: Chart) -> dict[str, Any]:
     }
 
 
-def _shown(line: Line, number: int, points: Sequence[Point], *, percent: bool) -> dict[str, Any]:
+def _shown(name: str, number: int, points: Sequence[Point], *, percent: bool) -> dict[str, Any]:
     """What is drawn of a line.
 
     Args:
-      line: The line.
+      name: Its name.
       number: Its number, which gives its colour.
       points: The place on the chart and the values of each of its points; no place down: a gap.
       percent: Whether the values are shares.
     """
     known = [point for point in points if point[1] is not None]
     return {
-        "name": line.name,
+        "name": name,
         "colour": number % COLOURS + 1,
         "dash": _DASHES[number // COLOURS % len(_DASHES)],
         "path": _path(points),

@@ -76,18 +76,20 @@ def newest(run: Run) -> Network:
     return coming.newest(checkpoint.Reader(run.root), str(run.root))
 
 
-def sample(network: Network, count: int) -> Sample:
+def sample(network: Network, count: int, *, directory: str | None = None) -> Sample:
     """Images of the evaluation split of a run, evenly spaced, with their features.
 
     Args:
       network: The network.
       count: The largest number of images, at least 2.
+      directory: The place of the images; None: that of the run.
 
     Raises:
       UserError, ArgumentError, HostError: The images cannot be read, or there are fewer than two.
       DivergedError: Features are not finite.
     """
     config = overrides.load(["--config=eval/geometry"])  # A protocol that takes images of any kind.
+    config = overrides.changed(config, {"data.dir": directory})
     task = Task(ConfigDict(config), network, None)
     split = task.test
     rows = np.array(evenly_spaced(split.source, count))

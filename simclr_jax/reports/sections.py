@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from simclr_jax.config.overrides import get
 from simclr_jax.evals import results
 from simclr_jax.pages import charts, clouds, matrices
 from simclr_jax.reports import curves, pictures, runs, settings
@@ -41,7 +40,7 @@ def of_runs(found: Sequence[Run]) -> Values:
         "facts": _facts(found),
         "curves": drawn,
         "curves_note": "Every logged row of metrics.jsonl"
-        + (", thinned to its ends and extremes" if thinned else "")
+        + (", thinned to the extremes (faint), and the means of stretches" if thinned else "")
         + ". Touch a chart, or go through it with the arrow keys, for its values.",
         "curves_missing": _without_rows(found),
         **_evaluations(found),
@@ -255,8 +254,3 @@ def links(values: Values) -> list[tuple[str, str]]:
             ("map", "Map"),
         ]
     return found + ([("filters", "Filters")] if values["filters"] else [])
-
-
-def has_images(run: Run) -> bool:
-    """Whether a run names images of its own."""
-    return get(run.config, "data.name") is not None

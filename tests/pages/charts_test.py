@@ -28,6 +28,22 @@ def test_a_thinned_line_keeps_a_gap():
     assert None in charts.thinned(Line("loss", range(5000), values)).y
 
 
+def test_a_long_line_is_drawn_by_its_means_before_its_extremes(rng):
+    noise = rng.normal(size=100_000)
+    line = Line("loss", range(100_000), (np.linspace(9, 7, 100_000) + noise).tolist())
+    found = charts.means(line)
+    assert len(found.x) == charts.STRETCHES
+    np.testing.assert_allclose(
+        found.y, np.interp(found.x, line.x, np.linspace(9, 7, 100_000)), atol=0.2
+    )
+    long, short = (
+        charts.drawn(Chart("Loss", [Line("loss", line.x[:n], line.y[:n])]))["lines"][0]
+        for n in (charts.MOST + 1, charts.MOST)
+    )
+    assert long["means"].count("L") == charts.STRETCHES - 1
+    assert short["means"] == ""
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 7.9), (8.31, 8.97), (1e-9, 3e-9), (5, 5)])
 def test_ticks_enclose_the_values_and_are_evenly_spaced(low, high):
     found = charts.ticks(low, high)

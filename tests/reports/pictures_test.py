@@ -83,6 +83,12 @@ def test_unreadable_images_are_left_out_and_counted(in_folder):
     assert len(found.pictures) == len(found.labels) == len(found.x) == len(found.names)
 
 
+def test_images_that_have_moved_are_found_where_they_are(in_folder, tmp_path):
+    moved = in_folder({f"{k}.png": (9, 9, 3) for k in range(8)}, dir="/gone")
+    found = pictures.sample(moved, 1000, directory=str(tmp_path / "images"))
+    assert len(found.names) == 4
+
+
 def test_fewer_than_two_images_are_refused(in_folder):
     with pytest.raises(UserError, match="it needs two"):
         pictures.sample(in_folder({f"{k}.png": (9, 9, 3) for k in range(2)}), 1000)
