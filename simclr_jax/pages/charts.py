@@ -172,9 +172,10 @@ def drawn(chart: Chart) -> dict[str, Any]:
     values += [chart.level[0]] if chart.level else []
     y_ticks = ticks(min(values), max(values), 4)
     places = [place for line in lines for place in line.x]
+    x_ticks = _places(min(places), max(places))
     x_low, x_high = min(places), max(places)
-    x_high = x_high if x_high > x_low else x_low + 1
-    x_ticks = [tick for tick in ticks(x_low, x_high, 4) if x_low <= tick <= x_high]
+    if x_low == x_high:  # A single place is in the middle.
+        x_low, x_high = x_low - 1, x_high + 1
 
     def across(x: float) -> float:
         return round(LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), 1)
@@ -236,6 +237,13 @@ def _shown(name: str, number: int, points: Sequence[Point], *, percent: bool) ->
 
 def _is_number(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
+
+
+def _places(low: float, high: float) -> list[float]:
+    """The ticks below a chart, within the lines; whole ones where the ends are whole numbers."""
+    whole = low == round(low) and high == round(high)
+    found = [tick for tick in ticks(low, high, 4) if low <= tick <= high]
+    return [tick for tick in found if tick == round(tick) or not whole] if high > low else [low]
 
 
 def _tick(tick: float, chart: Chart, all_ticks: Sequence[float]) -> str:

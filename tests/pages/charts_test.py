@@ -67,9 +67,16 @@ def test_points_lie_within_the_frame_and_higher_values_higher():
     assert top <= found["level"]["y"] < y1 < y0 <= bottom
 
 
-def test_a_single_point_has_a_place():
-    (point,) = charts.drawn(Chart("Loss", [Line("a", [8], [2.0])]))["lines"][0]["points"]
+def test_a_single_point_has_a_place_with_a_tick():
+    found = charts.drawn(Chart("Loss", [Line("a", [8], [2.0])]))
+    (point,) = found["lines"][0]["points"]
     assert point[2:] == ["8", "2"]
+    assert found["x_ticks"] == [(point[0], "8")]
+
+
+def test_steps_have_whole_ticks():
+    found = charts.drawn(Chart("Loss", [Line("a", [1, 2, 3], [2.0, 1.0, 0.0])]))
+    assert [text for _, text in found["x_ticks"]] == ["1", "2", "3"]
 
 
 def test_lines_beyond_the_colours_are_told_apart_by_dashes():
