@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from etils import epy
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -23,9 +23,6 @@ from simclr_jax.reports.neighbours import Nearest
 from simclr_jax.reports.runs import Run
 from simclr_jax.run.network import Network
 from simclr_jax.store import checkpoint
-
-with epy.lazy_imports():
-    import umap
 
 SIDE = 96  # The largest side in pixels of a picture.
 MAP_SIDE = 64  # The side of the pictures of a map.
@@ -219,6 +216,7 @@ def mapped(x: np.ndarray, by: str) -> tuple[np.ndarray, str]:
     """
     if by == "umap" and len(x) >= UMAP_LEAST:
         near = min(15, len(x) - 1)
+        umap: Any = importlib.import_module("umap")  # An extra, which takes seconds to import.
         made = umap.UMAP(n_neighbors=near, metric="cosine", random_state=0, n_jobs=1)
         told = f"UMAP of the features, {near} neighbours, cosine distance, seed 0"
         return np.asarray(made.fit_transform(x)), f"{told}. Distances between groups mean little."
