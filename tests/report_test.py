@@ -146,6 +146,21 @@ def test_a_run_without_anything_but_its_config_has_a_page(finished, tmp_path):
     assert "The run has no checkpoint yet" in text
 
 
+def test_imported_weights_and_rows_of_another_kind_have_a_page(finished, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    described = json.loads((finished / "config.json").read_text())
+    described["config"]["data"] |= {"name": None, "num_examples": None}
+    record.write(report.epath.Path(run), described)
+    assert status_of(report.main, run) == 0
+    assert "Its weights were imported" in "".join(parts(run / "report.html").text)
+    shutil.copy(finished / "config.json", run)
+    rows = "".join(f'{{"step": {k}, "mine": {k}}}\n' for k in range(1, 200))
+    (run / "metrics.jsonl").write_text(f"{rows}no row\n")
+    assert status_of(report.main, run) == 0
+    assert "Mine by step" in (run / "report.html").read_text()
+
+
 def test_several_runs_are_side_by_side(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     other = shutil.copytree(finished, tmp_path / "other")

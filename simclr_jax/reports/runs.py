@@ -16,7 +16,7 @@ from simclr_jax.config import parts, record
 from simclr_jax.errors import UserError
 from simclr_jax.evals import results
 from simclr_jax.run import network
-from simclr_jax.run.health import Health
+from simclr_jax.run.health import Health, Start
 from simclr_jax.run.speed import MUCH
 from simclr_jax.store import checkpoint, lock
 from simclr_jax.store.rows import Row, read_rows
@@ -256,8 +256,12 @@ def _of_health(run: Run) -> list[str]:
         return found
     warmup = parts.schedule(run.config).warmup_steps
     health = Health.of_run(run.config, warmup, [], tell=found.append)
+    start = Start.of_run(run.config)
+    needed = {"loss"} if start is None else {"loss", start.key}
     for row in run.rows:
-        if all(value is not None for key, value in row.items() if key not in UNTIMED):
+        if needed <= row.keys() and all(
+            value is not None for key, value in row.items() if key not in UNTIMED
+        ):
             health.judge(row, finite=True)
     return [f"{line[0].upper()}{line[1:]}." for line in found]
 

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from simclr_jax.evals import results
 from simclr_jax.pages import charts, clouds, matrices
 from simclr_jax.reports import curves, pictures, runs, settings
@@ -200,12 +202,16 @@ def _picture(found: Sample, index: int) -> Values:
 def _judgement(found: Sample) -> Values:
     """The confusion matrix and the failures, where there are labels of two classes."""
     value: Values = {"matrix": None, "confused": [], "failures": [], "unjudged": ""}
-    if not found.several_classes:
-        why = "The images have one class only" if found.classes else "The images have no labels"
+    why = "" if found.several_classes else "The images have one class only"
+    if not found.classes:
+        why = "The images have no labels"
+    counts, failures = (np.zeros((0, 0), int), []) if why else pictures.judged(found)
+    if not why and not counts.any():
+        why = "Images with labels have no others with labels near them"
+    if why:
         value["unjudged"] = f"{why}, so that there is nothing to confuse."
         value["failures_note"] = f"{why}, so that no image can be told to be wrong."
         return value
-    counts, failures = pictures.judged(found)
     present = [k for k in range(len(counts)) if counts[k].any() or counts[:, k].any()]
     counts = counts[present][:, present]
     names = [found.classes[k] for k in present]

@@ -127,6 +127,16 @@ def test_images_of_one_class_are_not_judged(sample):
     assert found["failures_note"].startswith("The images have one class only")
 
 
+def test_labels_that_are_far_apart_judge_nothing(sample):
+    labels = np.full(40, -1)
+    labels[0], others = 0, {*sample.nearest.rows[0].tolist()}
+    far = next(k for k in range(1, 40) if k not in others and 0 not in sample.nearest.rows[k])
+    labels[far] = 1
+    found = sections.of_pictures(sample._replace(labels=labels), by="pca")["pictures"]
+    assert found["matrix"] is None
+    assert found["unjudged"].startswith("Images with labels have no others with labels near them")
+
+
 def test_two_images_are_enough(sample):
     two = sample._replace(
         **{name: getattr(sample, name)[:2] for name in ("names", "pictures", "labels", "x")},
