@@ -8,7 +8,7 @@ from pathlib import Path
 
 from simclr_jax import cli
 
-COMMANDS = ("train", "eval", "verify", "plan", "convert", "sweep", "preview", "report")
+COMMANDS = ("train", "eval", "verify", "plan", "convert", "sweep", "preview", "report", "search")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -21,7 +21,7 @@ PACKAGE, TESTS = ROOT / "simclr_jax", ROOT / "tests"
 LEVELS = [
     {"__main__"},
     {"sweep"},
-    {"train", "eval", "verify", "plan", "convert", "preview", "report"},
+    {"train", "eval", "verify", "plan", "convert", "preview", "report", "search"},
     {"cli"},
     {"sweeps", "reports"},
     {"evals", "tpu"},

@@ -9,8 +9,10 @@ import contextlib
 import hashlib
 import os
 import shutil
+import struct
 import sys
 import time
+import zipfile
 from collections.abc import Iterable
 from typing import Any
 
@@ -94,6 +96,24 @@ def mapped(path: epath.Path) -> Arrays:
     """
     x, labels, _ = _parts(path)
     return _as_float32(x), labels
+
+
+def archived(path: epath.Path) -> np.ndarray:
+    """The features (n, F) of a local .npz file of the protocol embed, mapped.
+
+    Raises:
+      ValueError, OSError, KeyError: The file is damaged or missing, or has no features.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("features.npy")
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ValueError("its features are compressed")
+    with path.open("rb") as file:
+        file.seek(entry.header_offset + 26)  # The lengths of the name and of what follows it.
+        file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return _as_float32(np.memmap(path, dtype, "r", file.tell(), shape))
 
 
 def _as_float32(x: np.ndarray) -> np.ndarray:

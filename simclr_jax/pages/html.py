@@ -52,6 +52,16 @@ def picture(image: npt.NDArray[Any]) -> str:
     return f"data:image/{'png' if small else 'jpeg'};base64,{text}"
 
 
+def reduced(image: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
+    """An image (H, W, 3) uint8 whose larger side is `side` at most; a smaller one as it is."""
+    height, width = image.shape[:2]
+    if max(height, width) <= side:
+        return image
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
 @cache
 def _templates() -> jinja2.Environment:
     folder = Path(__file__).with_name("templates")

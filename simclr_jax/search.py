@@ -1,0 +1,276 @@
+"""Finds the images nearest to others, or near-duplicates, among those that a run has embedded.
+
+    simclr-search --run=RUN [--index=FOLDER] QUERY.jpg [QUERY…] [--k=10] [--html=FILE]
+    simclr-search --run=RUN [--index=FOLDER] --duplicates[=0.99] [--html=FILE]
+
+FOLDER is what simclr-eval --config=eval/embed has written; without --index it is that of the newest
+checkpoint. A query is embedded by the checkpoint, the layer and the preprocessing of the index, and
+compared with every image of it by the cosine similarity. --html writes a page with the images.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from absl import flags
+from etils import epath, epy
+
+from simclr_jax import cli
+from simclr_jax.errors import UserError, one_line
+
+with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
+    from simclr_jax.evals import index as indices
+    from simclr_jax.evals import neighbours, parquet, pictures, results
+    from simclr_jax.pages import html
+    from simclr_jax.run import network as runs
+    from simclr_jax.run import progress
+    from simclr_jax.store import checkpoint, files
+
+if TYPE_CHECKING:
+    from simclr_jax.evals.task import Task
+
+THRESHOLD = 0.99  # The similarity of near-duplicates where none is given; docs/search.md says why.
+GROUPS, SHOWN = 100, 24  # The most groups on a page, and the most images of a group there.
+FLAGS = ("run", "index", "k", "html")  # Those with a value that may follow as the next argument.
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of simclr-search in `values`."""
+    flags.DEFINE_string("run", None, "required; the run's folder", flag_values=values)
+    flags.DEFINE_string(
+        "index", None, "what eval/embed has written; that of the newest step", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "k", 10, "the number of neighbours of a query", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_string("html", None, "a page with the images to write", flag_values=values)
+    flags.DEFINE_float(
+        "duplicates",
+        None,
+        f"find groups of images with at least this cosine similarity; --duplicates: {THRESHOLD}",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs simclr-search and exits with its status.
+
+    Args:
+      argv: The command line without the program's name; None: that of the process.
+    """
+    names, rest = divided(sys.argv[1:] if argv is None else argv)
+
+    def work(values: flags.FlagValues) -> None:
+        search(
+            values.run,
+            names,
+            folder=values.index,
+            k=values.k,
+            duplicates=values.duplicates,
+            to=values.html,
+        )
+
+    sys.exit(cli.run(work, doc=__doc__, define=define, argv=rest, takes_config=False, joins=False))
+
+
+def divided(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Divides a command line into the paths of queries and the flags, '--flag value' included.
+
+    >>> divided(["a.jpg", "--k", "3", "b.jpg", "--duplicates"])
+    (['a.jpg', 'b.jpg'], ['--k', '3', '--duplicates=0.99'])
+    """
+    names: list[str] = []
+    rest: list[str] = []
+    value_follows = False
+    for arg in argv:
+        if value_follows or arg.startswith("-"):
+            alone = re.fullmatch("--?duplicates", arg) and not value_follows
+            rest.append(f"--duplicates={THRESHOLD}" if alone else arg)
+        else:
+            names.append(arg)
+        value_follows = arg.startswith("-") and arg.lstrip("-") in FLAGS and not value_follows
+    return names, rest
+
+
+def search(
+    run: str | None,
+    names: Sequence[str],
+    *,
+    folder: str | None = None,
+    k: int = 10,
+    duplicates: float | None = None,
+    to: str | None = None,
+) -> None:
+    """Prints the nearest images of queries and the groups of near-duplicates, as far as asked for.
+
+    Args:
+      run: The folder of the run.
+      names: The paths of the queries.
+      folder: The folder of the index; None: that of the newest step.
+      k: The number of neighbours of a query.
+      duplicates: The lowest similarity of near-duplicates; None: these are not looked for.
+      to: The path of a page with the images; None: there is none.
+
+    Raises:
+      UserError: A flag or an image is at fault, or the index is not of the run.
+      DivergedError: The features of a query are not finite.
+    """
+    root = runs.open_run(run)
+    if not names and duplicates is None:
+        raise UserError("QUERY: required, the path of an image or several; or --duplicates")
+    pictures.paths(names)
+    place = _place(to) if to else None
+    index, others = indices.find(root, folder)
+    chosen = f"; {others} more below {root / 'eval/embed'}" if others else ""
+    which = f" (the newest{chosen}; --index names one)" if folder is None else ""
+    print(f"index: {index.folder}{which}\n{index.about}", flush=True)
+    queries = pictures.queries(names, indices.value_range(index))
+    checkpoint.quiet()
+    task = indices.task(index, checkpoint.Reader(root), str(root), queries=len(queries))
+    found = neighbours.Nearest(np.zeros((0, 0), int), np.zeros((0, 0), np.float32))
+    if queries:
+        found = neighbours.nearest(pictures.embedded(task, queries), index.x, k)
+    for query, rows, similarity in zip(queries, *found, strict=True):
+        print(f"\n{query.name}:")
+        for rank, (row, value) in enumerate(zip(rows, similarity, strict=True), 1):
+            if row >= 0:
+                print(f"{rank:>4}  {_line(index, row, value)}")
+    groups = _duplicates(index, duplicates) if duplicates is not None else None
+    if place:
+        values = _values(task, index, queries, found, groups, duplicates)
+        files.write(place, html.page("search.html", **values).encode())
+        print(f"\nwritten: {place}\nnext: open it in a browser")
+    else:
+        print("\nnext: the same command with --html=FILE shows the images")
+
+
+def _place(to: str) -> epath.Path:
+    """The path of the page.
+
+    Raises:
+      UserError: Nothing can be written there.
+    """
+    place = epath.Path(to).expanduser()
+    reason = "is a folder" if place.is_dir() else results.unwritable(place.parent)
+    if reason:
+        raise UserError(f"--html={to}: cannot be written ({reason})")
+    return place
+
+
+def _line(index: indices.Index, row: int, similarity: float) -> str:
+    """An image in a line: its similarity, its name and its label."""
+    label = index.label(row)
+    return f"{similarity:.4f}  {index.name(row)}" + (
+        f"  label {label}" if label is not None else ""
+    )
+
+
+def _duplicates(index: indices.Index, threshold: float) -> list[neighbours.Nearest]:
+    """Prints and returns the groups of near-duplicates, with the similarities to their first."""
+    count = progress.Count("compared", len(index.x), sys.stderr)
+    found = neighbours.groups(index.x, threshold, compared=count.add)
+    count.end()
+    groups = [
+        neighbours.Nearest(rows, neighbours.similarities(index.x[rows[0]], index.x, rows))
+        for rows in found
+    ]
+    print(f"\n{_counted(groups, len(index.x), threshold)}")
+    for number, group in enumerate(groups, 1):
+        print(f"\ngroup {number}: {len(group.rows)} images, with the similarity to the first")
+        for row, value in zip(*group, strict=True):
+            print(f"      {_line(index, row, value)}")
+    return groups
+
+
+def _counted(groups: Sequence[neighbours.Nearest], images: int, threshold: float) -> str:
+    """The number of groups and of images in them, in words."""
+    inside = sum(len(group.rows) for group in groups)
+    return (
+        f"near-duplicates: {len(groups):,} groups of {inside:,} of the {images:,} images, linked "
+        f"by cosine similarities of at least {threshold:g}"
+    )
+
+
+def _values(
+    task: Task,
+    index: indices.Index,
+    queries: Sequence[pictures.Query],
+    found: neighbours.Nearest,
+    groups: Sequence[neighbours.Nearest] | None,
+    threshold: float | None,
+) -> dict[str, Any]:
+    """The values of the page; images that cannot be read are counted."""
+    shown = [
+        neighbours.Nearest(group.rows[:SHOWN], group.similarity[:SHOWN])
+        for group in (groups or [])[:GROUPS]
+    ]
+    near = [
+        neighbours.Nearest(*(each[rows >= 0] for each in (rows, near)))
+        for rows, near in zip(*found, strict=True)
+    ]
+    wanted = {int(row) for each in (*near, *shown) for row in each.rows}
+    progress.note(f"reading {len(wanted)} images for the page")
+    images, classes, reason = {}, (), ""
+    try:
+        images, classes = pictures.of_rows(task, index, wanted)
+    except Exception as error:
+        told = cli.explained(error)
+        if not cli.is_expected(told):
+            raise
+        reason = f": {one_line(told)}"
+    missing = len(wanted) - len(images)
+    if missing:
+        reason = f"{missing} of {len(wanted)} images cannot be read for the page{reason}"
+        progress.note(reason)
+
+    def figures(each: neighbours.Nearest) -> list[dict[str, Any]]:
+        return [
+            _figure(index, int(row), float(value), images.get(int(row)), classes)
+            for row, value in zip(*each, strict=True)
+        ]
+
+    sections = [(f"query-{k}", parquet.as_text(query.name)) for k, query in enumerate(queries, 1)]
+    return {
+        "sections": sections + ([("duplicates", "Near-duplicates")] if groups is not None else []),
+        "about": index.about,
+        "place": str(index.folder),
+        "missing": reason,
+        "queries": [
+            {"id": id, "name": name, "picture": query.picture, "figures": figures(each)}
+            for (id, name), query, each in zip(sections, queries, near, strict=True)
+        ],
+        "groups": None
+        if groups is None
+        else [
+            {"count": len(group.rows), "figures": figures(each)}
+            for group, each in zip(groups, shown, strict=False)
+        ],
+        "counted": "" if groups is None else _counted(groups, len(index.x), threshold or 0.0),
+        "left_out": 0 if groups is None else len(groups) - len(shown),
+    }
+
+
+def _figure(
+    index: indices.Index, row: int, similarity: float, picture: Any, classes: Sequence[str]
+) -> dict[str, Any]:
+    """An image on the page: what is shown, and what stands below it."""
+    label = index.label(row)
+    known = label is not None and label < len(classes)
+    text = "" if label is None else classes[label] if known else f"label {label}"
+    return {
+        "name": index.name(row),
+        "split": index.split(row),
+        "label": text,
+        "similarity": f"{similarity:.4f}",
+        "picture": picture,
+    }
+
+
+if __name__ == "__main__":
+    main()
