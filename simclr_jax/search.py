@@ -1,7 +1,7 @@
 """Finds the images nearest to others, or near-duplicates, among those that a run has embedded.
 
     simclr-search --run=RUN [--index=FOLDER] QUERY.jpg [QUERY…] [--k=10] [--html=FILE]
-    simclr-search --run=RUN [--index=FOLDER] --duplicates[=0.99] [--html=FILE]
+    simclr-search --run=RUN [--index=FOLDER] --duplicates[=0.999] [--html=FILE]
 
 FOLDER is what simclr-eval --config=eval/embed has written; without --index it is that of the newest
 checkpoint. A query is embedded by the checkpoint, the layer and the preprocessing of the index, and
@@ -33,7 +33,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
 if TYPE_CHECKING:
     from simclr_jax.evals.task import Task
 
-THRESHOLD = 0.99  # The similarity of near-duplicates where none is given; docs/search.md says why.
+THRESHOLD = 0.999  # The similarity of near-duplicates where none is given; docs/search.md says why.
 GROUPS, SHOWN = 100, 24  # The most groups on a page, and the most images of a group there.
 FLAGS = ("run", "index", "k", "html")  # Those with a value that may follow as the next argument.
 
@@ -83,7 +83,7 @@ def divided(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Divides a command line into the paths of queries and the flags, '--flag value' included.
 
     >>> divided(["a.jpg", "--k", "3", "b.jpg", "--duplicates"])
-    (['a.jpg', 'b.jpg'], ['--k', '3', '--duplicates=0.99'])
+    (['a.jpg', 'b.jpg'], ['--k', '3', '--duplicates=0.999'])
     """
     names: list[str] = []
     rest: list[str] = []
@@ -180,7 +180,7 @@ def _duplicates(index: indices.Index, threshold: float) -> list[neighbours.Neare
         neighbours.Nearest(rows, neighbours.similarities(index.x[rows[0]], index.x, rows))
         for rows in found
     ]
-    print(f"\n{_counted(groups, len(index.x), threshold)}")
+    print(f"\nnear-duplicates: {_counted(groups, len(index.x), threshold)}")
     for number, group in enumerate(groups, 1):
         print(f"\ngroup {number}: {len(group.rows)} images, with the similarity to the first")
         for row, value in zip(*group, strict=True):
@@ -192,7 +192,7 @@ def _counted(groups: Sequence[neighbours.Nearest], images: int, threshold: float
     """The number of groups and of images in them, in words."""
     inside = sum(len(group.rows) for group in groups)
     return (
-        f"near-duplicates: {len(groups):,} groups of {inside:,} of the {images:,} images, linked "
+        f"{len(groups):,} groups of {inside:,} of the {images:,} images, linked "
         f"by cosine similarities of at least {threshold:g}"
     )
 

@@ -135,6 +135,8 @@ except SystemExit as end:
         ("preview", ["--help"], 0, ("jax", *HEAVY)),
         ("preview", ["--config=digits", "--html=digits.png"], 2, HEAVY),
         ("report", ["--help"], 0, ("jax", *HEAVY)),
+        ("search", ["--help"], 0, ("jax", *HEAVY)),
+        ("search", ["--run=nowhere", "a.jpg"], 2, HEAVY),
         ("sweep", ["--config=paper/fig8_head", "--config.lr=1"], 2, ("jax", *HEAVY)),
         ("train", ["--config=digits", "--config.train.lr=3"], 2, ("jax", *HEAVY)),
         ("train", ["--config=folder", "--config.data.dir=none", "--workdir=runs/x"], 2, HEAVY),

@@ -70,6 +70,32 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def indexed(finished, tmp_path_factory):
+    """A copy of the run `finished` that has embedded a folder, and that folder.
+
+    It has 12 images of two classes; dog/copy.png is cat/0.png, and cat/broken.jpg is no image.
+    """
+    from PIL import Image
+
+    from simclr_jax import eval as evaluation
+    from support.runs import status_of
+
+    folder = tmp_path_factory.mktemp("indexed")
+    run, images = shutil.copytree(finished, folder / "run"), folder / "images"
+    shutil.rmtree(run / "eval", ignore_errors=True)
+    draw = np.random.default_rng(0)
+    for number in range(11):
+        path = images / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (12, 10, 3), np.uint8)).save(path)
+    shutil.copy(images / "cat/0.png", images / "dog/copy.png")
+    (images / "cat/broken.jpg").write_bytes(b"no image")
+    data = ["--config.data.name=folder", f"--config.data.dir={images}"]
+    assert status_of(evaluation.main, "--config=eval/embed", f"--run={run}", *data) == 0
+    return run, images
+
+
+@pytest.fixture(scope="session")
 def scenes(tmp_path_factory):
     """A TFDS data directory with the dataset 'scenes', whose images have several labels."""
     from support.scenes import Scenes

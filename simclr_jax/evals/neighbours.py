@@ -48,14 +48,17 @@ def nearest(
       k: The number of neighbours; with fewer features it is all of them.
       but: The row of `x` that is no neighbour of each query, (Q,) int: the query itself.
     """
-    k, unit = min(k, len(x)), _unit(np.asarray(queries, np.float32))
+    k, queries = min(k, len(x)), np.asarray(queries, np.float32)
+    unit = queries / _lengths(queries)[0][:, None]
     rows = np.full((len(unit), k), -1)
     similarity = np.full((len(unit), k), -np.inf, np.float32)
     for start in range(0, len(x), ROWS):
-        block, finite = _finite(x[start : start + ROWS])
+        block = np.asarray(x[start : start + ROWS], np.float32)
+        length, finite = _lengths(block)
         for first in range(0, len(unit), QUERIES):
             part = slice(first, first + QUERIES)
-            found = unit[part] @ block.T
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = unit[part] @ block.T / length
             found[:, ~finite] = -np.inf
             if but is not None:
                 own = but[part] - start
@@ -72,9 +75,10 @@ def nearest(
 
 def similarities(query: np.ndarray, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The cosine similarities (n,) of a feature (F,) to the rows (n,) of others (N, F)."""
-    unit = _unit(np.asarray(query, np.float32)[None])[0]
-    parts = (rows[start : start + ROWS] for start in range(0, len(rows), ROWS))
-    return np.concatenate([_unit(np.asarray(x[part])) @ unit for part in parts])
+    query = np.asarray(query, np.float32)
+    unit = query / _lengths(query[None])[0]
+    parts = (np.asarray(x[rows[k : k + ROWS]], np.float32) for k in range(0, len(rows), ROWS))
+    return np.concatenate([part @ unit / _lengths(part)[0] for part in parts])
 
 
 def groups(
@@ -100,13 +104,18 @@ def groups(
     """
     joined = _Joined(len(x))
     for first in range(0, len(x), QUERIES):
-        one, known = _finite(x[first : first + QUERIES])
+        one = np.asarray(x[first : first + QUERIES], np.float32)
+        least, known = _lengths(one)
+        least = least[:, None] * np.float32(threshold - ROUNDING)
         for start in range(first, len(x), ROWS):  # A pair is looked at once, or twice.
-            other, finite = _finite(x[start : start + ROWS])
-            alike = (one @ other.T >= threshold - ROUNDING) & known[:, None] & finite[None, :]
+            other = np.asarray(x[start : start + ROWS], np.float32)
+            length, finite = _lengths(other)
+            with np.errstate(over="ignore", invalid="ignore"):
+                alike = one @ other.T >= least * length
+            alike &= known[:, None] & finite
             rows, columns = first + np.arange(len(one)), start + np.arange(len(other))
             # Where many are alike, most of their pairs are in one group already.
-            alike &= joined.roots(rows)[:, None] != joined.roots(columns)[None, :]
+            alike &= joined.roots(rows)[:, None] != joined.roots(columns)
             pairs = np.nonzero(alike)
             joined.join(rows[pairs[0]], columns[pairs[1]])
         compared(len(one))
@@ -140,18 +149,11 @@ class _Joined:
         return found
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
-    """Features (n, F) at unit length; those that are zero stay so."""
-    length = np.sqrt(np.einsum("nf,nf->n", x, x))
-    return x / np.maximum(length, _LEAST)[:, None]
-
-
-def _finite(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, F) at unit length, and whether each is finite; the others are zero."""
-    x = np.asarray(x, np.float32)
+def _lengths(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lengths (n,) of features (n, F), at least `_LEAST`, and whether each is finite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(np.einsum("nf,nf->n", x, x))
-    return _unit(x if finite.all() else np.where(finite[:, None], x, np.float32(0))), finite
+        length = np.sqrt(np.einsum("nf,nf->n", x, x))
+    return np.maximum(length, np.float32(_LEAST)), np.isfinite(length)
 
 
 def _highest(found: np.ndarray, k: int) -> np.ndarray:
