@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from usearch.index import Index  # pip install usearch
 
-from simclr_jax.evals.neighbours import nearest
+from simclr_jax.evals.similarity import nearest
 
 K = 10  # The number of neighbours.
 

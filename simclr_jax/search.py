@@ -24,7 +24,9 @@ from simclr_jax.errors import UserError, one_line
 
 with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
     from simclr_jax.evals import index as indices
-    from simclr_jax.evals import neighbours, parquet, pictures, results
+    from simclr_jax.evals import parquet, results
+    from simclr_jax.evals import queries as asked
+    from simclr_jax.evals import similarity as similarities
     from simclr_jax.pages import html
     from simclr_jax.run import network as runs
     from simclr_jax.run import progress
@@ -124,18 +126,18 @@ def search(
     root = runs.open_run(run)
     if not names and duplicates is None:
         raise UserError("QUERY: required, the path of an image or several; or --duplicates")
-    pictures.paths(names)
+    asked.paths(names)
     place = _place(to) if to else None
     index, others = indices.find(root, folder)
     chosen = f"; {others} more below {root / 'eval/embed'}" if others else ""
     which = f" (the newest{chosen}; --index names one)" if folder is None else ""
     print(f"index: {index.folder}{which}\n{index.about}", flush=True)
-    queries = pictures.queries(names, indices.value_range(index))
+    queries = asked.read(names, indices.value_range(index))
     checkpoint.quiet()
     task = indices.task(index, checkpoint.Reader(root), str(root), queries=len(queries))
-    found = neighbours.Nearest(np.zeros((0, 0), int), np.zeros((0, 0), np.float32))
+    found = similarities.Nearest(np.zeros((0, 0), int), np.zeros((0, 0), np.float32))
     if queries:
-        found = neighbours.nearest(pictures.embedded(task, queries), index.x, k)
+        found = similarities.nearest(asked.embedded(task, queries), index.x, k)
     for query, rows, similarity in zip(queries, *found, strict=True):
         print(f"\n{query.name}:")
         for rank, (row, value) in enumerate(zip(rows, similarity, strict=True), 1):
@@ -171,13 +173,13 @@ def _line(index: indices.Index, row: int, similarity: float) -> str:
     )
 
 
-def _duplicates(index: indices.Index, threshold: float) -> list[neighbours.Nearest]:
+def _duplicates(index: indices.Index, threshold: float) -> list[similarities.Nearest]:
     """Prints and returns the groups of near-duplicates, with the similarities to their first."""
     count = progress.Count("compared", len(index.x), sys.stderr)
-    found = neighbours.groups(index.x, threshold, compared=count.add)
+    found = similarities.groups(index.x, threshold, compared=count.add)
     count.end()
     groups = [
-        neighbours.Nearest(rows, neighbours.similarities(index.x[rows[0]], index.x, rows))
+        similarities.Nearest(rows, similarities.to_rows(index.x[rows[0]], index.x, rows))
         for rows in found
     ]
     print(f"\nnear-duplicates: {_counted(groups, len(index.x), threshold)}")
@@ -188,7 +190,7 @@ def _duplicates(index: indices.Index, threshold: float) -> list[neighbours.Neare
     return groups
 
 
-def _counted(groups: Sequence[neighbours.Nearest], images: int, threshold: float) -> str:
+def _counted(groups: Sequence[similarities.Nearest], images: int, threshold: float) -> str:
     """The number of groups and of images in them, in words."""
     inside = sum(len(group.rows) for group in groups)
     return (
@@ -200,25 +202,25 @@ def _counted(groups: Sequence[neighbours.Nearest], images: int, threshold: float
 def _values(
     task: Task,
     index: indices.Index,
-    queries: Sequence[pictures.Query],
-    found: neighbours.Nearest,
-    groups: Sequence[neighbours.Nearest] | None,
+    queries: Sequence[asked.Query],
+    found: similarities.Nearest,
+    groups: Sequence[similarities.Nearest] | None,
     threshold: float | None,
 ) -> dict[str, Any]:
     """The values of the page; images that cannot be read are counted."""
     shown = [
-        neighbours.Nearest(group.rows[:SHOWN], group.similarity[:SHOWN])
+        similarities.Nearest(group.rows[:SHOWN], group.similarity[:SHOWN])
         for group in (groups or [])[:GROUPS]
     ]
     near = [
-        neighbours.Nearest(*(each[rows >= 0] for each in (rows, near)))
+        similarities.Nearest(*(each[rows >= 0] for each in (rows, near)))
         for rows, near in zip(*found, strict=True)
     ]
     wanted = {int(row) for each in (*near, *shown) for row in each.rows}
     progress.note(f"reading {len(wanted)} images for the page")
     images, classes, reason = {}, (), ""
     try:
-        images, classes = pictures.of_rows(task, index, wanted)
+        images, classes = indices.pictures(index, task, wanted)
     except Exception as error:
         told = cli.explained(error)
         if not cli.is_expected(told):
@@ -229,7 +231,7 @@ def _values(
         reason = f"{missing} of {len(wanted)} images cannot be read for the page{reason}"
         progress.note(reason)
 
-    def figures(each: neighbours.Nearest) -> list[dict[str, Any]]:
+    def figures(each: similarities.Nearest) -> list[dict[str, Any]]:
         return [
             _figure(index, int(row), float(value), images.get(int(row)), classes)
             for row, value in zip(*each, strict=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +13,10 @@ from etils import epath, epy
 from ml_collections import ConfigDict
 
 from simclr_jax.config import overrides
-from simclr_jax.errors import UserError
-from simclr_jax.evals import embed, results, stored
+from simclr_jax.errors import UserError, one_line
+from simclr_jax.evals import embed, parquet, results, stored
 from simclr_jax.evals.task import Task
+from simclr_jax.pages import html
 from simclr_jax.run.network import ROWS_PER_DEVICE, Network
 from simclr_jax.store import checkpoint
 from simclr_jax.store.files import is_remote
@@ -23,8 +25,11 @@ with epy.lazy_imports():
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+SIDE = 128  # The largest side in pixels of a picture.
+_AT_A_TIME = 64  # The number of images that are decoded at a time.
 # The entries of a result.json that an index needs.
 _ENTRIES = {"checkpoint_step", "untrained", "dataset", "layer", "split", "of"}
+_PARTS = ("config", "weights", "view")  # The parts of its entry "of".
 
 
 class Index(NamedTuple):
@@ -133,7 +138,7 @@ def _read(place: epath.Path, result: dict[str, Any]) -> Index:
     Raises:
       UserError: A file is damaged, or the result lacks what the index is of.
     """
-    if _ENTRIES - result.keys() or not {"config", "weights", "view"} <= result["of"].keys():
+    if _ENTRIES - result.keys() or not all(result["of"].get(part) for part in _PARTS):
         raise UserError(
             f"--index={place}: was written by another version, and does not say which weights its "
             "features are of; embed the images again"
@@ -147,8 +152,10 @@ def _read(place: epath.Path, result: dict[str, Any]) -> Index:
         x = stored.archived(archive)
         named = [name for name in pq.read_schema(table).names if name != "features"]
         rows = pq.read_table(table, columns=named)
-    except (ValueError, OSError, KeyError, pa.ArrowException) as error:
-        raise UserError(f"--index={place}: {embed.FILES} are damaged ({error})") from error
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile, pa.ArrowException) as error:
+        reason = one_line(error, 200)
+        names = " or ".join(embed.FILES)
+        raise UserError(f"--index={place}: {names} is damaged ({reason})") from error
     if len(x) != len(rows):
         raise UserError(
             f"--index={place}: {archive.name} has {len(x)} images and {table.name} {len(rows)}; "
@@ -191,9 +198,49 @@ def task(index: Index, reader: checkpoint.Reader, run: str, *, queries: int) -> 
     return made
 
 
+def pictures(
+    index: Index, task: Task, rows: Iterable[int]
+) -> tuple[dict[int, np.ndarray], tuple[str, ...]]:
+    """Pictures of images of an index, read from where they were embedded.
+
+    Args:
+      index: The index.
+      task: The evaluation that has written it.
+      rows: The rows of the images.
+
+    Returns:
+      The pictures (H, W, 3) uint8 of those that can be read, by row, and the names of the classes,
+      none where they are not known.
+
+    Raises:
+      UserError, ArgumentError, HostError: None can be read.
+    """
+    by_split: dict[str, dict[str, list[int]]] = {}
+    for row in sorted(set(rows)):
+        by_split.setdefault(index.split(row), {}).setdefault(index.name(row), []).append(row)
+    opened = task.open(index.result["split"])
+    pictures: dict[int, np.ndarray] = {}
+    for split, wanted in by_split.items():
+        source = opened[split]
+        there = [
+            (place, name)
+            for place in range(len(source))
+            if (name := parquet.as_text(source.name(place))) in wanted
+        ]
+        for start in range(0, len(there), _AT_A_TIME):
+            part = there[start : start + _AT_A_TIME]
+            loaded, _ = source.load([place for place, _ in part])
+            for (place, name), image in zip(part, loaded, strict=True):
+                if place not in source.bad:  # Another image stands for one that is.
+                    picture = html.reduced(image.pixels(), SIDE)
+                    pictures |= dict.fromkeys(wanted[name], picture)
+    names = next((source.source.class_names for source in opened.values()), ())
+    return pictures, tuple(names)
+
+
 def value_range(index: Index) -> Any:
     """The values that were black and white in images of more than 8 bits; None: the usual ones."""
-    found = index.result["of"]["view"].get("value_range")
+    found = index.result["of"]["view"]["value_range"]
     return None if found is None else tuple(found)
 
 

@@ -1,24 +1,10 @@
 """What features tell of images by their nearest neighbours among themselves, and by a map."""
 
-from typing import NamedTuple
-
 import numpy as np
 
+from simclr_jax.evals import similarity
 from simclr_jax.evals.scores import check_finite
-
-ROWS = 1024  # The number of images whose similarities are computed at a time.
-
-
-class Nearest(NamedTuple):
-    """The nearest other images of each image, the nearest one first.
-
-    Attributes:
-      rows: Their rows, (N, k) int.
-      similarity: The cosine similarities, (N, k) float32.
-    """
-
-    rows: np.ndarray
-    similarity: np.ndarray
+from simclr_jax.evals.similarity import Nearest
 
 
 def nearest(x: np.ndarray, k: int) -> Nearest:
@@ -31,16 +17,7 @@ def nearest(x: np.ndarray, k: int) -> Nearest:
       x: The features (N, F) of the images, N at least 2.
       k: The number of neighbours; with fewer other images it is all of them.
     """
-    unit = unit_rows(x)
-    k = min(k, len(x) - 1)
-    found = []
-    for start in range(0, len(x), ROWS):
-        similarity = unit[start : start + ROWS] @ unit.T
-        rows = np.arange(len(similarity))
-        similarity[rows, start + rows] = -np.inf  # An image is no neighbour of itself.
-        order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        found.append((order, np.take_along_axis(similarity, order, axis=1)))
-    return Nearest(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    return similarity.nearest(x, x, k, but=np.arange(len(x)))
 
 
 def unit_rows(x: np.ndarray) -> np.ndarray:
@@ -66,8 +43,8 @@ def votes(
       k: The number of neighbours that vote.
       temperature: The temperature, above 0.
     """
-    near, similarity = found.rows[:, :k], found.similarity[:, :k]
-    weight = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
+    near, alike = found.rows[:, :k], found.similarity[:, :k]
+    weight = np.exp((alike - alike.max(axis=1, keepdims=True)) / temperature)
     of = labels[near]
     weight = np.where(of >= 0, weight, 0.0)
     shares = np.zeros((len(labels), classes))

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from simclr_jax.config import overrides, sources
 from simclr_jax.data.source import evenly_spaced, is_labelled
@@ -16,10 +15,11 @@ from simclr_jax.data.splits import Subset
 from simclr_jax.errors import UserError
 from simclr_jax.evals import coming
 from simclr_jax.evals import features as features_of
+from simclr_jax.evals.similarity import Nearest
 from simclr_jax.evals.task import Task
+from simclr_jax.pages import html
 from simclr_jax.pages.clouds import name_of
 from simclr_jax.reports import neighbours
-from simclr_jax.reports.neighbours import Nearest
 from simclr_jax.reports.runs import Run
 from simclr_jax.run.network import Network
 from simclr_jax.store import checkpoint
@@ -133,23 +133,13 @@ def _pictures(source: Any, index: np.ndarray) -> list[np.ndarray]:
     found = []
     for start in range(0, len(index), _AT_A_TIME):
         images, _ = source.load(index[start : start + _AT_A_TIME])
-        found += [reduced(image.pixels(), SIDE) for image in images]
+        found += [html.reduced(image.pixels(), SIDE) for image in images]
     return found
-
-
-def reduced(image: np.ndarray, side: int) -> np.ndarray:
-    """An image (H, W, 3) uint8 whose larger side is `side` at most; a smaller one as it is."""
-    height, width = image.shape[:2]
-    if max(height, width) <= side:
-        return image
-    scale = side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
 def square(image: np.ndarray, side: int) -> np.ndarray:
     """An image (H, W, 3) uint8 in the middle of a square, enlarged by a whole number."""
-    image = reduced(image, side)
+    image = html.reduced(image, side)
     times = max(1, side // max(image.shape[:2]))
     image = np.repeat(np.repeat(image, times, axis=0), times, axis=1)
     height, width = image.shape[:2]

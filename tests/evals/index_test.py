@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from simclr_jax.errors import UserError
 from simclr_jax.evals import index as indices
@@ -110,3 +111,19 @@ def test_features_of_half_the_size_are_read_as_float32(tmp_path):
     np.savez_compressed(tmp_path / "x.npz", features=x)
     with pytest.raises(ValueError, match="compressed"):
         stored.archived(tmp_path / "x.npz")
+
+
+def test_pictures_of_rows_are_the_images_and_a_missing_one_is_left_out(indexed):
+    found, _ = indices.find(indexed[0], None)
+    task = indices.task(found, checkpoint.Reader(indexed[0]), "RUN", queries=1)
+    gone = indexed[1] / found.name(3)
+    content = gone.read_bytes()
+    try:
+        gone.write_bytes(b"no image any more")
+        images, classes = indices.pictures(found, task, [0, 3, 5])
+    finally:
+        gone.write_bytes(content)
+    assert (sorted(images), classes) == ([0, 5], ("cat", "dog"))
+    for row, picture in images.items():
+        expected = np.asarray(Image.open(indexed[1] / found.name(row)))
+        np.testing.assert_array_equal(picture, expected)

@@ -57,3 +57,9 @@ def test_text_is_escaped_and_the_page_needs_no_network():
 def test_templates_name_nothing_outside_the_page(name):
     source = resources.files("simclr_jax.pages").joinpath("templates", name).read_text()
     assert not re.search(r"""(src|href)=["']?https?:|@import|url\(\s*["']?https?:""", source)
+
+
+@pytest.mark.parametrize(("shape", "reduced"), [((8, 6), (8, 6)), ((200, 50), (96, 24))])
+def test_a_reduced_picture_keeps_its_proportions(rng, shape, reduced):
+    image = rng.integers(0, 256, (*shape, 3), np.uint8)
+    assert html.reduced(image, 96).shape == (*reduced, 3)

@@ -12,7 +12,7 @@ from simclr_jax.reports import neighbours
 
 
 def test_neighbours_are_those_of_scikit_learn(rng, monkeypatch):
-    monkeypatch.setattr("simclr_jax.reports.neighbours.ROWS", 16)  # Several parts.
+    monkeypatch.setattr("simclr_jax.evals.similarity.ROWS", 16)  # Several parts.
     x = rng.normal(size=(50, 8)).astype(np.float32)
     found = neighbours.nearest(x, 5)
     distances, rows = NearestNeighbors(n_neighbors=5, metric="cosine").fit(x).kneighbors()

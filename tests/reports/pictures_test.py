@@ -11,6 +11,7 @@ from PIL import Image
 from simclr_jax.config import overrides
 from simclr_jax.errors import UserError
 from simclr_jax.evals import task
+from simclr_jax.pages import html
 from simclr_jax.reports import neighbours, pictures, runs, sections
 
 
@@ -149,7 +150,7 @@ def test_two_images_are_enough(sample):
 @pytest.mark.parametrize("shape", [(8, 8, 3), (30, 200, 3), (500, 20, 3), (64, 64, 3)])
 def test_pictures_fit(rng, shape):
     image = rng.integers(0, 256, shape, np.uint8)
-    assert max(pictures.reduced(image, 96).shape[:2]) == min(96, max(shape[:2]))
+    assert max(html.reduced(image, 96).shape[:2]) == min(96, max(shape[:2]))
     assert pictures.square(image, 64).shape == (64, 64, 3)
 
 

@@ -1,4 +1,4 @@
-"""Pictures: queries are embedded as the index was, and what cannot be read is left out."""
+"""Queries are read and embedded as the images of the index were, and unreadable ones are named."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image
 
 from simclr_jax.errors import UserError
 from simclr_jax.evals import index as indices
-from simclr_jax.evals import pictures
+from simclr_jax.evals import queries as asked
 from simclr_jax.store import checkpoint
 
 
@@ -22,19 +22,19 @@ def task(indexed, found):
 
 def test_queries_have_the_features_of_the_index(indexed, found, task):
     names = [str(indexed[1] / found.name(row)) for row in range(12)]
-    queries = pictures.queries(names, None)
-    np.testing.assert_allclose(pictures.embedded(task, queries), found.x, rtol=1e-4, atol=1e-5)
+    queries = asked.read(names, None)
+    np.testing.assert_allclose(asked.embedded(task, queries), found.x, rtol=1e-4, atol=1e-5)
 
 
 def test_a_deep_grey_image_is_read_as_evaluation_reads_it(task, tmp_path, rng):
     grey = rng.integers(0, 256, (12, 10), np.uint8)
     Image.fromarray(grey).save(tmp_path / "8.png")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
-    queries = pictures.queries([str(tmp_path / name) for name in ("8.png", "16.png")], None)
+    queries = asked.read([str(tmp_path / name) for name in ("8.png", "16.png")], None)
     np.testing.assert_array_equal(queries[0].picture, queries[1].picture)
-    one, other = pictures.embedded(task, queries)
+    one, other = asked.embedded(task, queries)
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-    narrow = pictures.queries([str(tmp_path / "16.png")], (0, 257 * 128))
+    narrow = asked.read([str(tmp_path / "16.png")], (0, 257 * 128))
     assert narrow[0].picture.max() == 255 > narrow[0].picture.min()
 
 
@@ -45,19 +45,5 @@ def test_a_deep_grey_image_is_read_as_evaluation_reads_it(task, tmp_path, rng):
 def test_a_query_that_cannot_be_read_is_named(tmp_path, name, words):
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(UserError, match=words) as error:
-        pictures.queries([str(tmp_path / name)], None)
+        asked.read([str(tmp_path / name)], None)
     assert str(error.value).startswith(str(tmp_path / name))
-
-
-def test_pictures_of_rows_are_the_images_and_a_missing_one_is_left_out(indexed, found, task):
-    gone = indexed[1] / found.name(3)
-    content = gone.read_bytes()
-    try:
-        gone.write_bytes(b"no image any more")
-        images, classes = pictures.of_rows(task, found, [0, 3, 5])
-    finally:
-        gone.write_bytes(content)
-    assert (sorted(images), classes) == ([0, 5], ("cat", "dog"))
-    for row, picture in images.items():
-        expected = np.asarray(Image.open(indexed[1] / found.name(row)))
-        np.testing.assert_array_equal(picture, expected)

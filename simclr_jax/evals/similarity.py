@@ -48,7 +48,8 @@ def nearest(
       k: The number of neighbours; with fewer features it is all of them.
       but: The row of `x` that is no neighbour of each query, (Q,) int: the query itself.
     """
-    k, queries = min(k, len(x)), np.asarray(queries, np.float32)
+    k = min(k, len(x) - (but is not None))
+    queries = np.asarray(queries, np.float32)
     unit = queries / _lengths(queries)[0][:, None]
     rows = np.full((len(unit), k), -1)
     similarity = np.full((len(unit), k), -np.inf, np.float32)
@@ -73,7 +74,7 @@ def nearest(
     return Nearest(np.where(similarity > -np.inf, rows, -1), similarity)
 
 
-def similarities(query: np.ndarray, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def to_rows(query: np.ndarray, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The cosine similarities (n,) of a feature (F,) to the rows (n,) of others (N, F)."""
     query = np.asarray(query, np.float32)
     unit = query / _lengths(query[None])[0]
