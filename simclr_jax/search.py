@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -24,10 +24,10 @@ from simclr_jax.errors import UserError, one_line
 
 with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
     from simclr_jax.evals import index as indices
-    from simclr_jax.evals import parquet, results
     from simclr_jax.evals import queries as asked
-    from simclr_jax.evals import similarity as similarities
+    from simclr_jax.evals import results, similarity
     from simclr_jax.pages import html
+    from simclr_jax.reports import found as results_of
     from simclr_jax.run import network as runs
     from simclr_jax.run import progress
     from simclr_jax.store import checkpoint, files
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from simclr_jax.evals.task import Task
 
 THRESHOLD = 0.999  # The similarity of near-duplicates where none is given; docs/search.md says why.
-GROUPS, SHOWN = 100, 24  # The most groups on a page, and the most images of a group there.
 FLAGS = ("run", "index", "k", "html")  # Those with a value that may follow as the next argument.
 
 
@@ -135,18 +134,18 @@ def search(
     queries = asked.read(names, indices.value_range(index))
     checkpoint.quiet()
     task = indices.task(index, checkpoint.Reader(root), str(root), queries=len(queries))
-    found = similarities.Nearest(np.zeros((0, 0), int), np.zeros((0, 0), np.float32))
-    if queries:
-        found = similarities.nearest(asked.embedded(task, queries), index.x, k)
-    for query, rows, similarity in zip(queries, *found, strict=True):
-        print(f"\n{query.name}:")
-        for rank, (row, value) in enumerate(zip(rows, similarity, strict=True), 1):
-            if row >= 0:
-                print(f"{rank:>4}  {_line(index, row, value)}")
-    groups = _duplicates(index, duplicates) if duplicates is not None else None
+    found = results_of.Found(
+        index,
+        queries,
+        _nearest(task, index, queries, k),
+        None if duplicates is None else _groups(index, duplicates),
+        duplicates or 0.0,
+    )
+    for line in found.lines():
+        print(line)
     if place:
-        values = _values(task, index, queries, found, groups, duplicates)
-        files.write(place, html.page("search.html", **values).encode())
+        shown = _pictures(task, found)
+        files.write(place, html.page("search.html", **results_of.values(found, *shown)).encode())
         print(f"\nwritten: {place}\nnext: open it in a browser")
     else:
         print("\nnext: the same command with --html=FILE shows the images")
@@ -165,113 +164,51 @@ def _place(to: str) -> epath.Path:
     return place
 
 
-def _line(index: indices.Index, row: int, similarity: float) -> str:
-    """An image in a line: its similarity, its name and its label."""
-    label = index.label(row)
-    return f"{similarity:.4f}  {index.name(row)}" + (
-        f"  label {label}" if label is not None else ""
-    )
-
-
-def _duplicates(index: indices.Index, threshold: float) -> list[similarities.Nearest]:
-    """Prints and returns the groups of near-duplicates, with the similarities to their first."""
-    count = progress.Count("compared", len(index.x), sys.stderr)
-    found = similarities.groups(index.x, threshold, compared=count.add)
-    count.end()
-    groups = [
-        similarities.Nearest(rows, similarities.to_rows(index.x[rows[0]], index.x, rows))
-        for rows in found
-    ]
-    print(f"\nnear-duplicates: {_counted(groups, len(index.x), threshold)}")
-    for number, group in enumerate(groups, 1):
-        print(f"\ngroup {number}: {len(group.rows)} images, with the similarity to the first")
-        for row, value in zip(*group, strict=True):
-            print(f"      {_line(index, row, value)}")
-    return groups
-
-
-def _counted(groups: Sequence[similarities.Nearest], images: int, threshold: float) -> str:
-    """The number of groups and of images in them, in words."""
-    inside = sum(len(group.rows) for group in groups)
-    return (
-        f"{len(groups):,} groups of {inside:,} of the {images:,} images, linked "
-        f"by cosine similarities of at least {threshold:g}"
-    )
-
-
-def _values(
-    task: Task,
-    index: indices.Index,
-    queries: Sequence[asked.Query],
-    found: similarities.Nearest,
-    groups: Sequence[similarities.Nearest] | None,
-    threshold: float | None,
-) -> dict[str, Any]:
-    """The values of the page; images that cannot be read are counted."""
-    shown = [
-        similarities.Nearest(group.rows[:SHOWN], group.similarity[:SHOWN])
-        for group in (groups or [])[:GROUPS]
-    ]
-    near = [
-        similarities.Nearest(*(each[rows >= 0] for each in (rows, near)))
+def _nearest(
+    task: Task, index: indices.Index, queries: Sequence[asked.Query], k: int
+) -> list[similarity.Nearest]:
+    """The nearest images of each query; k, unless the index has fewer."""
+    if not queries:
+        return []
+    found = similarity.nearest(asked.embedded(task, queries), index.x, k)
+    return [
+        similarity.Nearest(rows[rows >= 0], near[rows >= 0])
         for rows, near in zip(*found, strict=True)
     ]
-    wanted = {int(row) for each in (*near, *shown) for row in each.rows}
+
+
+def _groups(index: indices.Index, threshold: float) -> list[similarity.Nearest]:
+    """The groups of near-duplicates, with the similarities to the first image of each."""
+    count = progress.Count("compared", len(index.x), sys.stderr)
+    groups = similarity.groups(index.x, threshold, compared=count.add)
+    count.end()
+    return [
+        similarity.Nearest(rows, similarity.to_rows(index.x[rows[0]], index.x, rows))
+        for rows in groups
+    ]
+
+
+def _pictures(
+    task: Task, found: results_of.Found
+) -> tuple[Mapping[int, np.ndarray], Sequence[str], str]:
+    """The pictures for the page, the names of the classes, and a sentence about what is missing."""
+    wanted = found.shown()
     progress.note(f"reading {len(wanted)} images for the page")
-    images, classes, reason = {}, (), ""
+    pictures: Mapping[int, np.ndarray] = {}
+    classes: Sequence[str] = ()
+    reason = ""
     try:
-        images, classes = indices.pictures(index, task, wanted)
+        pictures, classes = indices.pictures(found.searched, task, wanted)
     except Exception as error:
         told = cli.explained(error)
         if not cli.is_expected(told):
             raise
         reason = f": {one_line(told)}"
-    missing = len(wanted) - len(images)
+    missing = len(wanted) - len(pictures)
     if missing:
         reason = f"{missing} of {len(wanted)} images cannot be read for the page{reason}"
         progress.note(reason)
-
-    def figures(each: similarities.Nearest) -> list[dict[str, Any]]:
-        return [
-            _figure(index, int(row), float(value), images.get(int(row)), classes)
-            for row, value in zip(*each, strict=True)
-        ]
-
-    sections = [(f"query-{k}", parquet.as_text(query.name)) for k, query in enumerate(queries, 1)]
-    return {
-        "sections": sections + ([("duplicates", "Near-duplicates")] if groups is not None else []),
-        "about": index.about,
-        "place": str(index.folder),
-        "missing": reason,
-        "queries": [
-            {"id": id, "name": name, "picture": query.picture, "figures": figures(each)}
-            for (id, name), query, each in zip(sections, queries, near, strict=True)
-        ],
-        "groups": None
-        if groups is None
-        else [
-            {"count": len(group.rows), "figures": figures(each)}
-            for group, each in zip(groups, shown, strict=False)
-        ],
-        "counted": "" if groups is None else _counted(groups, len(index.x), threshold or 0.0),
-        "left_out": 0 if groups is None else len(groups) - len(shown),
-    }
-
-
-def _figure(
-    index: indices.Index, row: int, similarity: float, picture: Any, classes: Sequence[str]
-) -> dict[str, Any]:
-    """An image on the page: what is shown, and what stands below it."""
-    label = index.label(row)
-    known = label is not None and label < len(classes)
-    text = "" if label is None else classes[label] if known else f"label {label}"
-    return {
-        "name": index.name(row),
-        "split": index.split(row),
-        "label": text,
-        "similarity": f"{similarity:.4f}",
-        "picture": picture,
-    }
+    return pictures, classes, reason
 
 
 if __name__ == "__main__":

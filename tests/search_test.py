@@ -36,7 +36,7 @@ def test_an_indexed_image_finds_itself_and_its_copy(indexed, capsys):
     query = indexed[1] / "cat/0.png"
     assert searched(indexed, query, "--k", "3") == 0
     out = capsys.readouterr().out
-    assert "12 images of folder, layer h of checkpoint 8" in out
+    assert "12 images of folder, layer h of checkpoint 8; left out: 1 unreadable then" in out
     assert "the newest; --index names one" in out
     lines = re.findall(r"^ +(\d)  ([\d.]+)  (\S+)  \((.*)\)$", out, re.M)
     assert [line[0] for line in lines] == ["1", "2", "3"]
@@ -50,7 +50,7 @@ def test_an_indexed_image_finds_itself_and_its_copy(indexed, capsys):
 def test_near_duplicates_need_no_query(indexed, capsys):
     assert searched(indexed, "--duplicates=0.99999") == 0
     out = capsys.readouterr().out
-    assert "1 groups of 2 of the 12 images" in out
+    assert "1 group with 2 of the 12 images" in out
     assert "cat/0.png" in out
     assert "dog/copy.png" in out
 

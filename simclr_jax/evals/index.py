@@ -68,7 +68,14 @@ class Index(NamedTuple):
     def about(self) -> str:
         """The images and the network, in words."""
         dataset, layer = self.result["dataset"], self.result["layer"]
-        return f"{len(self.x):,} images of {dataset}, layer {layer} of checkpoint {self.step}"
+        about = f"{len(self.x):,} images of {dataset}, layer {layer} of checkpoint {self.step}"
+        counted = {"unreadable": "unreadable when embedded", "not_finite": "not finite"}
+        left_out = [
+            f"{self.result[key]:,} {words}"
+            for key, words in counted.items()
+            if self.result.get(key)
+        ]
+        return about + (f"; left out: {', '.join(left_out)}" if left_out else "")
 
 
 def find(run: epath.Path, folder: str | None) -> tuple[Index, int]:
@@ -250,7 +257,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     >>> _flat({"seed": 0, "data": {"value_range": [0, 4095]}})
     {'seed': 0, 'data.value_range': (0, 4095)}
     """
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
