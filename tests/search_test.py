@@ -36,7 +36,7 @@ def test_an_indexed_image_finds_itself_and_its_copy(indexed, capsys):
     query = indexed[1] / "cat/0.png"
     assert searched(indexed, query, "--k", "3") == 0
     out = capsys.readouterr().out
-    assert "12 images of folder, layer h of checkpoint 8; left out: 1 unreadable then" in out
+    assert "12 images of folder, layer h of checkpoint 8; left out: 1 unreadable" in out
     assert "the newest; --index names one" in out
     lines = re.findall(r"^ +(\d)  ([\d.]+)  (\S+)  \((.*)\)$", out, re.M)
     assert [line[0] for line in lines] == ["1", "2", "3"]
