@@ -70,6 +70,13 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def unevaluated(finished, tmp_path_factory):
+    """A copy of the run `finished` without the evaluations that other tests have made of it."""
+    folder = tmp_path_factory.mktemp("unevaluated") / "run"
+    return shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("eval"))
+
+
+@pytest.fixture(scope="session")
 def indexed(finished, tmp_path_factory):
     """A copy of the run `finished` that has embedded a folder, and that folder.
 

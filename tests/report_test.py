@@ -51,9 +51,9 @@ def parts(path):
 
 
 @pytest.fixture(scope="module")
-def page(finished, tmp_path_factory):
+def page(unevaluated, tmp_path_factory):
     """The page of the shared run, with one result of an evaluation."""
-    folder = shutil.copytree(finished, tmp_path_factory.mktemp("report") / "<my> run")
+    folder = shutil.copytree(unevaluated, tmp_path_factory.mktemp("report") / "<my> run")
     result = {
         "protocol": "knn", "checkpoint_step": 8, "untrained": False, "dataset": "digits",
         "top1": 0.5, "top5": 0.875, "num_examples": 360, "recall_at_1": 0.25,
@@ -112,23 +112,23 @@ def test_names_are_escaped_and_numbers_are_those_of_the_run(page):
     assert "Of 50 images with labels" in text
 
 
-def test_without_pictures_nothing_is_computed(finished, tmp_path, monkeypatch, capsys):
+def test_without_pictures_nothing_is_computed(unevaluated, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("simclr_jax.reports.pictures.newest", None)
     to = tmp_path / "page.html"
-    assert status_of(report.main, finished, "--images=0", f"--html={to}") == 0
+    assert status_of(report.main, unevaluated, "--images=0", f"--html={to}") == 0
     assert capsys.readouterr().out.startswith(f"written: {to}\nnext: ")
     assert "Left out by --images=0." in to.read_text()
     assert "simclr-eval --config=eval/knn --run=" in to.read_text()
     assert [each["id"] for each in parts(to).all("h2")] == [*SECTIONS, "pictures"]
 
 
-def test_images_that_are_gone_leave_the_rest_of_the_page(finished, tmp_path, monkeypatch):
+def test_images_that_are_gone_leave_the_rest_of_the_page(unevaluated, tmp_path, monkeypatch):
     def gone(config):
         raise ArgumentError("directory", "/gone", "no such folder")
 
     monkeypatch.setattr("simclr_jax.config.sources.open_dataset", gone)
     to = tmp_path / "page.html"
-    assert status_of(report.main, finished, f"--html={to}") == 0
+    assert status_of(report.main, unevaluated, f"--html={to}") == 0
     found = parts(to)
     assert "There are none: config.data.dir='/gone': no such folder; --data_dir=" in "".join(
         found.text
@@ -136,45 +136,45 @@ def test_images_that_are_gone_leave_the_rest_of_the_page(finished, tmp_path, mon
     assert [each["id"] for each in found.all("h2")] == [*SECTIONS, "pictures", "filters"]
 
 
-def test_a_run_without_anything_but_its_config_has_a_page(finished, tmp_path):
+def test_a_run_without_anything_but_its_config_has_a_page(unevaluated, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    shutil.copy(finished / "config.json", run)
+    shutil.copy(unevaluated / "config.json", run)
     assert status_of(report.main, run) == 0
     text = "".join(parts(run / "report.html").text)
     assert "No rows of training yet" in text
     assert "The run has no checkpoint yet" in text
 
 
-def test_imported_weights_and_rows_of_another_kind_have_a_page(finished, tmp_path):
+def test_imported_weights_and_rows_of_another_kind_have_a_page(unevaluated, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    described = json.loads((finished / "config.json").read_text())
+    described = json.loads((unevaluated / "config.json").read_text())
     described["config"]["data"] |= {"name": None, "num_examples": None}
     record.write(report.epath.Path(run), described)
     assert status_of(report.main, run) == 0
     assert "Its weights were imported" in "".join(parts(run / "report.html").text)
-    shutil.copy(finished / "config.json", run)
+    shutil.copy(unevaluated / "config.json", run)
     rows = "".join(f'{{"step": {k}, "mine": {k}}}\n' for k in range(1, 200))
     (run / "metrics.jsonl").write_text(f"{rows}no row\n")
     assert status_of(report.main, run) == 0
     assert "Mine by step" in (run / "report.html").read_text()
 
 
-def test_several_runs_are_side_by_side(finished, tmp_path, monkeypatch):
+def test_several_runs_are_side_by_side(unevaluated, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    other = shutil.copytree(finished, tmp_path / "other")
+    other = shutil.copytree(unevaluated, tmp_path / "other")
     described = json.loads((other / "config.json").read_text())
     described["config"]["seed"] = 7
     record.write(report.epath.Path(other), described)
-    assert status_of(report.main, finished, other) == 0
+    assert status_of(report.main, unevaluated, other) == 0
     found = parts(tmp_path / "report.html")
     text = " ".join(" ".join(found.text).split())
     assert "seed 0 7 0" in text
     assert "1 of " in text
     assert "Pictures are made for a single run" in text
     charts = [json.loads(each["data-lines"]) for each in found.all("svg") if "data-lines" in each]
-    assert all([line["name"] for line in lines] == [finished.name, "other"] for lines in charts)
+    assert all([line["name"] for line in lines] == [unevaluated.name, "other"] for lines in charts)
 
 
 @pytest.mark.parametrize(
@@ -191,31 +191,31 @@ def test_several_runs_are_side_by_side(finished, tmp_path, monkeypatch):
         (["RUN", "--pictures=0"], "pictures"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(finished, monkeypatch, capsys, flags, line):
+def test_what_cannot_be_is_refused_in_one_line(unevaluated, monkeypatch, capsys, flags, line):
     monkeypatch.setattr("simclr_jax.reports.pictures.newest", None)
-    given = [flag.replace("RUN", str(finished)) for flag in flags]
+    given = [flag.replace("RUN", str(unevaluated)) for flag in flags]
     assert status_of(report.main, *given) == 2
     said = capsys.readouterr().err
     assert line in said
     assert said.count("\n") == 1
 
 
-def test_a_map_by_a_library_that_is_missing_is_refused(finished, monkeypatch, capsys):
+def test_a_map_by_a_library_that_is_missing_is_refused(unevaluated, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert status_of(report.main, finished, "--map=umap") == 2
+    assert status_of(report.main, unevaluated, "--map=umap") == 2
     assert "pip install -e '.[umap]'" in capsys.readouterr().err
 
 
-def test_a_damaged_description_is_one_line(finished, tmp_path, capsys):
-    run = shutil.copytree(finished, tmp_path / "run")
+def test_a_damaged_description_is_one_line(unevaluated, tmp_path, capsys):
+    run = shutil.copytree(unevaluated, tmp_path / "run")
     (run / "config.json").write_text('{"config": 3')
     assert status_of(report.main, run) == 2
     assert "config.json: damaged" in capsys.readouterr().err
     assert not (run / "report.html").exists()
 
 
-def test_a_damaged_checkpoint_is_told_on_the_page(finished, tmp_path, capsys):
-    run = shutil.copytree(finished, tmp_path / "run")
+def test_a_damaged_checkpoint_is_told_on_the_page(unevaluated, tmp_path, capsys):
+    run = shutil.copytree(unevaluated, tmp_path / "run")
     for path in (run / "checkpoints/8/model").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")

@@ -29,7 +29,7 @@ def around(boxes: Sequence[np.ndarray], sizes: np.ndarray, allowed: np.ndarray) 
 
     >>> boxes = [np.array([[100, 200, 300, 400]]), np.array([[0, 300, 350, 450]])]
     >>> around(boxes, np.array([[600, 800]]), np.array([True])).tolist()
-    [[0, 198, 402, 602]]
+    [[0, 198, 402, 554]]
     """
     whole = of_whole(sizes)
     if not boxes:

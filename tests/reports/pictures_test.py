@@ -16,8 +16,8 @@ from simclr_jax.reports import neighbours, pictures, runs, sections
 
 
 @pytest.fixture(scope="module")
-def network(finished):
-    (run,) = runs.read([str(finished)])
+def network(unevaluated):
+    (run,) = runs.read([str(unevaluated)])
     return pictures.newest(run)
 
 

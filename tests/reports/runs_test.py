@@ -36,15 +36,15 @@ def test_a_run_that_was_stopped_is_told_from_one_in_training(run):
     assert runs.state(trains) == "In training: 3 of 8 steps when this page was made."
 
 
-def test_the_lock_of_a_trainer_is_seen_and_not_needed(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "run")
+def test_the_lock_of_a_trainer_is_seen_and_not_needed(unevaluated, tmp_path):
+    folder = shutil.copytree(unevaluated, tmp_path / "run")
     with lock.hold(runs.network.open_run(str(folder))):
         (found,) = runs.read([str(folder)])
     assert found.trains
 
 
-def test_runs_of_one_name_are_told_apart_by_their_paths(finished, tmp_path):
-    paths = [str(shutil.copytree(finished, tmp_path / each / "run")) for each in "ab"]
+def test_runs_of_one_name_are_told_apart_by_their_paths(unevaluated, tmp_path):
+    paths = [str(shutil.copytree(unevaluated, tmp_path / each / "run")) for each in "ab"]
     assert [run.name for run in runs.read(paths)] == paths
     with pytest.raises(UserError, match="is given twice"):
         runs.read([paths[0], f"{paths[0]}/"])
