@@ -106,11 +106,13 @@ class Optimizer(NamedTuple):
       penalty: The part of the weight decay that is added to the loss: a function from the
         parameters to a scalar.
       learning_rate: The schedule in `tx`: a function from the step to the learning rate.
+      trust_ratios: LARS's trust ratios, of gradients without the decay and parameters; else none.
     """
 
     tx: optax.GradientTransformation
     penalty: Callable[[Params], jax.Array]
     learning_rate: optax.Schedule
+    trust_ratios: Callable[[Params, Params], list[jax.Array]] = lambda grads, params: []
 
 
 def optimizer(name: str, learning_rate: optax.Schedule, *, weight_decay: float) -> Optimizer:
@@ -138,7 +140,9 @@ def optimizer(name: str, learning_rate: optax.Schedule, *, weight_decay: float) 
         "adamw": partial(adamw, weight_decay=weight_decay),
     }
     transformation = chosen(transformations, "optimizer", name)
-    return Optimizer(transformation(learning_rate), penalty, learning_rate)
+    found = Optimizer(transformation(learning_rate), penalty, learning_rate)
+    ratios = partial(_trust_ratios, weight_decay=weight_decay)
+    return found._replace(trust_ratios=ratios) if name == "lars" else found
 
 
 class Kind(NamedTuple):
@@ -272,12 +276,18 @@ def _trust_ratio() -> optax.GradientTransformation:
     over all parameters than it needs.
     """
 
-    def scaled(g: jax.Array, w: jax.Array) -> jax.Array:
-        g_norm, w_norm = jnp.sqrt(jnp.sum(g**2)), jnp.sqrt(jnp.sum(w**2))
-        defined = (g_norm > 0) & (w_norm > 0)
-        return g * jnp.where(defined, TRUST_COEFFICIENT * w_norm / jnp.where(defined, g_norm, 1), 1)
+    return optax.stateless(partial(jax.tree.map, lambda g, w: g * _ratio(g, w)))
 
-    return optax.stateless(lambda grads, params: jax.tree.map(scaled, grads, params))
+
+def _ratio(g: jax.Array, w: jax.Array) -> jax.Array:
+    g_norm, w_norm = jnp.sqrt(jnp.sum(g**2)), jnp.sqrt(jnp.sum(w**2))
+    defined = (g_norm > 0) & (w_norm > 0)
+    return jnp.where(defined, TRUST_COEFFICIENT * w_norm / jnp.where(defined, g_norm, 1), 1)
+
+
+def _trust_ratios(grads: Params, params: Params, *, weight_decay: float) -> list[jax.Array]:
+    triples = zip(*map(jax.tree.leaves, (grads, params, lars_mask(params))), strict=True)
+    return [_ratio(g + weight_decay * w, w) for g, w, on in triples if on]
 
 
 def momentum(learning_rate: optax.Schedule) -> optax.GradientTransformation:

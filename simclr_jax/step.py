@@ -74,6 +74,45 @@ def train_step(
     return new_state, metrics
 
 
+def measure(
+    params: Any,
+    batch_stats: Any,
+    batch: Batch,
+    *,
+    objective: Objective,
+    optimizer: Optimizer,
+    frozen: Frozen = lambda path: False,
+) -> Metrics:
+    """What is measured of an update beside the metrics of `train_step`, without computing it.
+
+    The network runs as in the update, with the statistics of the batch, and nothing is changed.
+    With LARS the gradients are computed as well, so that this takes about as long as an update;
+    with other optimizers it is the forward pass, about a third of one.
+
+    Args:
+      params: The parameters before the update.
+      batch_stats: The moving averages of the batch norms before it.
+      batch: The global batch of the update.
+      objective: The objective; a contrastive one may keep embeddings.
+      optimizer: The optimizer.
+      frozen: See `train_step`.
+
+    Returns:
+      "param_norm", the L2 norm of all parameters; with LARS "trust_ratio_min",
+      "trust_ratio_median" and "trust_ratio_max" of the arrays that it adapts; all scalars. And the
+      "embeddings" that the objective keeps.
+    """
+    found = objective(params, batch_stats, batch)
+    metrics = {"param_norm": optax.tree.norm(params)}
+    if "embeddings" in found.metrics:
+        metrics["embeddings"] = found.metrics["embeddings"]
+    ratios = optimizer.trust_ratios(trained(found.gradients, frozen), trained(params, frozen))
+    if ratios:
+        for name, of in (("min", jnp.min), ("median", jnp.median), ("max", jnp.max)):
+            metrics[f"trust_ratio_{name}"] = of(jnp.stack(ratios))
+    return metrics
+
+
 def keep_counts(finite: jax.Array, new: TrainState, old: TrainState) -> TrainState:
     """Chooses between the states after and before an update.
 

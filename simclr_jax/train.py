@@ -134,6 +134,7 @@ def train(
             health=health.Health.of_run(config, built.schedule.warmup_steps, rows),
             preemption=signals,
             clock=timing,
+            measure=built.measure,
             on_step=on_step,
             on_wait=partial(advice.warn_of_waiting, config),
         )

@@ -1,5 +1,7 @@
 """The sharded step equals the one-device step, and bugs that would break it are seen to."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,11 @@ import optax
 import pytest
 
 from simclr_jax import losses, optim
+from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.config import overrides, parts
+from simclr_jax.objectives.microbatches import divided
+from simclr_jax.step import measure
 from simclr_jax.tpu import compiled
 from support.steps import BATCH, CLASSES, batches, build, nt_xent, rate, run, worst
 
@@ -40,6 +45,39 @@ def test_with_its_state_split_the_optimizer_computes_the_same(name, one_device, 
         assert worst(one_device, split) < 1e-9
 
 
+@pytest.mark.parametrize("microbatches", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_measures_on_eight_devices_equal_one_in_float64(microbatches, mesh1, mesh8):
+    """The embeddings of all but two images are kept, and LARS's ratios follow from the gradient."""
+    found = []
+    with jax.enable_x64(True):
+        for mesh in (mesh1, mesh8):
+            state, step = build(jnp.float64, mesh=mesh, microbatches=microbatches)
+            objective, optimizer = step.keywords["objective"], step.keywords["optimizer"]
+            one = getattr(objective, "objective", objective).replace(kept=BATCH - 2)
+            measured = jax.jit(partial(
+                measure, objective=divided(one, microbatches), optimizer=optimizer
+            ))  # fmt: skip
+            batch = meshes.put(next(batches()), mesh)
+            state = jax.device_put(state, meshes.replicated(mesh))
+            found.append(jax.tree.map(np.asarray, measured(state.params, state.batch_stats, batch)))
+            after = jax.jit(step)(state, batch)[0]
+        assert worst(*found) < 1e-9
+        gradient, params = after.opt_state[0].gradient, state.params
+    ratios = [
+        1e-3 * np.linalg.norm(w) / np.linalg.norm(np.asarray(g) + 1e-2 * np.asarray(w))
+        for g, w, on in zip(
+            *map(jax.tree.leaves, (gradient, params, optim.lars_mask(params))), strict=True
+        )
+        if on
+    ]
+    measures = found[0]
+    for name, of in (("min", min), ("median", np.median), ("max", max)):
+        np.testing.assert_allclose(measures[f"trust_ratio_{name}"], of(ratios), rtol=1e-9)
+    squares = sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(params))
+    np.testing.assert_allclose(measures["param_norm"], np.sqrt(squares), rtol=1e-9)
+    assert measures["embeddings"].shape == (BATCH - 2, 2, 6)
+
+
 @pytest.mark.parametrize("microbatches", [1, pytest.param(1024, marks=pytest.mark.slow)])
 def test_the_largest_batch_that_a_config_may_have_is_traced(microbatches, mesh8):
     """No number of pairs passes for a 32-bit integer; the traced program holds no array of them."""
@@ -56,8 +94,8 @@ def test_the_largest_batch_that_a_config_may_have_is_traced(microbatches, mesh8)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
     assert all(metric.shape == () for metric in metrics.values())
     row = jax.ShapeDtypeStruct((2**20, 8), jnp.float32)
-    for measure in (parts.loss(config, 2**20), losses.collapse):
-        jax.eval_shape(measure, row, row)
+    for of_rows in (parts.loss(config, 2**20), losses.collapse):
+        jax.eval_shape(of_rows, row, row)
 
 
 @pytest.mark.slow

@@ -99,6 +99,20 @@ def test_more_checkpoints_may_be_asked_for_before_there_is_one(finished, tmp_pat
     assert rows(tmp_path / "run") == rows(finished)
 
 
+@pytest.mark.slow
+def test_measures_change_no_other_number_and_are_replayed(finished, tmp_path):
+    assert run(tmp_path, "--config.log.measures_every_steps=3", "--config.log.every_steps=2") == 0
+    measures = {"positive_similarity", "hardest_similarity", "alignment", "uniformity", "rankme"}
+    measures |= {"param_norm", *(f"trust_ratio_{which}" for which in ("min", "median", "max"))}
+    plain = {row["step"]: row for row in rows(finished)}
+    for row in (found := rows(tmp_path)):
+        assert measures & {*row} == (measures if row["step"] % 3 == 0 else set())
+        assert {k: v for k, v in row.items() if k not in measures} == plain[row["step"]]
+    assert [row["step"] for row in found] == [2, 3, 4, 6, 8]
+    assert saved_digests(tmp_path, 8) == saved_digests(finished, 8)
+    assert status_of(verify.main, f"--run={tmp_path}") == 0
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.json"])
 def test_a_folder_where_a_file_belongs_is_named(finished, tmp_path, capsys, name):
     shutil.copytree(finished, tmp_path / "run")

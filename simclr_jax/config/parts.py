@@ -23,7 +23,7 @@ from simclr_jax.objectives.contrastive import Contrastive, Loss
 from simclr_jax.objectives.distilled import Distilled, Teacher, mixture
 from simclr_jax.objectives.supervised import Supervised
 from simclr_jax.state import TrainState
-from simclr_jax.step import train_step
+from simclr_jax.step import measure, train_step
 
 Step = Callable[..., tuple[TrainState, Metrics]]
 Objective = Contrastive | Supervised | Distilled
@@ -180,6 +180,22 @@ def step(config: ConfigDict, optimizer: optim.Optimizer, mesh: Mesh) -> Step:
     return update
 
 
+def measuring(config: ConfigDict, optimizer: optim.Optimizer, mesh: Mesh) -> jax.stages.Wrapped:
+    """The function (params, batch_stats, batch, objective) → arrays of `step.measure`, jitted."""
+    count, frozen = config.train.microbatches, model(config).is_frozen
+
+    def measured(params: Any, batch_stats: Any, batch: Any, objective: Any) -> Metrics:
+        if isinstance(objective, Contrastive):
+            objective = objective.replace(kept=losses.PAIR_IMAGES)  # type: ignore[attr-defined]
+        divided = microbatches.divided(objective, count)
+        return measure(
+            params, batch_stats, batch, objective=divided, optimizer=optimizer, frozen=frozen
+        )
+
+    whole, options = meshes.replicated(mesh), meshes.compiler_options(mesh)
+    return jax.jit(measured, out_shardings=whole, compiler_options=options)
+
+
 def jitted(step: Step, mesh: Mesh, placed: Any = None) -> jax.stages.Wrapped:
     """The train step of `step`, compiled for the mesh on its first call; it donates the state.
 
@@ -209,12 +225,14 @@ class Intervals:
       evaluate: The steps between two evaluations; None: only at the end.
       save: The steps between two checkpoints; None: only at the end.
       log: The steps between two rows.
+      measure: The steps between two rows with what `step.measure` computes; None: there are none.
     """
 
     total: int
     evaluate: int | None
     save: int | None
     log: int
+    measure: int | None = None
 
     def evaluates(self, step: int) -> bool:
         """Whether the state after update `step` is to be evaluated."""
@@ -226,7 +244,11 @@ class Intervals:
 
     def logs(self, step: int) -> bool:
         """Whether update `step` has a row even if it is not evaluated."""
-        return step % self.log == 0
+        return step % self.log == 0 or self.measures(step)
+
+    def measures(self, step: int) -> bool:
+        """Whether the row of update `step` has what `step.measure` computes."""
+        return self.measure is not None and step % self.measure == 0
 
     def _is_due(self, step: int, every: int | None) -> bool:
         return step == self.total or (every is not None and step % every == 0)
@@ -248,6 +270,7 @@ def intervals(config: ConfigDict) -> Intervals:
         evaluate=steps(config.eval),
         save=steps(config.checkpoint),
         log=config.log.every_steps,
+        measure=config.log.measures_every_steps,
     )
 
 
@@ -262,6 +285,7 @@ class Parts:
       objective: The objective that a step minimises, with the network.
       jitted: The train step (state, batch, objective) → (state, metrics), compiled on its first
         call; it donates its state.
+      measuring: The function of `measuring`, compiled on its first call.
       initial: A function without arguments that makes the state before the first update.
       placed: The shardings of the state, from `state.shardings`.
     """
@@ -271,6 +295,7 @@ class Parts:
     intervals: Intervals
     objective: Objective
     jitted: jax.stages.Wrapped
+    measuring: jax.stages.Wrapped
     initial: Callable[[], TrainState]
     placed: Any
 
@@ -281,6 +306,19 @@ class Parts:
     def step(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         """One update of the run, with its objective."""
         return self.jitted(state, batch, self.objective)
+
+    def measure(self, state: TrainState, batch: Any) -> Metrics:
+        """What is measured of the update of a state by a batch: scalars by name.
+
+        They are those of `step.measure`, and `losses.pair_measures` of the kept embeddings.
+        """
+        found = self.measuring(state.params, state.batch_stats, batch, self.objective)
+        z_NVD = found.pop("embeddings", None)
+        return found if z_NVD is None else {**found, **_pair_measures(z_NVD[:, 0], z_NVD[:, 1])}
+
+
+# XLA's options of `mesh.compiler_options` do not take the layouts of singular values.
+_pair_measures = jax.jit(losses.pair_measures)
 
 
 def build(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) -> Parts:
@@ -302,4 +340,5 @@ def build(config: ConfigDict, mesh: Mesh, teacher: Teacher | None = None) -> Par
     )
     placed = states.shardings(initial, mesh, divide=config.optim.shard_state)
     compiled = jitted(step(config, tuned, mesh), mesh, placed)
-    return Parts(mesh, durations, intervals(config), minimised, compiled, initial, placed)
+    measured = measuring(config, tuned, mesh)
+    return Parts(mesh, durations, intervals(config), minimised, compiled, measured, initial, placed)

@@ -246,6 +246,7 @@ RUN: dict[str, Rule] = {
     "checkpoint.every_steps": at_least(1),
     "checkpoint.keep": at_least(1),
     "log.every_steps": at_least(1),
+    "log.measures_every_steps": at_least(1),
     "log.tensorboard": anything("true or false"),
 }
 

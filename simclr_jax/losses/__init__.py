@@ -9,12 +9,14 @@ from simclr_jax.losses.decoupled import dcl
 from simclr_jax.losses.distillation import distillation
 from simclr_jax.losses.logistic import nt_logistic
 from simclr_jax.losses.measures import (
+    PAIR_IMAGES,
     binary_cross_entropy,
     collapse,
     cross_entropy,
     l2_normalize,
     label_loss,
     label_weights,
+    pair_measures,
 )
 from simclr_jax.losses.ntxent import nt_xent
 from simclr_jax.losses.pairs import MINING
@@ -24,6 +26,7 @@ __all__ = [
     "LOSSES",
     "MINING",
     "ONE_VIEW",
+    "PAIR_IMAGES",
     "binary_cross_entropy",
     "collapse",
     "count_blocks",
@@ -37,6 +40,7 @@ __all__ = [
     "margin_triplet",
     "nt_logistic",
     "nt_xent",
+    "pair_measures",
 ]
 
 # The contrastive losses by their names in a config.

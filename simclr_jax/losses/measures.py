@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+PAIR_IMAGES = 2048  # The largest number of images of a batch that `pair_measures` is given.
+_EPSILON = 1e-7  # RankMe's addition to each share.
+
 
 def l2_normalize(z_ND: jax.Array) -> jax.Array:
     """Scales rows to unit length; a zero row stays zero and has a finite gradient.
@@ -123,6 +126,58 @@ def collapse(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
         # A Python integer above 2³¹, as from 23,171 images on, cannot stand beside a float32.
         "mean_similarity": total / (4.0 * images * max(1, images - 1)),
         "effective_rank": 1.0 / jnp.sum(moment_DD**2),
+    }
+
+
+def pair_measures(z_a: jax.Array, z_b: jax.Array) -> dict[str, jax.Array]:
+    """What all pairs of embeddings tell about them.
+
+    The similarities take 16 N² bytes: 64 MiB of `PAIR_IMAGES` images.
+
+    Args:
+      z_a: The embeddings (N, D) of one view, float.
+      z_b: The embeddings (N, D) of the other view.
+
+    Returns:
+      Five scalars, of embeddings f at unit length. "positive_similarity" is the mean cosine
+      similarity of the two views of an image. "hardest_similarity" is the mean over all views of
+      the largest cosine similarity to a view of another image, from -1 to 1. "alignment" is the
+      mean ‖f(x) - f(x')‖² of the two views of an image; 0 is the best. "uniformity" is
+      log E exp(-2 ‖f(x) - f(y)‖²) over pairs of views of different images; lower is more uniform,
+      0 is a collapse. "rankme" is exp H(σ / Σσ + 1e-7) for the singular values σ of the embeddings
+      and the entropy H(p) = -Σ p_k log p_k, the number of directions that they fill, 1 to D.
+
+    Raises:
+      AssertionError: The shapes differ or are not (N, D).
+
+    References: Wang & Isola 2020, section 4.1, with α = 2 and t = 2 (arXiv 2005.10242). Garrido et
+    al. 2023, equation 1 (arXiv 2210.02885).
+
+    >>> z_ND = jnp.eye(4)  # Four images, whose embeddings are at right angles.
+    >>> {name: round(float(value), 3) for name, value in pair_measures(z_ND, z_ND).items()}
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'positive_similarity': 1.0, 'hardest_similarity': 0.0, 'alignment': 0.0, 'uniformity': -4.0,
+     'rankme': 4.0}
+    """
+    chex.assert_rank([z_a, z_b], 2)
+    chex.assert_equal_shape([z_a, z_b])
+    z_a, z_b = l2_normalize(z_a), l2_normalize(z_b)
+    count, z_VD = len(z_a), jnp.concatenate([z_a, z_b])
+    cosine_VV = jnp.matmul(z_VD, z_VD.T, precision=jax.lax.Precision.HIGHEST)
+    image_V = jnp.arange(2 * count) % count
+    others_VV = image_V[:, None] != image_V[None, :]
+    hardest_V = jnp.max(jnp.where(others_VV, cosine_VV, -jnp.inf), axis=1)
+    # The squared distance of unit vectors is 2 - 2 cos.
+    potential_VV = jnp.where(others_VV, jnp.exp(4.0 * cosine_VV - 4.0), 0.0)
+    potential = jnp.mean(jnp.sum(potential_VV, axis=1)) / max(1, 2 * count - 2)
+    singular = jnp.linalg.svd(z_VD, compute_uv=False)
+    share = singular / jnp.maximum(jnp.sum(singular), 1e-12) + _EPSILON
+    return {
+        "positive_similarity": jnp.mean(jnp.sum(z_a * z_b, axis=1)),
+        "hardest_similarity": jnp.mean(hardest_V),
+        "alignment": jnp.mean(jnp.sum((z_a - z_b) ** 2, axis=1)),
+        "uniformity": jnp.log(potential),
+        "rankme": jnp.exp(-jnp.sum(share * jnp.log(share))),
     }
 
 

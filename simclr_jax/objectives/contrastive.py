@@ -43,6 +43,8 @@ class Contrastive:
       loss: The contrastive loss, (z_a, z_b) → (scalar, metrics), such as `losses.nt_xent` with its
         temperature.
       late: The augmentations that the device applies.
+      kept: The number of images, the first of the batch, of which the metrics also have the
+        embeddings, as "embeddings" (n, 2, D).
 
     Reference: Chen et al. 2020, Algorithm 1 (arXiv 2002.05709).
     """
@@ -50,6 +52,7 @@ class Contrastive:
     model: SimCLR = flax.struct.field(pytree_node=False)
     loss: Loss = flax.struct.field(pytree_node=False)
     late: Late = flax.struct.field(pytree_node=False, default=Late())
+    kept: int = flax.struct.field(pytree_node=False, default=0)
 
     def __call__(self, params: Any, batch_stats: Any, batch: Batch) -> Gradients:
         """Computes the gradients of a batch.
@@ -101,4 +104,5 @@ class Contrastive:
         """
         z_a, z_b = z_NVD[:, 0], z_NVD[:, 1]
         loss, metrics = self.loss(z_a, z_b)
-        return loss, {"contrastive_loss": loss, **metrics, **losses.collapse(z_a, z_b)}
+        found = {"contrastive_loss": loss, **metrics, **losses.collapse(z_a, z_b)}
+        return loss, found | ({"embeddings": z_NVD[: self.kept]} if self.kept else {})

@@ -14,6 +14,7 @@ from simclr_jax import processes
 from simclr_jax.config.parts import Intervals, Step
 from simclr_jax.data.order import Order
 from simclr_jax.errors import DivergedError, PreemptedError, one_line
+from simclr_jax.objectives import Metrics
 from simclr_jax.run.clock import Clock
 from simclr_jax.run.health import Health
 from simclr_jax.run.preemption import Preemption
@@ -44,6 +45,7 @@ class Loop:
       health: The judge of every row.
       preemption: The signals that ask the run to stop.
       clock: The clock of the run, which the loop stops while it evaluates and saves.
+      measure: What is measured of the update of a state by a batch, (state, batch) → scalars.
       on_step: Functions to call when a step has ended.
       on_wait: A function that is told, once, by how much the devices wait for input; see `Speed`.
       last: The last row; empty before the first one.
@@ -60,6 +62,7 @@ class Loop:
     health: Health
     preemption: Preemption
     clock: Clock = field(default_factory=Clock)
+    measure: Callable[[TrainState, Mapping[str, jax.Array]], Metrics] = lambda state, batch: {}
     on_step: Sequence[Callable[[], None]] = ()
     on_wait: Callable[[float], None] = lambda share: None
     last: Row = field(default_factory=dict, init=False)
@@ -103,13 +106,26 @@ class Loop:
                 self._stop(step)
             if step == self.intervals.total:
                 break
-            # No name keeps the batch: the device frees it after the step, before an evaluation.
             with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
-                state, metrics = self.step(state, meshes.put(self._next_batch(), self.mesh))
+                state, metrics = self._update(step + 1, state)
             self._log_previous(step, scores, always=to_evaluate)
             self._pending = metrics
             self.workdir.checkpoints.raise_failure()
         return self.last
+
+    def _update(self, step: int, state: TrainState) -> tuple[TrainState, Metrics]:
+        """Starts update `step` of a state, which is measured before it where that is due.
+
+        No name keeps the batch: the device frees it after the step, before an evaluation.
+        """
+        batch = meshes.put(self._next_batch(), self.mesh)
+        measured: Metrics = {}
+        if self.intervals.measures(step):
+            jax.block_until_ready(state)  # The step that still runs counts as training.
+            with self.clock.pause():
+                measured = jax.block_until_ready(self.measure(state, batch))
+        state, metrics = self.step(state, batch)
+        return state, {**metrics, **measured}
 
     def _next_batch(self) -> Mapping[str, np.ndarray]:
         """The next batch, for which devices that have ended the last step wait."""

@@ -68,6 +68,10 @@ class Recorded:
         """The steps whose rows have an evaluation."""
         return {step for step, rows in self._rows.items() if "eval_loss" in rows[0]}
 
+    def measured(self) -> set[int]:
+        """The steps whose rows have what is measured every so many steps."""
+        return {step for step, rows in self._rows.items() if "param_norm" in rows[0]}
+
     def logged(self) -> set[int]:
         """The steps that have a row."""
         return {*self._rows}

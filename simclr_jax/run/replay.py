@@ -217,11 +217,8 @@ class Steps:
     ):
         self._config, self._built, self._steps = config, built, steps
         self._before = [row for row in rows if row["step"] <= steps.start]
-        self._intervals = _AsRecorded(
-            steps.stop,
-            *(built.intervals.evaluate, built.intervals.save, built.intervals.log),
-            recorded=recorded,
-        )
+        due = {**vars(built.intervals), "total": steps.stop}
+        self._intervals = _AsRecorded(**due, recorded=recorded)
         self._source, eval_source = sources.open_splits(config)
         found = record.fingerprints(self._source, eval_source)
         if changed := record.changed_images(found, described):
@@ -267,6 +264,7 @@ class Steps:
                 batches=map(within, batches) if reorder else batches,
                 mesh=built.mesh,
                 evaluate=self._evaluate,
+                measure=built.measure,
                 intervals=self._intervals,
                 order=inputs.order(config, len(self._source)),
                 name_of=self._source.name,
@@ -281,7 +279,7 @@ class Steps:
                 raise DifferenceError(f"computed again, {error}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _AsRecorded(parts.Intervals):
     """The intervals of a replay: what is recorded is computed again, and what was due then."""
 
@@ -289,6 +287,9 @@ class _AsRecorded(parts.Intervals):
 
     def evaluates(self, step: int) -> bool:
         return step in self.recorded.evaluated()
+
+    def measures(self, step: int) -> bool:
+        return step in self.recorded.measured()
 
     def saves(self, step: int) -> bool:
         return step == self.total or step in self.recorded.checkpoints
@@ -344,7 +345,6 @@ def _compare_to_rounding(
         step: by_path(checkpoint.items(reader.state(step, abstract)))
         for step in recorded.checkpoints
     }
-    alone = recorded.check_to_rounding(again, reordered, saved)
-    if alone:
+    if alone := recorded.check_to_rounding(again, reordered, saved):
         processes.say(f"not compared, for only one of both has it: {', '.join(sorted(alone))}")
     return "to what rounding makes on this hardware"

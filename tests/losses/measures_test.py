@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import special
+from scipy import special, stats
 from sklearn import metrics
 
 from simclr_jax import losses
@@ -53,6 +53,40 @@ def test_collapse_equals_cosines_pair_by_pair_and_eigenvalues(rng):
     eigenvalues = np.linalg.eigvalsh(rows.T @ rows / 14)
     np.testing.assert_allclose(eigenvalues.sum(), 1.0)
     np.testing.assert_allclose(found["effective_rank"], 1 / np.sum(eigenvalues**2), rtol=1e-5)
+
+
+def test_pair_measures_equal_cosines_and_distances_pair_by_pair(rng):
+    views = rng.normal(size=(2, 5, 4)) + 0.5
+    found = losses.pair_measures(*jnp.asarray(views))
+    a, b = unit = views / np.linalg.norm(views, axis=2, keepdims=True)
+    rows = unit.reshape(10, 4)
+    image = np.arange(10) % 5
+    hardest = [max(rows[image != image[row]] @ rows[row]) for row in range(10)]
+    distances = [
+        np.sum((x - y) ** 2)
+        for i, x in zip(image, rows, strict=True)
+        for j, y in zip(image, rows, strict=True)
+        if i != j
+    ]
+    singular = np.linalg.svd(rows, compute_uv=False)
+    expected = {
+        "positive_similarity": np.mean(np.sum(a * b, axis=1)),
+        "hardest_similarity": np.mean(hardest),
+        "alignment": np.mean(np.sum((a - b) ** 2, axis=1)),
+        "uniformity": np.log(np.mean(np.exp(-2 * np.array(distances)))),
+        "rankme": np.exp(stats.entropy(singular)),
+    }
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-5, err_msg=key)
+
+
+def test_a_collapse_to_a_point_shows_in_every_pair_measure():
+    z = jnp.tile(jnp.array([[3.0, 0.0, 4.0]]), (6, 1))
+    found = {key: float(value) for key, value in losses.pair_measures(z, 2 * z).items()}
+    expected = {"positive_similarity": 1.0, "hardest_similarity": 1.0, "alignment": 0.0}
+    expected |= {"uniformity": 0.0, "rankme": 1.0}
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_cross_entropy_is_the_mean_of_minus_log_of_the_labels_share(rng):
