@@ -126,7 +126,7 @@ def train(
             step=built.step,
             batches=batches,
             mesh=built.mesh,
-            evaluate=online.open_evaluation(config, built, eval_source),
+            evaluate=online.open_evaluation(config, built, eval_source, source),
             intervals=built.intervals,
             order=inputs.order(config, len(source)),
             name_of=source.name,

@@ -224,6 +224,9 @@ def _eval() -> ConfigDict:
     # The steps between two evaluations, at least 1, in place of every_epochs; None: by epochs.
     c.every_steps = placeholder(int)
     c.batch_size = placeholder(int)  # The images of a global batch; None: train.batch_size.
+    # The largest number of training images, evenly chosen, among which the neighbours are sought
+    # whose labels tell the class of an evaluation image, at least 0; 0: no eval_knn.
+    c.knn_images = 4096
     return c
 
 

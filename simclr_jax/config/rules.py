@@ -242,6 +242,7 @@ RUN: dict[str, Rule] = {
     "eval.every_epochs": above(0),
     "eval.every_steps": at_least(1),
     "eval.batch_size": at_least(1),
+    "eval.knn_images": at_least(0),
     "checkpoint.every_epochs": above(0),
     "checkpoint.every_steps": at_least(1),
     "checkpoint.keep": at_least(1),

@@ -21,7 +21,7 @@ from simclr_jax.evals.passes import Block, Rows
 from simclr_jax.evals.scores import Tally
 from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
-from simclr_jax.losses import l2_normalize
+from simclr_jax.losses import l2_normalize, neighbours
 
 QUERY_BYTES = 2**30  # The bytes of the test images that are compared in one pass.
 
@@ -39,8 +39,8 @@ def run(task: Task) -> dict[str, Any]:
     keys, test, train = task.config.knn, task.features(task.test), task.features(task.train)
     task.check_examples(train.labels, test.labels)
     tallies = {k: Tally() for k in values_of(keys.k)}
-    if max(tallies) > (neighbours := int((train.labels >= 0).sum())):
-        said = f"config.knn.k={max(tallies)}: all of the {neighbours} training images vote"
+    if max(tallies) > (known := int((train.labels >= 0).sum())):
+        said = f"config.knn.k={max(tallies)}: all of the {known} training images vote"
         processes.say(said)
     start = 0
     for block in votes(
@@ -125,9 +125,7 @@ def votes(
             ]
             jax.block_until_ready(nearest)  # Blocks that wait would fill the memory.
         for similarity, labels in nearest:
-            # Weights relative to the best neighbour's rank alike, and do not overflow.
-            relative = similarity - similarity.max(axis=1, keepdims=True)
-            weight = jnp.exp(relative / temperature)
+            weight = neighbours.weights(similarity, temperature)
             yield [np.asarray(_vote(weight[:, :k], labels[:, :k], classes=classes)) for k in ks]
 
 
@@ -154,24 +152,14 @@ def _nearer(
     )
     found = (meshes.replicate(each, mesh=mesh) for each in here(query, block))
     joined = zip((similarity, labels), found, strict=True)
-    return _best(*(jnp.concatenate(both, axis=1) for both in joined), k=k)
+    return neighbours.nearest(*(jnp.concatenate(both, axis=1) for both in joined), k=k)
 
 
 def _nearest(query: jax.Array, block: Block, *, k: int) -> tuple[jax.Array, jax.Array]:
     """The k best neighbours (n, k) among the training images of one device."""
     new = jnp.matmul(query, l2_normalize(block["x"]).T, precision=jax.lax.Precision.HIGHEST)
     new = jnp.where(block["weight"][None] > 0, new, -jnp.inf)
-    return _best(new, jnp.broadcast_to(block["label"], new.shape), k=k)
+    return neighbours.nearest(new, jnp.broadcast_to(block["label"], new.shape), k=k)
 
 
-def _best(similarity: jax.Array, labels: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k highest similarities of (n, m) with their labels; of equal ones the first."""
-    found, index = jax.lax.top_k(similarity, min(k, similarity.shape[1]))
-    return found, jnp.take_along_axis(labels, index, axis=1)
-
-
-@partial(jax.jit, static_argnames="classes")
-def _vote(weight: jax.Array, labels: jax.Array, *, classes: int) -> jax.Array:
-    """The sum (n, C) of the weights (n, k) of the neighbours of each class."""
-    rows = jnp.arange(len(labels))[:, None]
-    return jnp.zeros((len(labels), classes)).at[rows, labels].add(weight)
+_vote = jax.jit(neighbours.votes, static_argnames="classes")

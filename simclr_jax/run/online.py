@@ -1,4 +1,4 @@
-"""The evaluation during training: the loss and the classifier on held-out images."""
+"""The evaluation during training: the loss, the classifier and neighbours of held-out images."""
 
 import contextlib
 import math
@@ -22,6 +22,7 @@ from simclr_jax.data.readable import Readable
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.objectives.contrastive import Loss
 from simclr_jax.objectives.distilled import Distilled, Teacher
+from simclr_jax.run.voters import Voters, voters
 from simclr_jax.state import TrainState
 
 HostBatches = Callable[[], Iterator[dict[str, np.ndarray]]]  # Opens batches on the host.
@@ -68,6 +69,7 @@ class OnlineEvaluation:
         an image stands for another one; None: there is nothing to judge the classifier by.
       multilabel: Whether an image can have several labels.
       imitated: What judges the classifier; None: the labels of the images.
+      voters: The images among which the neighbours are; None: there are none.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class OnlineEvaluation:
         images: HostBatches | None,
         multilabel: bool = False,
         imitated: Imitated | None = None,
+        voters: Voters | None = None,
     ):
         self._mesh, self._compared, self._images = mesh, compared, images
         on_all = partial(
@@ -91,7 +94,9 @@ class OnlineEvaluation:
             self._loss = jax.jit(lambda z_a, z_b: loss(z_a, z_b)[0])
             self._embed = on_all(partial(embed, model=model, late=compared.late))
         # Only where there is no contrastive loss is the classifier's computed.
-        self._judge = on_all(partial(classify, model=model, with_loss=compared is None))
+        judge = partial(classify, model=model, with_loss=compared is None)
+        self._judge = on_all(partial(judge, with_features=voters is not None))
+        self._voters = voters
         self._score = "eval_binary_accuracy" if multilabel else "eval_top1"
         self._given: tuple[Teacher, ...] = ()
         if imitated is not None:
@@ -111,7 +116,8 @@ class OnlineEvaluation:
           "eval_loss" and, for labelled data, "eval_top1", of the images that can be read; with
           several labels an image "eval_binary_accuracy" in its place, the fraction of all labels
           that the sign of a logit tells; in a distillation without labels "eval_agreement", that of
-          the images for which the teacher prefers the same class. None where it gave up.
+          the images for which the teacher prefers the same class. With voters also "eval_knn", the
+          accuracy of their votes. None where it gave up.
         """
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         scores: dict[str, float] = {}
@@ -126,16 +132,24 @@ class OnlineEvaluation:
             z_N2D = np.concatenate(embedded)[np.concatenate(kept)]
             scores["eval_loss"] = self._mean_loss(z_N2D, self._compared.batch_size)
         if "classifier" in state.params and self._images is not None:
-            sums = np.zeros(3)
+            known = None
+            if self._voters and (known := self._voters.known(variables, give_up)) is None:
+                return None
+            sums, voted = np.zeros(3), 0
             for batch in self._images():
                 if give_up():
                     return None
                 # The wait for each sum keeps later batches from filling the device's memory.
                 on_devices = meshes.put(batch, self._mesh)
-                sums += np.asarray(self._judge(variables, on_devices, *self._given), float)
+                *judged, features = self._judge(variables, on_devices, *self._given)
+                sums += np.asarray(judged, float)
+                if self._voters and known:
+                    label, mask = on_devices["label"], on_devices["mask"]
+                    voted += self._voters.right(features, label, mask, known)
             correct, count, loss = sums.tolist()
             if count:
                 scores = {"eval_loss": loss / count, **scores, self._score: correct / count}
+                scores |= {"eval_knn": voted / count} if known and len(known[1]) else {}
         return scores
 
     def _mean_loss(self, z_N2D: np.ndarray, batch_size: int) -> float:
@@ -151,13 +165,16 @@ class OnlineEvaluation:
         return total / len(z_N2D)
 
 
-def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) -> OnlineEvaluation:
+def open_evaluation(
+    config: FrozenConfigDict, built: Parts, source: Readable, train: Readable | None = None
+) -> OnlineEvaluation:
     """The evaluation of a run during its training.
 
     Args:
       config: The config of the run.
       built: The parts of the run.
       source: The evaluation split.
+      train: The training split, among whose images the neighbours are; None: none are sought.
     """
     size = compared = config.eval.batch_size or config.train.batch_size
     if config.train.microbatches > 1:  # What fits in training is to fit here.
@@ -177,7 +194,6 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
 
     images = partial(
         pipeline.eval_batches,
-        source,
         batch_size=size,
         rows=rows,
         image_size=config.data.image_size,
@@ -187,13 +203,21 @@ def open_evaluation(config: FrozenConfigDict, built: Parts, source: Readable) ->
     imitated = None
     if isinstance(built.objective, Distilled) and not source.num_classes:
         imitated = Imitated(built.objective.teacher, config.objective.temperature)
+    judged = source.num_classes and not source.multilabel
     return OnlineEvaluation(
         model=built.objective.model,
         mesh=built.mesh,
         compared=pairs if config.objective.name == "contrastive" else None,
-        images=images if source.num_classes or imitated else None,
+        images=partial(images, source) if source.num_classes or imitated else None,
         multilabel=source.multilabel,
         imitated=imitated,
+        voters=voters(
+            config,
+            train if judged else None,
+            model=built.objective.model,
+            mesh=built.mesh,
+            images=images,
+        ),
     )
 
 
@@ -213,8 +237,13 @@ def embed(
 
 
 def classify(
-    variables: Any, batch: dict[str, jax.Array], *, model: SimCLR, with_loss: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    variables: Any,
+    batch: dict[str, jax.Array],
+    *,
+    model: SimCLR,
+    with_loss: bool,
+    with_features: bool = False,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
     """What the classifier makes of a batch, summed over its labels that count.
 
     Args:
@@ -222,10 +251,12 @@ def classify(
       batch: The images, their labels, and "mask", which is False for those not to count.
       model: The module.
       with_loss: Whether to compute the cross-entropy.
+      with_features: Whether to return the representations.
 
     Returns:
       The number of images that are classified correctly, the number of all that count, and the sum
-      of their cross-entropies in nats, or 0. With labels (N, C) they are numbers of labels.
+      of their cross-entropies in nats, or 0. With labels (N, C) they are numbers of labels. Last
+      the representations (N, F), or None.
     """
     outputs: Any = model.apply(variables, to_float(batch["image"]), train=False)
     label, mask = batch["label"], batch["mask"]
@@ -239,7 +270,8 @@ def classify(
         loss, _ = losses.label_loss(
             outputs.logits, label, counted.size * counted.astype(jnp.float32)
         )
-    return jnp.sum(right & counted), jnp.sum(counted), loss
+    features = outputs.h if with_features else None
+    return jnp.sum(right & counted), jnp.sum(counted), loss, features
 
 
 def imitate(
@@ -249,7 +281,7 @@ def imitate(
     *,
     model: SimCLR,
     temperature: float,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     """What the classifier makes of a batch beside its teacher, summed over its images.
 
     Args:
@@ -261,7 +293,7 @@ def imitate(
 
     Returns:
       The number of images for which both prefer the same class, the number of all that count, and
-      the sum of their `losses.distillation`.
+      the sum of their `losses.distillation`; last None, as `classify` without features.
     """
     images, mask = to_float(batch["image"]), batch["mask"]
     outputs: Any = model.apply(variables, images, train=False)
@@ -272,4 +304,4 @@ def imitate(
         temperature=temperature,
         weights_N=len(mask) * mask.astype(jnp.float32),  # The means become sums.
     )
-    return same, jnp.sum(mask), loss
+    return same, jnp.sum(mask), loss, None

@@ -58,8 +58,7 @@ class MetricsLog:
         if self._file:
             self._file.replace_last(row)
         if self._board:
-            scores = ("eval_loss", "eval_top1", "eval_binary_accuracy", "eval_agreement")
-            self._board.write(row, set(scores))
+            self._board.write(row, {key for key in row if key.startswith("eval_")})
         if self._progress:
             self._progress.show(row)
 
@@ -212,6 +211,8 @@ def progress_line(row: Row, total_steps: int, seconds_left: float | None) -> str
         parts.append(f"eval loss {row['eval_loss']:.3f}")
     if "eval_top1" in row:
         parts.append(f"eval top-1 {row['eval_top1']:.1%}")
+    if "eval_knn" in row:
+        parts.append(f"eval kNN {row['eval_knn']:.1%}")
     if "eval_binary_accuracy" in row:
         parts.append(f"eval binary accuracy {row['eval_binary_accuracy']:.1%}")
     if "eval_agreement" in row:
@@ -307,6 +308,8 @@ def summary(row: Row, total_steps: int, workdir: str, protocol: str) -> str:
     if "eval_top1" in row:
         online = " (online linear classifier)" if "contrastive_loss" in row else ""
         reached.append(f"eval top-1 {row['eval_top1']:.1%}{online}")
+    if "eval_knn" in row:
+        reached.append(f"kNN {row['eval_knn']:.1%}")
     if "eval_binary_accuracy" in row:
         reached.append(f"eval binary accuracy {row['eval_binary_accuracy']:.1%}")
     if "eval_agreement" in row:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from simclr_jax import mesh as meshes
-from simclr_jax.config import record, same_run
+from simclr_jax.config import parts, record, same_run
 from simclr_jax.config.overrides import get
 from simclr_jax.errors import DifferenceError, UserError
 from simclr_jax.store import digests
@@ -19,7 +20,7 @@ ROUNDING = 3e-6  # The smallest floor, a relative difference; a smaller measured
 ALLOWED = 10.0  # The largest difference that passes for rounding, as a multiple of the floor.
 _TIMES = {"images_per_second", "input_wait"}  # The keys of a row that are measured, not computed.
 # Keys that may change in a run, and that its rows depend on all the same.
-_OF_ROWS = ("eval.batch_size", "log.every_steps")
+_OF_ROWS = ("eval.batch_size", "eval.knn_images", "log.every_steps")
 _COUNTS = (
     "accuracy",
     "agreement",
@@ -71,6 +72,10 @@ class Recorded:
     def measured(self) -> set[int]:
         """The steps whose rows have what is measured every so many steps."""
         return {step for step, rows in self._rows.items() if "param_norm" in rows[0]}
+
+    def has(self, key: str) -> bool:
+        """Whether any row has a key, which rows of an older version may lack."""
+        return any(key in row for rows in self._rows.values() for row in rows)
 
     def logged(self) -> set[int]:
         """The steps that have a row."""
@@ -214,6 +219,25 @@ def by_path(items: Any) -> dict[str, Array]:
         jax.tree_util.keystr(path, simple=True, separator="/"): meshes.on_host(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(items)
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsRecorded(parts.Intervals):
+    """The intervals of a replay: what is recorded is computed again, and what was due then."""
+
+    recorded: Recorded
+
+    def evaluates(self, step: int) -> bool:
+        return step in self.recorded.evaluated()
+
+    def measures(self, step: int) -> bool:
+        return step in self.recorded.measured()
+
+    def saves(self, step: int) -> bool:
+        return step == self.total or step in self.recorded.checkpoints
+
+    def logs(self, step: int) -> bool:
+        return super().logs(step) or step in self.recorded.logged()
 
 
 def _far(expected: Array, found: Array) -> float:

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -29,7 +28,7 @@ from simclr_jax.run.loop import Loop
 from simclr_jax.run.network import open_run
 from simclr_jax.run.online import open_evaluation
 from simclr_jax.run.preemption import Preemption
-from simclr_jax.run.recorded import Again, Recorded, by_path, check_one_config
+from simclr_jax.run.recorded import Again, AsRecorded, Recorded, by_path, check_one_config
 from simclr_jax.run.workdir import Workdir
 from simclr_jax.state import TrainState
 from simclr_jax.store import checkpoint
@@ -218,7 +217,7 @@ class Steps:
         self._config, self._built, self._steps = config, built, steps
         self._before = [row for row in rows if row["step"] <= steps.start]
         due = {**vars(built.intervals), "total": steps.stop}
-        self._intervals = _AsRecorded(**due, recorded=recorded)
+        self._intervals = AsRecorded(**due, recorded=recorded)
         self._source, eval_source = sources.open_splits(config)
         found = record.fingerprints(self._source, eval_source)
         if changed := record.changed_images(found, described):
@@ -226,7 +225,8 @@ class Steps:
             if len(self._source) != config.data.num_examples:
                 raise UserError(f"config.data.dir={config.data.dir!r}: {line}")
             processes.say(line)  # Whether these steps have met the change, their rows will show.
-        self._evaluate = open_evaluation(config, built, eval_source)
+        neighbours = self._source if recorded.has("eval_knn") else None
+        self._evaluate = open_evaluation(config, built, eval_source, neighbours)
 
     def __call__(
         self,
@@ -277,25 +277,6 @@ class Steps:
                 loop.train(self._steps.start, on_mesh, [])
             except DivergedError as error:
                 raise DifferenceError(f"computed again, {error}") from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class _AsRecorded(parts.Intervals):
-    """The intervals of a replay: what is recorded is computed again, and what was due then."""
-
-    recorded: Recorded
-
-    def evaluates(self, step: int) -> bool:
-        return step in self.recorded.evaluated()
-
-    def measures(self, step: int) -> bool:
-        return step in self.recorded.measured()
-
-    def saves(self, step: int) -> bool:
-        return step == self.total or step in self.recorded.checkpoints
-
-    def logs(self, step: int) -> bool:
-        return super().logs(step) or step in self.recorded.logged()
 
 
 class _Sink:
