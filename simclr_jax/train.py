@@ -31,6 +31,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax.data import readable as data
     from simclr_jax.run import (
         advice,
+        board,
         clock,
         determinism,
         estimate,
@@ -117,16 +118,15 @@ def train(
         step, state, rows = resume.resume(
             config, built, root, checkpoints, rows, fingerprints, allow_change=allow_config_change
         )
-        processes.say(progress.data_line(source, eval_source))
-        described = _announce(root, config, fingerprints, state, total)
+        described = _announce(root, config, fingerprints, state, total, source, eval_source)
         log = stack.enter_context(workdirs.open_log(root, config, built.intervals, step))
         batches = stack.enter_context(_batches(config, built, source, step))
         timing, on_step = stack.enter_context(_timed(config, root, step, total, starting))
         training = loop.Loop(
             step=built.step,
-            batches=batches,
+            batches=board.viewed(batches, config, log, start=step),
             mesh=built.mesh,
-            evaluate=online.open_evaluation(config, built, eval_source, source),
+            evaluate=_evaluation(config, built, eval_source, source, root),
             intervals=built.intervals,
             order=inputs.order(config, len(source)),
             name_of=source.name,
@@ -201,6 +201,18 @@ def _batches(
     return contextlib.closing(batches)
 
 
+def _evaluation(
+    config: FrozenConfigDict,
+    built: parts.Parts,
+    eval_source: data.Readable,
+    source: data.Readable,
+    root: epath.Path,
+) -> loop.Evaluate:
+    """The evaluation during a run, which also shows TensorBoard the last representations."""
+    scores = online.open_evaluation(config, built, eval_source, source)
+    return board.projected(scores, config, built, eval_source, root / "tensorboard")
+
+
 def _count_unreadable(source: data.Readable, eval_source: data.Readable) -> None:
     """Prints how many images of each split could not be read."""
     for images, fate in (source, "were replaced"), (eval_source, "were left out of evaluations"):
@@ -214,8 +226,11 @@ def _announce(
     fingerprints: record.Fingerprints,
     state: states.TrainState,
     total_steps: int,
+    source: data.Readable,
+    eval_source: data.Readable,
 ) -> dict[str, Any]:
     """Writes config.json and announces the run, in process 0; returns what config.json holds."""
+    processes.say(progress.data_line(source, eval_source))
     described = record.describe(
         config,
         device=jax.devices()[0].device_kind,

@@ -9,6 +9,7 @@ import time
 from typing import TextIO
 
 import jax
+import numpy as np
 from etils import epath, epy
 from ml_collections import FrozenConfigDict
 
@@ -52,6 +53,11 @@ class MetricsLog:
             self._board.write(row, set(row) - {"step"})
         if self._progress:
             self._progress.show(row)
+
+    def picture(self, tag: str, pixels: np.ndarray, *, step: int) -> None:
+        """Shows a picture (H, W, 3) uint8 in TensorBoard."""
+        if self._board:
+            self._board.write_picture(tag, pixels, step=step)
 
     def complete(self, row: Row) -> None:
         """Writes the row of the last step again, now that it has been evaluated."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Mapping, Set
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from simclr_jax.store import files
@@ -17,7 +18,7 @@ try:
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.proto.summary_pb2 import Summary
-    from tensorboardX.summary import hparams, scalar, text
+    from tensorboardX.summary import hparams, image, scalar, text
 finally:
     for _name in _HIDDEN:
         del sys.modules[_name]
@@ -75,6 +76,11 @@ class Board:
         """Writes values as a text, a table with a row a value."""
         rows = (f"| {name} | `{value}` |\n" for name, value in values.items())
         self._write(text(tag, f"| | |\n|---|---|\n{''.join(rows)}"), step)
+
+    def write_picture(self, tag: str, pixels: np.ndarray, *, step: int) -> None:
+        """Writes a picture (H, W, 3) uint8."""
+        self._write(image(tag, pixels, dataformats="HWC"), step)
+        self._events.flush()
 
     def write(self, row: Mapping[str, Any], keys: Set[str]) -> None:
         """Writes some values of a row.

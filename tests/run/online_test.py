@@ -97,7 +97,7 @@ def test_without_labels_a_student_is_judged_by_how_often_it_agrees_with_its_teac
     mask = np.array([True, True, False, True, True, False])
     teacher = Teacher(network(np.array([1.0, 1.0, 1.0, -2.0], np.float32)), {})
     batch = {"image": images, "mask": mask}
-    same, count, loss = imitate({}, batch, teacher, model=network(3.0), temperature=2.0)
+    same, count, loss, _ = imitate({}, batch, teacher, model=network(3.0), temperature=2.0)
     student, taught = 3 * images[mask, 0, :, 0], images[mask, 0, :, 0] * [1, 1, 1, -2]
     assert count == 4
     assert same == np.sum(student.argmax(axis=1) == taught.argmax(axis=1)) < 4
