@@ -70,6 +70,7 @@ _LINES = {
     "labelled": "config.data.name: {reason}; to use the images without labels set "
     "data.num_classes=0",
     "source": "config.data.dir: {reason}",
+    "tracker": "config.log.tracker={value!r}: {reason}",
     "workdir": "--workdir={value}: {reason}",
     "to": "--to={value}: {reason}",
     "path": "--from={value}: {reason}",

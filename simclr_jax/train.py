@@ -48,7 +48,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
         watchdog,
     )
     from simclr_jax.run import workdir as workdirs
-    from simclr_jax.store import checkpoint
+    from simclr_jax.store import checkpoint, tracker
     from simclr_jax.store import rows as metrics
 
 
@@ -151,6 +151,8 @@ def _begin(config: FrozenConfigDict, workdir: str, starting: startup.Startup) ->
     """
     checkpoint.quiet()
     constraints.check_keys(config)
+    if config.log.tracker is not None:
+        tracker.check(config.log.tracker)
     determinism.ask_for(config.train.deterministic)
     constraints.check_run(config, devices=jax.device_count())
     starting.done("imports and devices")

@@ -247,7 +247,12 @@ def _log() -> ConfigDict:
     # alignment and uniformity, RankMe, the norm of the parameters and LARS's trust ratios, at least
     # 1; None: never. Each takes about as long as a step, so that 200 costs half a percent.
     c.measures_every_steps = FieldReference(200)
-    c.tensorboard = True  # Whether the rows are written for TensorBoard as well.
+    c.tensorboard = True  # Whether the rows are written for TensorBoard as well, with pictures.
+    # The tracker that gets the rows as well, which must be installed: 'wandb', 'trackio' or
+    # 'swanlab'. Nothing leaves the machine unless WANDB_MODE, SWANLAB_MODE or TRACKIO_SPACE_ID says
+    # so. None: no tracker.
+    c.tracker = placeholder(str)
+    c.tracker_project = "simclr"  # The name of the tracker's project.
     return c
 
 

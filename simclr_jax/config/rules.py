@@ -17,6 +17,7 @@ from simclr_jax.losses import LOSSES, MINING
 from simclr_jax.models.heads import HEADS
 from simclr_jax.models.resnet import BLOCKS, FROZEN, REMAT, STEMS
 from simclr_jax.optim import OPTIMIZERS
+from simclr_jax.store.tracker import TRACKERS
 
 # The keys of the section "data" that choose labels, of which one at most is given.
 LABELS = ("label_fraction", "labels_per_class", "label_list")
@@ -249,6 +250,8 @@ RUN: dict[str, Rule] = {
     "log.every_steps": at_least(1),
     "log.measures_every_steps": at_least(1),
     "log.tensorboard": anything("true or false"),
+    "log.tracker": one_of(*TRACKERS),
+    "log.tracker_project": Rule(bool, "the name of a project"),
 }
 
 # The rules of the keys that every evaluation has. Each protocol's module adds its section's.

@@ -17,19 +17,21 @@ from simclr_jax import processes
 from simclr_jax.data.readable import Readable
 from simclr_jax.state import TrainState
 from simclr_jax.store.rows import MetricsFile, Row
+from simclr_jax.store.tracker import Tracker
 
 with epy.lazy_imports():  # tensorboardX loads PyTorch, where that is installed.
     from simclr_jax.store import tensorboard
 
 
 class MetricsLog:
-    """Writes each row to metrics.jsonl, to TensorBoard and to the terminal.
+    """Writes each row to metrics.jsonl, to TensorBoard, to a tracker and to the terminal.
 
     Args:
       workdir: The folder of the run; None: nothing is written (processes other than the first).
       last_step: The step of the checkpoint that the run continues from; 0 at its start.
       total_steps: The number of steps of the run.
       board: The event file of TensorBoard; None: there is none.
+      tracker: The tracker that gets the rows as well; None: there is none.
     """
 
     def __init__(
@@ -39,8 +41,9 @@ class MetricsLog:
         last_step: int,
         total_steps: int,
         board: tensorboard.Board | None,
+        tracker: Tracker | None = None,
     ):
-        self._file, self._board = None, board
+        self._file, self._board, self._tracker = None, board, tracker
         if workdir is not None:
             self._file = MetricsFile(workdir / "metrics.jsonl", last_step=last_step)
         self._progress = Progress(sys.stdout, total_steps) if workdir is not None else None
@@ -51,6 +54,8 @@ class MetricsLog:
             self._file.write(row)
         if self._board:
             self._board.write(row, set(row) - {"step"})
+        if self._tracker:
+            self._tracker.log(row)
         if self._progress:
             self._progress.show(row)
 
@@ -65,6 +70,8 @@ class MetricsLog:
             self._file.replace_last(row)
         if self._board:
             self._board.write(row, {key for key in row if key.startswith("eval_")})
+        if self._tracker:
+            self._tracker.log(row)
         if self._progress:
             self._progress.show(row)
 
@@ -81,6 +88,8 @@ class MetricsLog:
             self._file.close()
         if self._board:
             self._board.close()
+        if self._tracker:
+            self._tracker.close()
 
 
 class Progress:

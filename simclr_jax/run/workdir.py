@@ -18,7 +18,7 @@ from simclr_jax.config.parts import Intervals
 from simclr_jax.errors import FULL_DISK, LOST_DISK, ArgumentError, HostError, UserError
 from simclr_jax.run.progress import MetricsLog
 from simclr_jax.state import TrainState
-from simclr_jax.store import checkpoint, lock, outage
+from simclr_jax.store import checkpoint, lock, outage, tracker
 from simclr_jax.store.checkpoint import Checkpoints
 from simclr_jax.store.files import check_client, is_remote
 from simclr_jax.store.rows import Row
@@ -140,6 +140,7 @@ def open_log(
         last_step=step,
         total_steps=intervals.total,
         board=_open_board(root, config, step),
+        tracker=_open_tracker(root, config),
     )
     with closing(log):
         yield log
@@ -160,6 +161,16 @@ def _open_board(root: epath.Path, config: FrozenConfigDict, step: int) -> tensor
         shown = ("distillation_loss", "eval_loss", "eval_agreement")
     board.describe(values, compared, shown)
     return board
+
+
+def _open_tracker(root: epath.Path, config: FrozenConfigDict) -> tracker.Tracker | None:
+    """Begins or continues the run in the tracker of the config; None where there is none."""
+    if config.log.tracker is None or not processes.is_primary():
+        return None
+    values = {key: overrides.get(config, key) for key in overrides.keys(config)}
+    return tracker.Tracker(
+        config.log.tracker, root, project=config.log.tracker_project, config=values
+    )
 
 
 @contextlib.contextmanager
