@@ -45,6 +45,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
         start,
         startup,
         teacher,
+        terminal,
         watchdog,
     )
     from simclr_jax.run import workdir as workdirs
@@ -61,6 +62,13 @@ def define(values: flags.FlagValues) -> None:
         "go on with other values of keys that change neither the model nor the data's order",
         flag_values=values,
     )
+    flags.DEFINE_boolean(
+        "quiet",
+        False,
+        "print warnings and errors only; metrics.jsonl has the progress",
+        short_name="q",
+        flag_values=values,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -69,11 +77,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
       argv: The command line without the program's name; None: that of the process.
     """
+
+    def work(values: flags.FlagValues, config: FrozenConfigDict) -> None:
+        with terminal.quiet(values.quiet):
+            train(config, values.workdir, allow_config_change=values.allow_config_change)
+
     sys.exit(
         cli.run(
-            lambda values, config: train(
-                config, values.workdir, allow_config_change=values.allow_config_change
-            ),
+            work,
             doc=__doc__,
             define=define,
             argv=argv,

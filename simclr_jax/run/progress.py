@@ -15,6 +15,7 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
 from simclr_jax.data.readable import Readable
+from simclr_jax.run import terminal
 from simclr_jax.state import TrainState
 from simclr_jax.store.rows import MetricsFile, Row
 from simclr_jax.store.tracker import Tracker
@@ -93,7 +94,7 @@ class MetricsLog:
 
 
 class Progress:
-    """The progress of a run: a line that is redrawn on a terminal, elsewhere a line per row.
+    """The progress of a run: a bar that is redrawn on a terminal, elsewhere a line per row.
 
     Args:
       stream: The stream to write to.
@@ -111,7 +112,7 @@ class Progress:
         self._started = self._started or (row["step"], time.monotonic())
         line = progress_line(row, self._total, self._seconds_left(row["step"]))
         if self._live and "eval_loss" not in row:
-            self._write(f"\r\x1b[K{line}")
+            self._write(f"\r\x1b[K{terminal.drawn(row['step'] / self._total, line)}")
         else:
             self._write(("\r\x1b[K" if self._live else "") + line + "\n")
 
@@ -251,7 +252,7 @@ def _duration(seconds: float) -> str:
 
 def note(line: str) -> None:
     """Writes to stderr, in process 0, what takes a while from now on, or how long."""
-    if sys.stderr is not None and processes.is_primary():
+    if sys.stderr is not None and processes.is_primary() and not terminal.is_quiet():
         with contextlib.suppress(OSError):  # The terminal may be gone.
             redrawn = "\r\x1b[K" if sys.stderr.isatty() else ""  # A line of `Progress`.
             print(f"{redrawn}{line}", file=sys.stderr, flush=True)

@@ -19,13 +19,16 @@ def test_progress_line_has_what_people_look_for():
     )
 
 
-def test_progress_redraws_on_a_terminal_and_prints_lines_elsewhere():
+def test_progress_redraws_on_a_terminal_and_prints_lines_elsewhere(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
     for stream, expected in ((Terminal(), "\r\x1b[K"), (io.StringIO(), "")):
         line = progress.Progress(stream, 100)
         line.show({"step": 1, **ROW})
-        assert stream.getvalue().startswith(expected + "step 1/100")
+        bar = "  1%|            |  " if expected else ""
+        assert stream.getvalue().startswith(f"{expected}{bar}step 1/100")
         assert stream.getvalue().endswith("for input" if expected else "for input\n")
