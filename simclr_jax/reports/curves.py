@@ -49,6 +49,7 @@ SHOWN = (
             "train_accuracy": "training batch",
             "teacher_agreement": "agreement with the teacher, training batch",
             "eval_top1": "evaluation, top-1",
+            "eval_knn": "evaluation, top-1 by nearest neighbours",
             "eval_binary_accuracy": "evaluation, binary accuracy",
             "eval_agreement": "evaluation, agreement with the teacher",
         },
@@ -56,13 +57,35 @@ SHOWN = (
     ),
     Shown("Loss on the evaluation split", {"eval_loss": "evaluation"}),
     Shown(
-        "Similarity of different images",
-        {"mean_similarity": "mean cosine similarity"},
-        note="Near 1 the embeddings have collapsed.",
+        "Similarity of embeddings",
+        {
+            "mean_similarity": "mean cosine similarity",
+            "hardest_similarity": "of the hardest negative",
+            "positive_similarity": "of the two views of an image",
+        },
+        note="A mean near 1: the embeddings have collapsed.",
     ),
-    Shown("Effective rank of the embeddings", {"effective_rank": "effective rank"}),
+    Shown("Alignment", {"alignment": "mean squared distance of two views"}, note="0 is the best."),
+    Shown(
+        "Uniformity",
+        {"uniformity": "of different images"},
+        note="Lower is more uniform; 0 is a collapse.",
+    ),
+    Shown(
+        "Effective rank of the embeddings",
+        {"effective_rank": "effective rank", "rankme": "RankMe"},
+    ),
     Shown("Learning rate", {"learning_rate": "learning rate"}),
     Shown("Gradient norm", {"grad_norm": "gradient norm"}),
+    Shown("Norm of the parameters", {"param_norm": "norm of the parameters"}),
+    Shown(
+        "LARS's trust ratios",
+        {
+            "trust_ratio_min": "smallest",
+            "trust_ratio_median": "median",
+            "trust_ratio_max": "largest",
+        },
+    ),
     Shown("Images per second", {"images_per_second": "images per second"}),
     Shown(
         "Waiting for input",

@@ -179,6 +179,7 @@ def _measured(run: Run) -> dict[str, str]:
         ("online_accuracy", "last online accuracy, training batch", "{:.1%}"),
         ("train_accuracy", "last training accuracy", "{:.1%}"),
         ("eval_top1", "last evaluation while training, top-1", "{:.1%}"),
+        ("eval_knn", "last evaluation while training, nearest neighbours", "{:.1%}"),
         ("eval_binary_accuracy", "last evaluation while training, binary accuracy", "{:.1%}"),
         ("eval_agreement", "last agreement with the teacher", "{:.1%}"),
     ):

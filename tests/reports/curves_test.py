@@ -30,7 +30,8 @@ def test_the_loss_is_compared_with_that_of_no_learning(run):
 
 def test_the_evaluation_has_the_places_at_which_it_was_made(run):
     chart = by_title([run])["Accuracy of the classifier"]
-    assert [line.name for line in chart.lines] == ["online, training batch", "evaluation, top-1"]
+    names = ["online, training batch", "evaluation, top-1"]
+    assert [line.name for line in chart.lines] == [*names, f"{names[1]} by nearest neighbours"]
     assert chart.lines[1].x == [row["step"] for row in run.rows if "eval_top1" in row] != []
 
 
