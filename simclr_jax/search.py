@@ -165,7 +165,7 @@ def _place(to: str) -> epath.Path:
 
 
 def _nearest(
-    task: Task, index: indices.Index, queries: Sequence[asked.Query], k: int
+    task: Task, index: indices.ImageIndex, queries: Sequence[asked.Query], k: int
 ) -> list[similarity.Nearest]:
     """The nearest images of each query; k, unless the index has fewer."""
     if not queries:
@@ -177,7 +177,7 @@ def _nearest(
     ]
 
 
-def _groups(index: indices.Index, threshold: float) -> list[similarity.Nearest]:
+def _groups(index: indices.ImageIndex, threshold: float) -> list[similarity.Nearest]:
     """The groups of near-duplicates, with the similarities to the first image of each."""
     count = progress.Count("compared", len(index.x), sys.stderr)
     groups = similarity.groups(index.x, threshold, compared=count.add)

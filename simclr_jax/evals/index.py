@@ -32,7 +32,7 @@ _ENTRIES = {"checkpoint_step", "untrained", "dataset", "layer", "split", "of"}
 _PARTS = ("config", "weights", "view")  # The parts of its entry "of".
 
 
-class Index(NamedTuple):
+class ImageIndex(NamedTuple):
     """The features of images, and what they are of.
 
     Attributes:
@@ -78,7 +78,7 @@ class Index(NamedTuple):
         return about + (f"; left out: {', '.join(left_out)}" if left_out else "")
 
 
-def find(run: epath.Path, folder: str | None) -> tuple[Index, int]:
+def find(run: epath.Path, folder: str | None) -> tuple[ImageIndex, int]:
     """The index in a folder, or the newest one of a run.
 
     Args:
@@ -139,7 +139,7 @@ def _age(each: tuple[epath.Path, dict[str, Any]]) -> tuple[int, float]:
     return int(result.get("checkpoint_step", 0)), os.stat(place / embed.FILES[0]).st_mtime
 
 
-def _read(place: epath.Path, result: dict[str, Any]) -> Index:
+def _read(place: epath.Path, result: dict[str, Any]) -> ImageIndex:
     """The index of the files in a folder.
 
     Raises:
@@ -168,10 +168,10 @@ def _read(place: epath.Path, result: dict[str, Any]) -> Index:
             f"--index={place}: {archive.name} has {len(x)} images and {table.name} {len(rows)}; "
             "they must be of the same evaluation"
         )
-    return Index(place, result, x, rows)
+    return ImageIndex(place, result, x, rows)
 
 
-def task(index: Index, reader: checkpoint.Reader, run: str, *, queries: int) -> Task:
+def task(index: ImageIndex, reader: checkpoint.Reader, run: str, *, queries: int) -> Task:
     """The evaluation that has written an index, with its network, to embed other images alike.
 
     Args:
@@ -206,7 +206,7 @@ def task(index: Index, reader: checkpoint.Reader, run: str, *, queries: int) -> 
 
 
 def pictures(
-    index: Index, task: Task, rows: Iterable[int]
+    index: ImageIndex, task: Task, rows: Iterable[int]
 ) -> tuple[dict[int, np.ndarray], tuple[str, ...]]:
     """Pictures of images of an index, read from where they were embedded.
 
@@ -245,7 +245,7 @@ def pictures(
     return pictures, tuple(names)
 
 
-def value_range(index: Index) -> Any:
+def value_range(index: ImageIndex) -> Any:
     """The values that were black and white in images of more than 8 bits; None: the usual ones."""
     found = index.result["of"]["view"]["value_range"]
     return None if found is None else tuple(found)

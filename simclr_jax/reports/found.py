@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simclr_jax.evals import parquet
-from simclr_jax.evals.index import Index
+from simclr_jax.evals.index import ImageIndex
 from simclr_jax.evals.queries import Query
 from simclr_jax.evals.similarity import Nearest
 
@@ -27,7 +27,7 @@ class Found(NamedTuple):
       threshold: The lowest similarity that links near-duplicates.
     """
 
-    searched: Index
+    searched: ImageIndex
     queries: Sequence[Query]
     nearest: Sequence[Nearest]
     groups: Sequence[Nearest] | None
@@ -70,7 +70,7 @@ def _first(near: Nearest, count: int) -> Nearest:
     return Nearest(near.rows[:count], near.similarity[:count])
 
 
-def _lines(index: Index, near: Nearest) -> Iterator[str]:
+def _lines(index: ImageIndex, near: Nearest) -> Iterator[str]:
     """Yields the similarity, the name, the split and the label of images."""
     for row, similarity in zip(near.rows.tolist(), near.similarity.tolist(), strict=True):
         label = index.label(row)

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from etils import epath
 
-from simclr_jax.evals.index import Index
+from simclr_jax.evals.index import ImageIndex
 from simclr_jax.evals.queries import Query
 from simclr_jax.evals.similarity import Nearest
 from simclr_jax.pages import html
@@ -19,7 +19,7 @@ def index():
     """An index of 300 images, without labels."""
     rows = pa.table({"split": ["train"] * 300, "name": [f"<{k}>.png" for k in range(300)]})
     result = {"dataset": "folder", "layer": "z", "checkpoint_step": 3, "not_finite": 2}
-    return Index(epath.Path("/index"), result, np.zeros((300, 4), np.float32), rows)
+    return ImageIndex(epath.Path("/index"), result, np.zeros((300, 4), np.float32), rows)
 
 
 def near(first, count):
