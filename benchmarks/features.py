@@ -9,9 +9,9 @@ Both take the same images with the same weights, by turns, compiled before the c
   view, sends it to the devices, and fetches the features and checks them;
 - forward: the compiled network, again and again on one batch that stays on the devices.
 
-The images are JPEGs of blurred noise. Those of 32 px are kept decoded in memory after the first pass;
-those of 224 px are decoded in each. The output is the median images a second with its spread, and the
-ratio of the medians.
+The images are JPEGs of blurred noise. Those of 32 px are kept decoded in memory after the first
+pass; those of 224 px are decoded in each. The output is the median images a second with its spread,
+and the ratio of the medians.
 """
 
 import argparse
