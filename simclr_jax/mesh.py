@@ -1,5 +1,6 @@
 """The mesh of all devices, the shardings of arrays on it, and the global batch of all hosts."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -131,16 +132,29 @@ def compiler_options(mesh: Mesh) -> dict[str, Any]:
     """
     if platform(mesh) != "cpu":
         return {}
-    if not _CPU_OPTIONS:
-        kinds = ("DOT", "ELTWISE", "REDUCE")
-        value = ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)
-        options = {"xla_cpu_experimental_ynn_fusion_type": value}
-        try:
-            jax.jit(lambda: 0, compiler_options=options)()
-        except Exception:
-            options = {}
-        _CPU_OPTIONS.append(options)
-    return _CPU_OPTIONS[0]
+    kinds = ("DOT", "ELTWISE", "REDUCE")
+    value = ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)
+    return _accepted("xla_cpu_experimental_ynn_fusion_type", value)
+
+
+def loop_options() -> dict[str, Any]:
+    """XLA options for a function on the CPU that computes with one image after the other.
+
+    Without its newer code for fused operations, XLA makes a loop over pixels of vectors, which
+    takes about half of the time. The option is left out where XLA rejects it.
+    """
+    return _accepted("xla_cpu_use_fusion_emitters", False)
+
+
+@functools.cache
+def _accepted(option: str, value: Any) -> dict[str, Any]:
+    """An XLA option for the CPU, if an empty function is compiled with it; otherwise none."""
+    try:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            jax.jit(lambda: 0, compiler_options={option: value})()
+    except Exception:
+        return {}
+    return {option: value}
 
 
 def once_options(mesh: Mesh) -> dict[str, Any]:
@@ -174,8 +188,3 @@ def is_without_backend(error: BaseException) -> bool:
     return (isinstance(error, RuntimeError) and "Unable to initialize backend" in str(error)) or (
         asserted and where.endswith("xla_bridge")
     )
-
-
-# The options that `compiler_options` has found to work on CPU. The list is empty before its first
-# call.
-_CPU_OPTIONS: list[dict[str, Any]] = []

@@ -25,50 +25,52 @@ _LEAST = 1e-20  # A range of colours that is as good as none.
 
 
 def distort(
-    images: jax.Array,
-    drawn: Mapping[str, Any],
-    ops: Sequence[str],
-    *,
-    brightness: str,
-    in_turn: bool,
+    images: jax.Array, drawn: Mapping[str, Any], ops: Sequence[str], *, brightness: str
 ) -> jax.Array:
     """Flips, jitters and makes grey the images of a batch, each where its draw says so.
+
+    All images are distorted at the same time, with all four operations of the jitter at each place
+    of their orders.
 
     Args:
       images: The images (N, S, S, 3), float32.
       drawn: The random numbers of each operation by its name, from `draws.draw`.
       ops: The names of the operations, 'flip', 'jitter' and 'grey', in their order.
       brightness: The version of the brightness operation; see `brighten`.
-      in_turn: Whether one image is distorted after the other, with only those colour operations
-        that its order names, which a CPU does fastest. Otherwise all images are at the same time,
-        with all four operations at each place of the order.
     """
-    one = partial(_distorted, ops=tuple(ops), brightness=brightness, branches=in_turn)
-    # A CPU computes with whole planes; where the channels of a pixel lie together it cannot.
-    planes: Planes = (images[..., 0], images[..., 1], images[..., 2])
-    each = planes, {name: drawn[name] for name in ops}
-    made = jax.lax.map(lambda args: one(*args), each) if in_turn else jax.vmap(one)(*each)
-    return jnp.stack(made, axis=-1)
+    one = partial(_distorted, ops=ops, brightness=brightness, jitter=_jittered)
+    return jax.vmap(one)(images, {name: drawn[name] for name in ops})
+
+
+def distort_one(
+    image: jax.Array, drawn: Mapping[str, Any], ops: Sequence[str], *, brightness: str
+) -> jax.Array:
+    """Distorts an image (S, S, 3) as `distort` does, by its own draws.
+
+    Only those operations of the jitter are computed that its order names, which a CPU does fastest.
+    """
+    return _distorted(image, drawn, ops=ops, brightness=brightness, jitter=_jittered_in_turn)
 
 
 def _distorted(
-    rgb: Planes,
+    image: jax.Array,
     drawn: Mapping[str, Any],
     *,
-    ops: tuple[str, ...],
+    ops: Sequence[str],
     brightness: str,
-    branches: bool,
-) -> Planes:
-    """One image by its draws."""
+    jitter: Callable[[Planes, Jitter, list[Callable[[Planes], Planes]]], Planes],
+) -> jax.Array:
+    """An image (S, S, 3) by its draws."""
+    # A CPU computes with whole planes; where the channels of a pixel lie together it cannot.
+    rgb: Planes = (image[..., 0], image[..., 1], image[..., 2])
     for name in ops:
         draw = drawn[name]
         if name == "jitter":
-            jitter = _jittered_in_turn if branches else _jittered
             rgb = jitter(rgb, draw, operations(draw, brightness))
         else:
             changed = grey(rgb) if name == "grey" else flip(rgb)
             rgb = _where(draw, changed, rgb)
-    return rgb
+    return jnp.stack(rgb, axis=-1)
 
 
 def operations(draw: Jitter, brightness: str) -> list[Callable[[Planes], Planes]]:
@@ -85,10 +87,13 @@ def _jittered_in_turn(
     rgb: Planes, draw: Jitter, operations: list[Callable[[Planes], Planes]]
 ) -> Planes:
     """The jitter of an image by the operations that its order names, one after the other."""
-    for place in range(4):
-        number = jnp.where(draw.applied, draw.order[place], 4)
-        rgb = jax.lax.switch(number, [*operations, lambda rgb: rgb], rgb)
-    return rgb
+
+    def applied(rgb: Planes) -> Planes:
+        for place in range(4):
+            rgb = jax.lax.switch(draw.order[place], operations, rgb)
+        return rgb
+
+    return jax.lax.cond(draw.applied, applied, lambda rgb: rgb, rgb)
 
 
 def _jittered(rgb: Planes, draw: Jitter, operations: list[Callable[[Planes], Planes]]) -> Planes:

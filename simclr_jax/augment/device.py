@@ -6,7 +6,7 @@ Shapes: N images of S x S pixels. A batch has V views of each of n images, so N 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,37 +113,84 @@ def views_of(batch: Mapping[str, jax.Array], late: Late = Late()) -> jax.Array:
     return made.reshape(-1, *made.shape[2:])
 
 
-def apply(images: jax.Array, numbers: Numbers, late: Late, *, in_turn: bool = False) -> jax.Array:
+def apply(images: jax.Array, numbers: Numbers, late: Late) -> jax.Array:
     """Applies the late operations to the views of a batch.
 
     Args:
       images: The views (n, V, S, S, 3), float.
       numbers: The random numbers, from `numbers_of`.
       late: The operations.
-      in_turn: Whether images are distorted one after the other; see `colour.distort`.
 
     Returns:
       The views (n, V, S, S, 3), float; clipped to [0, 1] where there is any operation.
     """
-    if not any(late.ops):
-        return images
-    if len(set(late.ops)) == 1:  # All views at once.
+
+    def together(images: jax.Array, drawn: Numbers, ops: tuple[str, ...]) -> jax.Array:
+        return _applied(images, drawn, ops, late, colour.distort)
+
+    return _by_ops(together, images, numbers, late) if any(late.ops) else images
+
+
+def apply_in_turn(
+    images: jax.Array, numbers: Numbers, late: Late, then: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Applies the late operations to one view after the other, as a CPU does fastest.
+
+    Args:
+      images: The views (n, V, S, S, 3), float.
+      numbers: The random numbers, from `numbers_of`.
+      late: The operations.
+      then: A function of what `apply` makes of each view, (S, S, 3), which the result is of.
+
+    Returns:
+      The views (n, V, …).
+    """
+
+    def distorted(image: jax.Array, drawn: Numbers, *args: Any, **options: Any) -> jax.Array:
+        own = jax.tree.map(lambda array: array[0], drawn)
+        return colour.distort_one(image[0], own, *args, **options)[None]
+
+    def in_turn(images: jax.Array, drawn: Numbers, ops: tuple[str, ...]) -> jax.Array:
+        def one(args: tuple[jax.Array, Numbers]) -> jax.Array:
+            image, own = jax.tree.map(lambda array: array[None], args)
+            return then(
+                _applied(image, own, ops, late, distorted)[0] if any(late.ops) else image[0]
+            )
+
+        return jax.lax.map(one, (images, drawn))
+
+    return _by_ops(in_turn, images, numbers, late)
+
+
+def _by_ops(
+    function: Callable[[jax.Array, Numbers, tuple[str, ...]], jax.Array],
+    images: jax.Array,
+    numbers: Numbers,
+    late: Late,
+) -> jax.Array:
+    """The views (n, V, …) that a function makes of images (N, S, S, 3), their draws and operations.
+
+    All views are given to it at once where they have the same operations.
+    """
+    if len(set(late.ops)) == 1:
         drawn = {
             name: jnp.reshape(numbers[name], (-1, *numbers[name].shape[2:])) for name in late.ops[0]
         }
-        flat = images.reshape(-1, *images.shape[2:])
-        return _applied(flat, drawn, late.ops[0], late, in_turn).reshape(images.shape)
-    made = [
-        _applied(
-            images[:, view], {name: numbers[name][:, view] for name in ops}, ops, late, in_turn
-        )
+        made = function(images.reshape(-1, *images.shape[2:]), drawn, late.ops[0])
+        return made.reshape(*images.shape[:2], *made.shape[1:])
+    views = [
+        function(images[:, view], {name: numbers[name][:, view] for name in ops}, ops)
         for view, ops in enumerate(late.ops)
     ]
-    return jnp.stack(made, axis=1)
+    return jnp.stack(views, axis=1)
 
 
 def _applied(
-    images: jax.Array, drawn: Numbers, ops: tuple[str, ...], late: Late, in_turn: bool
+    images: jax.Array,
+    drawn: Numbers,
+    ops: tuple[str, ...],
+    late: Late,
+    distort: Callable[..., jax.Array],
 ) -> jax.Array:
     """Applies operations to images (N, S, S, 3), in their order."""
     numbers = {name: _unpacked(name, drawn[name]) for name in ops}
@@ -152,9 +199,7 @@ def _applied(
             clipped = jnp.clip(images, 0.0, 1.0)
             images = gaussian_blur(clipped, numbers["blur"], radius=late.blur_radius)
         else:
-            images = colour.distort(
-                images, numbers, [*names], brightness=late.brightness, in_turn=in_turn
-            )
+            images = distort(images, numbers, [*names], brightness=late.brightness)
     return jnp.clip(images, 0.0, 1.0)
 
 

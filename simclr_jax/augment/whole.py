@@ -1,21 +1,27 @@
-"""Views of whole batches of small images, by one program for the host's own CPU."""
+"""Views that are made or ended by the batch, by one program for the host's own CPU."""
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from collections.abc import Mapping
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simclr_jax import mesh as meshes
 from simclr_jax.augment import device, draws, keys
 from simclr_jax.augment.draws import Views
 
+TOGETHER = 8  # The number of images whose views are ended in one call of the program.
+
 
 class Whole:
-    """The augmentation of batches whose images are of one size, but for what the device applies.
+    """The augmentation of batches of images, but for what the device applies.
 
-    It is for small images, most of whose time one by one is that of the calls.
+    Small images of one size are made as a whole, since one by one most of their time is that of the
+    calls. Of others the operations at the end are applied, which a program for all of them does
+    faster than one for each of them.
 
     Args:
       views: The settings of the augmentation.
@@ -29,10 +35,11 @@ class Whole:
 
     def __init__(self, views: Views, *, seed: int, dtype: str):
         self._views, self._seed, self.dtype = views, seed, dtype
+        self._late = device.late_of(views, "host")
         self.shape = views.count, views.size, views.size, 3
 
     @property
-    def can(self) -> bool:
+    def can_make(self) -> bool:
         """Whether it can make batches of these views.
 
         Nothing but a crop may come before the operations that a batch can have, and JAX must have
@@ -41,6 +48,11 @@ class Whole:
         crops = ((), ("crop",), ("shared_crop",))
         ops = all(self._views.places(view).early in crops for view in range(self._views.count))
         return ops and _cpu() is not None
+
+    @property
+    def can_end(self) -> bool:
+        """Whether these views have operations at their end, which it can apply."""
+        return any(self._late.ops) and _cpu() is not None
 
     def make(self, pixels: np.ndarray, index: np.ndarray, epoch: np.ndarray) -> np.ndarray:
         """Makes the views of images.
@@ -60,17 +72,68 @@ class Whole:
             names = self._views.places(view).early
             drawn = draws.draw(of_view, height, width, self._views, view, names)
             boxes.append(drawn[names[0]] if names else full)
-        numbers = device.numbers_of(device.late_of(self._views, "host"), of_views, self._views)
         with jax.default_device(_cpu()):
-            return np.asarray(self._program(pixels, np.stack(boxes, axis=1), numbers))
+            numbers = self.numbers(index, epoch)
+            return np.asarray(self._made(pixels, np.stack(boxes, axis=1), numbers))
+
+    def numbers(self, index: np.ndarray, epoch: np.ndarray) -> dict[str, np.ndarray]:
+        """The random numbers of the operations at the end; see `device.numbers_of`.
+
+        Args:
+          index: The index in the dataset of each image, (n,) int.
+          epoch: The epoch of each, (n,) int.
+        """
+        return device.numbers_of(self._late, self._keys(index, epoch), self._views)
+
+    def end(self, views: np.ndarray, numbers: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Applies the operations at the end to views that have all those before them.
+
+        Args:
+          views: The views (n, V, S, S, 3), float32; they can leave the range [0, 1].
+          numbers: Their random numbers, from `numbers`.
+
+        Returns:
+          The views (n, V, S, S, 3), of the dtype.
+        """
+        made = []
+        with jax.default_device(_cpu()):
+            for start in range(0, len(views), TOGETHER):
+                part, rows = views[start : start + TOGETHER], np.arange(start, start + TOGETHER)
+                if len(part) < TOGETHER:  # The program is compiled for one number of images.
+                    rows = rows.clip(max=len(views) - 1)
+                    part = views[rows]
+                own = {name: array[rows] for name, array in numbers.items()}
+                made.append(np.asarray(self._ended(part, own)))
+        return np.concatenate(made)[: len(views)]
 
     def _keys(self, index: np.ndarray, epoch: np.ndarray) -> list[np.ndarray]:
         count = self._views.count
         return [keys.image_keys(self._seed, epoch, index, view) for view in range(count)]
 
     @cached_property
-    def _program(self) -> jax.stages.Wrapped:
-        return jax.jit(partial(_made, views=self._views, dtype=self.dtype))
+    def _made(self) -> jax.stages.Wrapped:
+        def made(images: jax.Array, boxes: jax.Array, numbers: device.Numbers) -> jax.Array:
+            size, count = self._views.size, self._views.count
+            crops = [device.crop_and_resize(images, boxes[:, v], size) for v in range(count)]
+            return self._last(jnp.stack(crops, axis=1), numbers)
+
+        return jax.jit(made, compiler_options=meshes.loop_options())
+
+    @cached_property
+    def _ended(self) -> jax.stages.Wrapped:
+        return jax.jit(self._last, compiler_options=meshes.loop_options())
+
+    def _last(self, views: jax.Array, numbers: device.Numbers) -> jax.Array:
+        """Applies the late operations to views (n, V, S, S, 3), and converts them."""
+        exact = self.dtype == "float32"
+
+        def converted(view: jax.Array) -> jax.Array:
+            if exact and self._views.left_to_device:  # The device clips it.
+                return view
+            view = jnp.clip(view, 0.0, 1.0)
+            return view if exact else jnp.round(view * 255.0).astype(jnp.uint8)
+
+        return device.apply_in_turn(views, numbers, self._late, converted)
 
 
 def _cpu() -> jax.Device | None:
@@ -79,17 +142,3 @@ def _cpu() -> jax.Device | None:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:
         return None
-
-
-def _made(
-    images: jax.Array, boxes: jax.Array, numbers: device.Numbers, *, views: Views, dtype: str
-) -> jax.Array:
-    """Crops images (n, H, W, 3) by boxes (n, V, 4), and applies the other operations."""
-    crops = [
-        device.crop_and_resize(images, boxes[:, view], views.size) for view in range(views.count)
-    ]
-    late = device.late_of(views, "host")
-    made = device.apply(jnp.stack(crops, axis=1), numbers, late, in_turn=True)
-    exact = dtype == "float32" and views.left_to_device  # The device clips it.
-    made = made if exact else jnp.clip(made, 0.0, 1.0)
-    return made if dtype == "float32" else jnp.round(made * 255.0).astype(jnp.uint8)

@@ -14,7 +14,7 @@ from etils import epy
 
 from simclr_jax.augment import device, draws, host, keys
 from simclr_jax.augment.draws import Views
-from simclr_jax.augment.whole import Whole
+from simclr_jax.augment.whole import TOGETHER, Whole
 from simclr_jax.data import windows
 from simclr_jax.data.order import Order, Picked
 from simclr_jax.data.readable import Readable
@@ -64,19 +64,26 @@ def train_batches(
     def keys_of(index: np.ndarray, epoch: np.ndarray) -> list[np.ndarray]:
         return [keys.image_keys(order.seed, epoch, index, view) for view in range(views.count)]
 
-    ops = [views.on_host(view) for view in range(views.count)]
+    ops = [
+        views.places(view).early if whole.can_end else views.on_host(view)
+        for view in range(views.count)
+    ]
 
     def numbers_of(
         index: np.ndarray, epoch: np.ndarray, sizes: np.ndarray, windowed: np.ndarray
-    ) -> tuple[np.ndarray, list[draws.Draw]]:
+    ) -> tuple[np.ndarray, Numbers]:
         drawn = [
             draws.draw(key, sizes[:, 0], sizes[:, 1], views, view, ops[view])
             for view, key in enumerate(keys_of(index, epoch))
         ]
-        return _windows(drawn, ops, sizes, windowed)
+        late = whole.numbers(index, epoch) if whole.can_end else {}
+        parts, early = _windows(drawn, ops, sizes, windowed)
+        return parts, Numbers(early, late)
 
-    def augmented(image: tf.Tensor, numbers: list[draws.Draw]) -> tf.Tensor:
-        made = _views(image, numbers, ops, views)
+    def augmented(image: tf.Tensor, drawn: list[draws.Draw]) -> tf.Tensor:
+        made = _views(image, drawn, ops, views)
+        if whole.can_end:
+            return made
         exact = transfer_dtype == "float32" and views.left_to_device  # The device clips it.
         return made if exact else to_transfer(tf.clip_by_value(made, 0.0, 1.0), transfer_dtype)
 
@@ -124,10 +131,10 @@ def eval_batches(
 
     def numbers_of(
         index: np.ndarray, mask: np.ndarray, sizes: np.ndarray, windowed: np.ndarray
-    ) -> tuple[np.ndarray, list]:
-        return windows.of_whole(sizes), []
+    ) -> tuple[np.ndarray, Numbers]:
+        return windows.of_whole(sizes), Numbers([], {})
 
-    def view(image: tf.Tensor, numbers: list) -> tf.Tensor:
+    def view(image: tf.Tensor, drawn: list) -> tf.Tensor:
         made = host.eval_view(image, size=image_size, crop_proportion=crop_proportion)
         return to_transfer(made, transfer_dtype)
 
@@ -179,6 +186,18 @@ def to_transfer(image: tf.Tensor, dtype: str) -> tf.Tensor:
     return image if dtype == "float32" else tf.cast(tf.round(image * 255.0), tf.uint8)
 
 
+class Numbers(NamedTuple):
+    """The random numbers of the images of a batch, with n rows each.
+
+    Attributes:
+      early: The draws of each view that an image is made with.
+      late: The numbers of the operations at the end of its views; see `Whole.numbers`.
+    """
+
+    early: list[draws.Draw]
+    late: dict[str, np.ndarray]
+
+
 class Making(NamedTuple):
     """How the images of a batch are made into examples.
 
@@ -187,13 +206,16 @@ class Making(NamedTuple):
         each of them, the epoch or the mask, both (n,) int64.
       numbers_of: A function from these, the sizes (n, 2) int of the images, height and width, and
         whether a window of each can be decoded alone, (n,) bool, to the windows, from `windows`,
-        and the numbers that an image is made with: nested arrays with n rows.
-      make: A function from an image (H, W, 3) uint8 and its numbers to an example, a tensor.
-      whole: What makes whole batches of small images of one size; None: they are made one by one.
+        and the random numbers.
+      make: A function from an image (H, W, 3) uint8 and its early numbers to an example, a tensor.
+      whole: What makes whole batches of small images of one size, and ends the examples of others
+        if it can; None: they are made one by one.
     """
 
     examples_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    numbers_of: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Any]
+    numbers_of: Callable[
+        [np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, Numbers]
+    ]
     make: Callable[[tf.Tensor, Any], tf.Tensor]
     whole: Whole | None = None
 
@@ -212,7 +234,7 @@ def _stream(source: Readable, steps: range, making: Making, n: int) -> Batches:
 
         return run
 
-    can = making.whole is not None and making.whole.can
+    can = making.whole is not None and making.whole.can_make
     chosen = _whole if can and source.small_of_one_size() else _one_by_one
     dataset = chosen(source, tf.data.Dataset.range(steps.start, steps.stop), making, n, kept)
     options = tf.data.Options()
@@ -233,7 +255,7 @@ def _stream(source: Readable, steps: range, making: Making, n: int) -> Batches:
 def _one_by_one(
     source: Readable, steps: Any, making: Making, n: int, kept: Callable[[Callable], Callable]
 ) -> Any:
-    """Images are loaded by the batch, and decoded and made one by one."""
+    """Images are loaded by the batch, decoded and made one by one, and ended by a few of them."""
     label = _label_spec(source)
     nothing = np.zeros(1, np.int64)
     _, numbers = making.numbers_of(nothing, nothing, np.ones((1, 2), np.int64), nothing > 0)
@@ -267,17 +289,43 @@ def _one_by_one(
     def example(
         data: Any, decoded: Any, size: Any, part: Any, label: Any, index: Any, *flat: Any
     ) -> Any:
+        own = tf.nest.pack_sequence_as(numbers, flat)
+
         def made() -> tf.Tensor:
             image = tf.cond(
                 decoded, lambda: _pixels(data, size), lambda: windows.decode(data, part, size)
             )
-            return making.make(image, tf.nest.pack_sequence_as(numbers, flat))
+            return making.make(image, own.early)
 
-        return turns.take(tf.reduce_prod(size), index, made), label
+        return turns.take(tf.reduce_prod(size), index, made), label, own.late
 
     plain = tf.autograph.experimental.do_not_convert  # The functions have no Python control flow.
     dataset = steps.map(plain(load_in_graph), num_parallel_calls=2).unbatch()
-    return dataset.map(plain(example), num_parallel_calls=tf.data.AUTOTUNE).batch(n, True)
+    dataset = dataset.map(plain(example), num_parallel_calls=tf.data.AUTOTUNE)
+    if making.whole is not None and making.whole.can_end:
+        return _ended(dataset, making.whole, kept).batch(n, True)
+    return dataset.map(plain(lambda made, label, late: (made, label))).batch(n, True)
+
+
+def _ended(dataset: Any, whole: Whole, kept: Callable[[Callable], Callable]) -> Any:
+    """Examples with the operations at the end of their views, which a few have at a time.
+
+    Args:
+      dataset: Examples, their labels, and the numbers of these operations by their names.
+      whole: What applies the operations.
+      kept: The function that keeps the error of a function.
+    """
+
+    def end(made: tf.Tensor, label: tf.Tensor, late: dict[str, tf.Tensor]) -> Any:
+        names = [*late]
+        run = kept(lambda views, *arrays: whole.end(views, dict(zip(names, arrays, strict=True))))
+        arguments, dtype = [made, *late.values()], tf.as_dtype(whole.dtype)
+        ended = tf.numpy_function(run, arguments, dtype, stateful=False)
+        return tf.ensure_shape(ended, (None, *whole.shape)), label
+
+    plain = tf.autograph.experimental.do_not_convert
+    few = dataset.batch(TOGETHER).map(plain(end), num_parallel_calls=tf.data.AUTOTUNE)
+    return few.unbatch()
 
 
 def _whole(
@@ -300,9 +348,10 @@ def _whole(
         _, numbers = making.numbers_of(index, epoch, sizes, np.zeros(len(sizes), bool))
         views = []
         for row, image in enumerate(pixels):
-            own = tf.nest.map_structure(lambda array, row=row: tf.constant(array[row]), numbers)
+            own = tf.nest.map_structure(lambda x, row=row: tf.constant(x[row]), numbers.early)
             views.append(making.make(tf.constant(image), own))
-        return np.stack(views), labels
+        made = np.stack(views)
+        return (whole.end(made, numbers.late) if whole.can_end else made), labels
 
     shape, label_dtype = _label_spec(source)
 

@@ -23,7 +23,7 @@ def whole(dtype="uint8", **changes):
     ],
 )
 def test_batches_are_made_as_a_whole_where_a_crop_is_all_that_comes_before(ops, can):
-    assert whole(ops=ops).can == can
+    assert whole(ops=ops).can_make == can
 
 
 def test_batches_are_made_one_by_one_where_jax_has_no_cpu(monkeypatch):
@@ -31,7 +31,7 @@ def test_batches_are_made_one_by_one_where_jax_has_no_cpu(monkeypatch):
         raise RuntimeError(f"Unknown backend {backend}")
 
     monkeypatch.setattr("jax.local_devices", absent)
-    assert not whole().can
+    assert (whole().can_make, whole().can_end) == (False, False)
 
 
 def test_an_image_s_views_are_the_same_in_any_batch(rng):
@@ -44,6 +44,21 @@ def test_an_image_s_views_are_the_same_in_any_batch(rng):
     exact = whole("float32").make(pixels, index, epoch)
     assert (exact.dtype, exact.min() >= 0, exact.max() <= 1) == (np.float32, True, True)
     np.testing.assert_array_equal(np.round(exact * 255), together)
+
+
+def test_views_are_ended_as_those_that_are_made_whole(rng):
+    """In whatever groups; what a crop of the full image leaves is ended here."""
+    cropped = {"crop_area": (1.0, 1.0)}
+    pixels = rng.integers(0, 256, (11, 9, 9, 3), np.uint8)
+    index, epoch = rng.integers(0, 99, (2, 11))
+    left = {"colour_on": "device", "blur_on": "device"}
+    early = whole("float32", **cropped, **left).make(pixels, index, epoch)
+    made = whole(**cropped).make(pixels, index, epoch)
+    ended = whole(**cropped).end(early, whole(**cropped).numbers(index, epoch))
+    assert ended.shape == made.shape
+    assert np.abs(ended.astype(int) - made).max() <= 1
+    part = whole(**cropped).end(early[3:6], whole(**cropped).numbers(index[3:6], epoch[3:6]))
+    np.testing.assert_array_equal(part, ended[3:6])
 
 
 def test_views_that_the_device_ends_are_rounded_or_left_as_they_are(rng):
