@@ -55,7 +55,7 @@ class Rows:
         most = min(LOGITS_BYTES // (4 * columns), ROWS_BYTES // (4 * self.dim))
         blocks = -(-share // max(1, most))
         self._size = mesh.size * -(-share // blocks)
-        held = _held_bytes(mesh) if held_bytes is None else held_bytes
+        held = on_each(mesh) if held_bytes is None else held_bytes
         self._held: dict[int, Block] | None = {} if 4 * share * self.dim <= held else None
 
     def total(self, function: Callable[..., Any], weights: np.ndarray, *arguments: Any) -> Any:
@@ -112,7 +112,7 @@ def _padded(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     return found.astype(dtype)
 
 
-def _held_bytes(mesh: Mesh) -> int:
+def on_each(mesh: Mesh) -> int:
     """The bytes of features that can be held on each device of a mesh."""
     found = mesh.local_devices[0].memory_stats()
     if not found or "bytes_limit" not in found:

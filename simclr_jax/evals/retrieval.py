@@ -17,6 +17,7 @@ Shapes: n queries of a block, m images of a block of the database, R relevant im
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from jax.sharding import Mesh
 from simclr_jax import mesh as meshes
 from simclr_jax.config.rules import Rule, one_of, some, values_of, whole
 from simclr_jax.errors import UserError
+from simclr_jax.evals import passes
 from simclr_jax.evals.features import Features
 from simclr_jax.evals.scores import subject
 from simclr_jax.evals.task import Task
@@ -99,12 +101,14 @@ def in_words(result: dict[str, Any]) -> str:
 
 
 def evaluate(
-    queries: Features, database: Features, *, rest: bool, rows: int = ROWS, block: int = QUERIES
-) -> tuple[np.ndarray, np.ndarray]:
+    queries: Features, database: Features, *, rest: bool, rows: int = ROWS, block: int = QUERIES,
+    held_bytes: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """The average precision of each query, and the number of wrong images before a right one.
 
-    The database is read twice for each block of queries, a block at a time; the queries of a block
-    are split over the devices. The memory does not grow with the number of images.
+    The database is passed twice for each block of queries, which are split over the devices. It is
+    copied to them once where each can hold all of it, and a block at a time otherwise, so that the
+    memory does not grow with the number of images.
 
     Args:
       queries: The features (N, F) of the queries and their labels; those with -1 are left out.
@@ -113,6 +117,7 @@ def evaluate(
         with the others.
       rows: The number of images of a block of the database.
       block: The largest number of queries of a block.
+      held_bytes: The bytes of the database that a device can hold; None: a half of its free memory.
 
     Returns:
       The average precision (n,) float64, and the number (n,) of images of other classes that are
@@ -122,11 +127,12 @@ def evaluate(
     classes = int(max(database.labels.max(), queries.labels.max())) + 1
     relevant = Relevant(database.labels[known], classes)
     mesh = meshes.make()
+    ranking = _Database(database.x, known, rows, mesh, held_bytes)
     share = max(1, min(block // mesh.size, BLOCK_BYTES // (4 * relevant.most)))
     precisions, wrongs = [], []
     for first in range(0, len(asked), share * mesh.size):
         chosen = asked[first : first + share * mesh.size]
-        ranked = _ranked(queries, chosen, database, known, relevant, mesh, share, rest, rows)
+        ranked = _ranked(queries, chosen, ranking, relevant, mesh, share, rest)
         precision, wrong, count = (scored[: len(chosen)] for scored in ranked)
         precisions.append(precision[count > 0].astype(np.float64))
         wrongs.append(wrong[count > 0])
@@ -164,9 +170,42 @@ class Relevant:
         return found
 
 
+class _Database:
+    """The images that are ranked, a block at a time, each of which every device has.
+
+    Args:
+      x: The features (N, F) of a split.
+      known: The images (m,) of it that are ranked.
+      rows: The number of images of a block.
+      mesh: The mesh of the devices.
+      held_bytes: See `evaluate`.
+    """
+
+    def __init__(
+        self, x: np.ndarray, known: np.ndarray, rows: int, mesh: Mesh, held_bytes: int | None
+    ):
+        self._x, self._known, self._rows, self._mesh = x, known, rows, mesh
+        most = passes.on_each(mesh) if held_bytes is None else held_bytes
+        self._fits = 4 * len(known) * x.shape[1] <= most
+        self._held: dict[int, tuple[jax.Array, jax.Array]] = {}
+
+    def blocks(self) -> Iterator[tuple[int, jax.Array, jax.Array]]:
+        """Yields each block's first row, its features (m, F) and the places (m,) of its images."""
+        for start in range(0, len(self._known), self._rows):
+            block = self._held.get(start) or self._put(self._known[start : start + self._rows])
+            if self._fits:
+                self._held[start] = block
+            yield start, *block
+
+    def _put(self, places: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        """A block on every device."""
+        everywhere = partial(jax.make_array_from_process_local_data, meshes.replicated(self._mesh))
+        return everywhere(self._x[places].astype(np.float32)), everywhere(places.astype(np.int32))
+
+
 def _ranked(
-    queries: Features, chosen: np.ndarray, database: Features, known: np.ndarray,
-    relevant: Relevant, mesh: Mesh, share: int, rest: bool, rows: int,
+    queries: Features, chosen: np.ndarray, ranking: "_Database", relevant: Relevant, mesh: Mesh,
+    share: int, rest: bool,
 ) -> Sequence[np.ndarray]:  # fmt: skip
     """What `_score` says of the queries `chosen`, padded to `share` for each device."""
     padded = np.resize(chosen, share * mesh.size)[meshes.local_rows(mesh, share * mesh.size)]
@@ -183,10 +222,8 @@ def _ranked(
     )
 
     def blocks() -> Iterator[tuple[int, jax.Array]]:
-        for start in range(0, len(known), rows):
-            places = known[start : start + rows]
-            x = database.x[places].astype(np.float32)
-            yield start, _similarity(query["x"], query["place"], x, places.astype(np.int32))
+        for start, x, places in ranking.blocks():
+            yield start, _similarity(query["x"], query["place"], x, places)
 
     nearest, above = query["nearest"], query["above"]  # Blocks that wait would fill the memory.
     for start, similarity in blocks():

@@ -51,6 +51,8 @@ def test_every_query_has_scikit_learns_average_precision_whatever_the_blocks(blo
     test.labels[7] = train.labels[5] = -1
     database = test if rest else train
     precision, wrong = retrieval.evaluate(test, database, rest=rest, rows=70, block=32)
+    read = retrieval.evaluate(test, database, rest=rest, rows=70, block=32, held_bytes=0)
+    np.testing.assert_array_equal((precision, wrong), read)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (test.x, database.x)]
     asked = np.flatnonzero(test.labels >= 0)
     assert len(precision) == len(asked) == 103
@@ -62,6 +64,20 @@ def test_every_query_has_scikit_learns_average_precision_whatever_the_blocks(blo
         expected = metrics.average_precision_score(relevant, scores)
         assert precision[place] == pytest.approx(expected, abs=2e-6)
         assert wrong[place] == (scores[~relevant] >= scores[relevant].max()).sum()
+
+
+@pytest.mark.parametrize(("held_bytes", "times"), [(None, 2), (0, 8)])
+def test_the_database_goes_to_the_devices_once_where_it_fits(blobs, monkeypatch, held_bytes, times):
+    """Two blocks of the database, passed twice for each of two blocks of queries."""
+    train, test = blobs
+    put, sent = retrieval._Database._put, []
+    monkeypatch.setattr(
+        "simclr_jax.evals.retrieval._Database._put",
+        lambda self, places: sent.append(len(places)) or put(self, places),
+    )
+    options = {"rows": -(-len(train.x) // 2), "block": 64, "held_bytes": held_bytes}
+    retrieval.evaluate(test, train, rest=False, **options)
+    assert len(sent) == times
 
 
 def test_opposite_and_orthogonal_images_are_in_order():
