@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 from etils import epath, epy
+from ml_collections import ConfigDict
 
 from simclr_jax import cli
 from simclr_jax.config import manual
@@ -38,11 +39,6 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     from simclr_jax.weights import author_names, authors, exports, tf_files
 
 CHECKED_IMAGES = 3  # The number of random images on which an export is checked.
-# The preprocessing that about.json describes.
-PREPROCESSING = (
-    "centre crop of 87.5 % of the shorter side (none for images of up to 32 px), bicubic resize to "
-    "image_size, RGB floats in [0, 1]; not normalised by mean and standard deviation"
-)
 
 
 def __getattr__(name: str) -> Any:
@@ -267,6 +263,18 @@ def export_weights(values: flags.FlagValues) -> None:
     )
 
 
+def preprocessing(config: ConfigDict) -> str:
+    """The preprocessing that about.json describes."""
+    channels, value_range = config.data.channels, config.data.value_range
+    kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
+    ends = "[0, 1]" if value_range is None else "[0, 1], 0 for {:g} and 1 for {:g}"
+    return (
+        "centre crop of 87.5 % of the shorter side (none for images of up to 32 px), bicubic "
+        f"resize to image_size, {kind} floats in {ends.format(*(value_range or ()))}; not "
+        "normalised by mean and standard deviation"
+    )
+
+
 def fill(
     network: runs.Network, folder: Path, name: str, writer: Callable[..., exports.Outputs]
 ) -> dict[str, Any]:
@@ -285,11 +293,13 @@ def fill(
       DifferenceError: The outputs of the export differ from ours.
     """
     config, model = network.config, network.model.clone(dtype=jnp.float32)
-    size = config.data.image_size
-    images = np.random.default_rng(0).random((CHECKED_IMAGES, size, size, 3), np.float32)
+    size, channels = config.data.image_size, model.channels
+    images = np.random.default_rng(0).random((CHECKED_IMAGES, size, size, channels), np.float32)
     variables = jax.tree.map(np.asarray, network.variables)
     exact, noise = exports.reference(model, variables, images)
-    theirs = writer(exports.Exported(model, variables, size), folder, images)
+    theirs = writer(
+        exports.Exported(model, variables, size, config.data.value_range), folder, images
+    )
     found, allowed = exports.difference(exact, theirs), max(exports.TOLERANCE, 10 * noise)
     if not found <= allowed:
         raise DifferenceError(
@@ -301,7 +311,9 @@ def fill(
         "network": {**config.model.to_dict(), "num_classes": model.classes},
         "checkpoint_step": network.step,
         "image_size": size,
-        "preprocessing": PREPROCESSING,
+        "channels": channels,
+        "value_range": config.data.value_range,
+        "preprocessing": preprocessing(config),
         "layout": "NCHW" if name == "torchvision" else "NHWC",
         "outputs": {key: list(value.shape[1:]) for key, value in theirs.items()},
         "checked": sorted(theirs),

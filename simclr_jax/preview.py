@@ -205,7 +205,13 @@ def scanned(
 
     for split, share in zip(splits, shares, strict=True):
         found.append(
-            survey.scan(split.source, share, value_range=config.data.value_range, on_read=on_read)
+            survey.scan(
+                split.source,
+                share,
+                value_range=config.data.value_range,
+                channels=config.data.channels,
+                on_read=on_read,
+            )
         )
         before += share
     return summaries.of(found, splits, config.data.image_size)

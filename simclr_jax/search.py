@@ -131,7 +131,7 @@ def search(
     chosen = f"; {others} more below {root / 'eval/embed'}" if others else ""
     which = f" (the newest{chosen}; --index names one)" if folder is None else ""
     print(f"index: {index.folder}{which}\n{index.about}", flush=True)
-    queries = asked.read(names, indices.value_range(index))
+    queries = asked.read(names, indices.value_range(index), indices.channels(index))
     checkpoint.quiet()
     task = indices.task(index, checkpoint.Reader(root), str(root), queries=len(queries))
     found = results_of.Found(

@@ -92,7 +92,7 @@ def initialize_model(model: SimCLR, *, seed: int, image_size: int) -> dict[str, 
     Returns:
       The trees "params" and "batch_stats".
     """
-    images = jnp.zeros((2, image_size, image_size, 3))
+    images = jnp.zeros((2, image_size, image_size, model.channels))
     variables = model.init(jax.random.key(seed), images, train=False)
     return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
 

@@ -181,8 +181,9 @@ def synthetic_batch(config: ConfigDict) -> dict[str, Array]:
     """A batch of noise images, which all differ in mean and contrast so that none are alike."""
     rng = np.random.default_rng(config.seed)
     n, size, views = config.train.batch_size, config.data.image_size, inputs.views(config).count
-    mean = rng.uniform(0.2, 0.8, (n, views, 1, 1, 3))
-    noise = rng.uniform(-1, 1, (n, views, size, size, 3))
+    channels = config.data.channels
+    mean = rng.uniform(0.2, 0.8, (n, views, 1, 1, channels))
+    noise = rng.uniform(-1, 1, (n, views, size, size, channels))
     noise *= rng.uniform(0.05, 0.2, (n, views, 1, 1, 1))
     image = np.clip(mean + noise, 0, 1)
     if config.data.transfer_dtype == "uint8":

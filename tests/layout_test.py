@@ -38,9 +38,9 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 COMMANDS = LEVELS[1] | LEVELS[2]
 # Tests of the project as a whole, or of what is no Python module.
 OF_NO_MODULE = {
-    "config/any_override_test.py", "docs_test.py", "doctest_test.py", "end_to_end_test.py",
-    "faults_input_test.py", "faults_test.py", "launch_billing_test.py", "launch_commands_test.py",
-    "launch_local_test.py", "launch_train_test.py", "layout_test.py",
+    "channels_test.py", "config/any_override_test.py", "docs_test.py", "doctest_test.py",
+    "end_to_end_test.py", "faults_input_test.py", "faults_test.py", "launch_billing_test.py",
+    "launch_commands_test.py", "launch_local_test.py", "launch_train_test.py", "layout_test.py",
     "losses/contrastive_test.py",
 }  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Flips and the colour distortion of batches, on the device or on the host's own CPU.
 
-Images are (N, S, S, 3) float32. They may leave the range [0, 1] before the first operation, as
-after a bicubic resize, and are clipped to it after each of them.
+Images are (N, S, S, C) float32. They may leave the range [0, 1] before the first operation, as
+after a bicubic resize, and are clipped to it after each of them. Other images than those of C = 3,
+red, green and blue, keep their saturation and their hue.
 
 Reference: Chen et al. 2020, appendix A (arXiv 2002.05709), with the operations of the authors'
 code, which are those of `tf.image`.
@@ -20,7 +21,7 @@ from simclr_jax.augment.draws import Jitter
 
 LUMA = (0.2989, 0.587, 0.114)  # The weights of red, green and blue; TensorFlow's.
 
-Planes = tuple[jax.Array, jax.Array, jax.Array]  # Red, green and blue, (…, S, S) each.
+Planes = tuple[jax.Array, ...]  # The channels, (…, S, S) each: red, green and blue, if 3.
 _LEAST = 1e-20  # A range of colours that is as good as none.
 
 
@@ -33,7 +34,7 @@ def distort(
     of their orders.
 
     Args:
-      images: The images (N, S, S, 3), float32.
+      images: The images (N, S, S, C), float32.
       drawn: The random numbers of each operation by its name, from `draws.draw`.
       ops: The names of the operations, 'flip', 'jitter' and 'grey', in their order.
       brightness: The version of the brightness operation; see `brighten`.
@@ -45,7 +46,7 @@ def distort(
 def distort_one(
     image: jax.Array, drawn: Mapping[str, Any], ops: Sequence[str], *, brightness: str
 ) -> jax.Array:
-    """Distorts an image (S, S, 3) as `distort` does, by its own draws.
+    """Distorts an image (S, S, C) as `distort` does, by its own draws.
 
     Only those operations of the jitter are computed that its order names, which a CPU does fastest.
     """
@@ -60,26 +61,34 @@ def _distorted(
     brightness: str,
     jitter: Callable[[Planes, Jitter, list[Callable[[Planes], Planes]]], Planes],
 ) -> jax.Array:
-    """An image (S, S, 3) by its draws."""
+    """An image (S, S, C) by its draws."""
     # A CPU computes with whole planes; where the channels of a pixel lie together it cannot.
-    rgb: Planes = (image[..., 0], image[..., 1], image[..., 2])
+    rgb: Planes = tuple(image[..., channel] for channel in range(image.shape[-1]))
     for name in ops:
         draw = drawn[name]
         if name == "jitter":
-            rgb = jitter(rgb, draw, operations(draw, brightness))
+            rgb = jitter(rgb, draw, operations(draw, brightness, of_colours=len(rgb) == 3))
         else:
             changed = grey(rgb) if name == "grey" else flip(rgb)
             rgb = _where(draw, changed, rgb)
     return jnp.stack(rgb, axis=-1)
 
 
-def operations(draw: Jitter, brightness: str) -> list[Callable[[Planes], Planes]]:
-    """The operations of a jitter by their numbers in its order; see `draws.Jitter`."""
+def operations(
+    draw: Jitter, brightness: str, *, of_colours: bool
+) -> list[Callable[[Planes], Planes]]:
+    """The operations of a jitter by their numbers in its order; see `draws.Jitter`.
+
+    Args:
+      draw: The random numbers.
+      brightness: The version of the brightness operation; see `brighten`.
+      of_colours: Whether the images have colours, whose saturation and hue are changed.
+    """
     return [
         lambda rgb: brighten(rgb, draw.brightness, version=brightness),
         lambda rgb: adjust_contrast(rgb, draw.contrast),
-        lambda rgb: adjust_saturation(rgb, draw.saturation),
-        lambda rgb: adjust_hue(rgb, draw.hue),
+        lambda rgb: adjust_saturation(rgb, draw.saturation) if of_colours else rgb,
+        lambda rgb: adjust_hue(rgb, draw.hue) if of_colours else rgb,
     ]
 
 
@@ -108,8 +117,7 @@ def _jittered(rgb: Planes, draw: Jitter, operations: list[Callable[[Planes], Pla
 
 def flip(rgb: Planes) -> Planes:
     """Mirrors left and right."""
-    red, green, blue = (plane[:, ::-1] for plane in rgb)
-    return red, green, blue
+    return tuple(plane[:, ::-1] for plane in rgb)
 
 
 def grey(rgb: Planes) -> Planes:
@@ -162,8 +170,7 @@ def adjust_hue(rgb: Planes, shift: jax.Array) -> Planes:
 
 def _where(condition: jax.Array, chosen: Planes, otherwise: Planes) -> Planes:
     """One of two images by a bool scalar."""
-    red, green, blue = (jnp.where(condition, a, b) for a, b in zip(chosen, otherwise, strict=True))
-    return red, green, blue
+    return tuple(jnp.where(condition, a, b) for a, b in zip(chosen, otherwise, strict=True))
 
 
 def _value_and_chroma(rgb: Planes) -> tuple[jax.Array, jax.Array]:
@@ -174,5 +181,4 @@ def _value_and_chroma(rgb: Planes) -> tuple[jax.Array, jax.Array]:
 
 
 def _clipped(planes: Iterable[jax.Array]) -> Planes:
-    red, green, blue = (jnp.clip(plane, 0.0, 1.0) for plane in planes)
-    return red, green, blue
+    return tuple(jnp.clip(plane, 0.0, 1.0) for plane in planes)

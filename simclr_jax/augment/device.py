@@ -1,6 +1,7 @@
 """Augmentations of batches, on the device inside the train step or on the host's own CPU.
 
-Shapes: N images of S x S pixels. A batch has V views of each of n images, so N = n·V.
+Shapes: N images of S x S pixels with C channels. A batch has V views of each of n images, so
+N = n·V.
 """
 
 from __future__ import annotations
@@ -100,12 +101,12 @@ def views_of(batch: Mapping[str, jax.Array], late: Late = Late()) -> jax.Array:
     """The views of a batch as the input of the network, with the views of an image in sequence.
 
     Args:
-      batch: "image" (n, V, S, S, 3), uint8 or float in [0, 1], and the numbers of the operations
+      batch: "image" (n, V, S, S, C), uint8 or float in [0, 1], and the numbers of the operations
         that the device applies, from `numbers_of`, with the blur's as "blur_sigma".
       late: The operations that the device applies.
 
     Returns:
-      The views (n·V, S, S, 3), float in [0, 1].
+      The views (n·V, S, S, C), float in [0, 1].
     """
     images = to_float(batch["image"])
     numbers = {**batch, "blur": batch["blur_sigma"]} if "blur_sigma" in batch else batch
@@ -117,12 +118,12 @@ def apply(images: jax.Array, numbers: Numbers, late: Late) -> jax.Array:
     """Applies the late operations to the views of a batch.
 
     Args:
-      images: The views (n, V, S, S, 3), float.
+      images: The views (n, V, S, S, C), float.
       numbers: The random numbers, from `numbers_of`.
       late: The operations.
 
     Returns:
-      The views (n, V, S, S, 3), float; clipped to [0, 1] where there is any operation.
+      The views (n, V, S, S, C), float; clipped to [0, 1] where there is any operation.
     """
 
     def together(images: jax.Array, drawn: Numbers, ops: tuple[str, ...]) -> jax.Array:
@@ -137,10 +138,10 @@ def apply_in_turn(
     """Applies the late operations to one view after the other, as a CPU does fastest.
 
     Args:
-      images: The views (n, V, S, S, 3), float.
+      images: The views (n, V, S, S, C), float.
       numbers: The random numbers, from `numbers_of`.
       late: The operations.
-      then: A function of what `apply` makes of each view, (S, S, 3), which the result is of.
+      then: A function of what `apply` makes of each view, (S, S, C), which the result is of.
 
     Returns:
       The views (n, V, …).
@@ -168,7 +169,7 @@ def _by_ops(
     numbers: Numbers,
     late: Late,
 ) -> jax.Array:
-    """The views (n, V, …) that a function makes of images (N, S, S, 3), their draws and operations.
+    """The views (n, V, …) that a function makes of images (N, S, S, C), their draws and operations.
 
     All views are given to it at once where they have the same operations.
     """
@@ -192,7 +193,7 @@ def _applied(
     late: Late,
     distort: Callable[..., jax.Array],
 ) -> jax.Array:
-    """Applies operations to images (N, S, S, 3), in their order."""
+    """Applies operations to images (N, S, S, C), in their order."""
     numbers = {name: _unpacked(name, drawn[name]) for name in ops}
     for is_blur, names in itertools.groupby(ops, lambda name: name == "blur"):
         if is_blur:
@@ -222,12 +223,12 @@ def gaussian_blur(images: jax.Array, sigma_N: jax.Array, *, radius: int) -> jax.
     a batch in which every image has another sigma.
 
     Args:
-      images: The images (N, S, S, 3), float in [0, 1].
+      images: The images (N, S, S, C), float in [0, 1].
       sigma_N: The sigma (N,) of each image, float in pixels; 0 leaves the image unchanged.
       radius: The radius of the kernel, in pixels.
 
     Returns:
-      The blurred images (N, S, S, 3), clipped to [0, 1].
+      The blurred images (N, S, S, C), clipped to [0, 1].
 
     Reference: Chen et al. 2020, appendix A (arXiv 2002.05709).
     """
@@ -250,12 +251,12 @@ def crop_and_resize(images: jax.Array, boxes: jax.Array, size: int) -> jax.Array
     A resize along one axis is multiplication by a banded matrix, as the blur is.
 
     Args:
-      images: The images (N, H, W, 3), uint8 or float in [0, 1].
+      images: The images (N, H, W, C), uint8 or float in [0, 1].
       boxes: The crops (y, x, height, width) in pixels, (N, 4) int32.
       size: The height and the width S of the result, in pixels.
 
     Returns:
-      The images (N, S, S, 3), float32; they can leave the range [0, 1].
+      The images (N, S, S, C), float32; they can leave the range [0, 1].
     """
     rows = _interpolation(boxes[:, 0], boxes[:, 2], images.shape[1], size)
     columns = _interpolation(boxes[:, 1], boxes[:, 3], images.shape[2], size)

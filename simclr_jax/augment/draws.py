@@ -24,6 +24,7 @@ BRIGHTNESS = ("v1", "v2")  # The versions of the brightness operation.
 ON = ("device", "host")  # The places of the colour distortion and of the blur.
 # The operations that can be applied to a whole batch at the end of the augmentation.
 LATE = ("flip", "jitter", "grey", "blur")
+OF_COLOURS = ("grey",)  # The operations that only images of red, green and blue have.
 
 FLIP_PROBABILITY = 0.5
 JITTER_PROBABILITY = 0.8
@@ -57,6 +58,8 @@ class Views:
       colour_on: The place of flips, jitter and greyscale at the end of a view: 'host' (in tf.data)
         or 'device' (in the train step). What precedes an operation on the host is there, too.
       blur_on: The place of a blur among these operations; that of any other blur is the host.
+      channels: The number of channels of the images. Of other images than those of 3, red, green
+        and blue, there is no greyscale, and the jitter changes neither saturation nor hue.
 
     Raises:
       ArgumentError: A name is none of those, or a shared crop is not the first operation.
@@ -69,6 +72,7 @@ class Views:
     crop_area: tuple[float, float]
     colour_on: str
     blur_on: str
+    channels: int = 3
 
     def __post_init__(self) -> None:
         for ops in self.ops:
@@ -87,7 +91,7 @@ class Views:
 
     def applied(self, view: int) -> tuple[str, ...]:
         """The operations of a view that are applied; with strength 0 the colour ones are not."""
-        off = () if self.strength > 0 else ("jitter", "grey")
+        off = ("jitter", "grey") if self.strength == 0 else OF_COLOURS if self.channels != 3 else ()
         return tuple(op for op in self.ops[view] if op not in off)
 
     def on_host(self, view: int) -> tuple[str, ...]:

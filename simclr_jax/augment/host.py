@@ -1,7 +1,8 @@
 """Augmentations that the host applies to an image with TensorFlow, in tf.data or eagerly.
 
-Images are (H, W, 3) float32 in [0, 1]. An image that is cropped or resized may be uint8 as well, as
-it was decoded: only what is made of it becomes floats.
+Images are (H, W, C) float32 in [0, 1]. An image that is cropped or resized may be uint8 as well, as
+it was decoded: only what is made of it becomes floats. Other images than those of C = 3, red, green
+and blue, keep their saturation and their hue, and are not made grey.
 
 Reference: Chen et al. 2020, appendix A (arXiv 2002.05709); the resize is that of the authors' code.
 """
@@ -41,19 +42,19 @@ def random_view(image: tf.Tensor, draw: Draw, ops: Sequence[str], views: Views) 
     """Makes one view of an image from its random numbers, but for the operations of the batch.
 
     Args:
-      image: The image (H, W, 3), float32 in [0, 1] or uint8.
+      image: The image (H, W, C), float32 in [0, 1] or uint8.
       draw: The random numbers of the operations, one image's of those from `draws.draw`.
       ops: The names of the operations, in their order.
       views: The settings of the augmentation.
 
     Returns:
-      The view (size, size, 3), float32; it can leave the range [0, 1].
+      The view (size, size, C), float32; it can leave the range [0, 1].
     """
     if tuple(ops[:1]) not in (("crop",), ("shared_crop",)):
         image = resize(image, views.size)
     for name in ops:
         image = OPS[name](image, draw[name], views)
-    return tf.ensure_shape(image, (views.size, views.size, 3))
+    return tf.ensure_shape(image, (views.size, views.size, views.channels))
 
 
 def resize(image: tf.Tensor, size: int, box: tf.Tensor | None = None) -> tf.Tensor:
@@ -63,12 +64,12 @@ def resize(image: tf.Tensor, size: int, box: tf.Tensor | None = None) -> tf.Tens
     It can leave the range [0, 1].
 
     Args:
-      image: The image (H, W, 3), float32 in [0, 1] or uint8.
+      image: The image (H, W, C), float32 in [0, 1] or uint8.
       size: The height and the width of the result, in pixels.
       box: The crop (y, x, height, width) in pixels, (4,) int32, or None for the full image.
 
     Returns:
-      The image (size, size, 3), float32.
+      The image (size, size, C), float32.
     """
     shape = tf.shape(image)
     y, x, height, width = (0, 0, shape[0], shape[1]) if box is None else tf.unstack(box)
@@ -80,14 +81,14 @@ def resize(image: tf.Tensor, size: int, box: tf.Tensor | None = None) -> tf.Tens
         lambda: bicubic(part) * (1.0 / 255.0),
         lambda: bicubic(tf.image.convert_image_dtype(part, tf.float32)),
     )
-    return tf.ensure_shape(made, (size, size, 3))
+    return tf.ensure_shape(made, (size, size, image.shape[-1]))
 
 
 def crop_and_resize(image: tf.Tensor, box: tf.Tensor, views: Views) -> tf.Tensor:
     """Crops an image and resizes the crop to the size of a view.
 
     Args:
-      image: The image (H, W, 3), float32 in [0, 1] or uint8.
+      image: The image (H, W, C), float32 in [0, 1] or uint8.
       box: The crop (y, x, height, width) in pixels, (4,) int32.
       views: The settings of the augmentation.
     """
@@ -98,7 +99,7 @@ def flip(image: tf.Tensor, flipped: tf.Tensor, views: Views) -> tf.Tensor:
     """Flips an image from left to right if a bool scalar is true.
 
     Args:
-      image: The image (H, W, 3), float32.
+      image: The image (H, W, C), float32.
       flipped: Whether to flip the image, a bool scalar.
       views: The settings of the augmentation, which are not used.
     """
@@ -111,10 +112,12 @@ def color_jitter(image: tf.Tensor, draw: Jitter, views: Views) -> tf.Tensor:
     The image is clipped to [0, 1] after each of them.
 
     Args:
-      image: The image (H, W, 3), float32.
+      image: The image (H, W, C), float32.
       draw: The random numbers, from `draws.jitter`.
       views: The settings of the augmentation.
     """
+
+    of_colours = views.channels == 3
 
     def apply(step: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         image = tf.switch_case(
@@ -122,8 +125,8 @@ def color_jitter(image: tf.Tensor, draw: Jitter, views: Views) -> tf.Tensor:
             [
                 lambda: adjust_brightness(image, draw.brightness, version=views.brightness),
                 lambda: tf.image.adjust_contrast(image, draw.contrast),
-                lambda: tf.image.adjust_saturation(image, draw.saturation),
-                lambda: tf.image.adjust_hue(image, draw.hue),
+                lambda: tf.image.adjust_saturation(image, draw.saturation) if of_colours else image,
+                lambda: tf.image.adjust_hue(image, draw.hue) if of_colours else image,
             ],
         )
         return tf.clip_by_value(image, 0.0, 1.0)
@@ -141,7 +144,7 @@ def adjust_brightness(image: tf.Tensor, factor: tf.Tensor, *, version: str) -> t
     """Changes the brightness of an image.
 
     Args:
-      image: The image (H, W, 3), float32.
+      image: The image (H, W, C), float32.
       factor: The factor or the summand, a float32 scalar.
       version: 'v2' to multiply by the factor, as the authors' later code does; 'v1' to add it.
 
@@ -156,7 +159,7 @@ def grey(image: tf.Tensor, applied: tf.Tensor, views: Views) -> tf.Tensor:
     """Makes an image grey if a bool scalar is true.
 
     Args:
-      image: The image (H, W, 3), float32.
+      image: The image (H, W, C), float32.
       applied: Whether to make the image grey, a bool scalar.
       views: The settings of the augmentation, which are not used.
     """
@@ -172,7 +175,7 @@ def blur(image: tf.Tensor, sigma: tf.Tensor, views: Views) -> tf.Tensor:
     """Clips an image to [0, 1] and blurs it; see `gaussian_blur`.
 
     Args:
-      image: The image (S, S, 3), float32.
+      image: The image (S, S, C), float32.
       sigma: The sigma in pixels, a float32 scalar; 0 for no blur.
       views: The settings of the augmentation, which are not used.
     """
@@ -203,7 +206,7 @@ def gaussian_blur(image: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
     """Applies a separable Gaussian blur with zero padding.
 
     Args:
-      image: The image (S, S, 3), float32.
+      image: The image (S, S, C), float32.
       sigma: The sigma in pixels, a float32 scalar; 0 leaves the image unchanged.
 
     Reference: Chen et al. 2020, appendix A (arXiv 2002.05709).
@@ -229,12 +232,12 @@ def eval_view(
     For views of up to 32 pixels there is no crop, since the subject fills such small images.
 
     Args:
-      image: The image (H, W, 3), float32 in [0, 1] or uint8.
+      image: The image (H, W, C), float32 in [0, 1] or uint8.
       size: The height and the width of the view, in pixels.
       crop_proportion: The side of the crop over the shorter side of the image, above 0 to 1.
 
     Returns:
-      The view (size, size, 3), float32, clipped to [0, 1].
+      The view (size, size, C), float32, clipped to [0, 1].
     """
     if size > 32:
         shape = tf.shape(image)

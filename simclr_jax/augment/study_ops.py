@@ -1,6 +1,6 @@
 """The operations that the paper's study adds to its pipeline, which the host applies to a view.
 
-Images are (S, S, 3) float32. They may leave the range [0, 1], as after a bicubic resize; an
+Images are (S, S, C) float32. They may leave the range [0, 1], as after a bicubic resize; an
 operation whose result depends on that range clips them to it.
 
 Reference: Chen et al. 2020, figures 4 and 5 and appendix B.2 (arXiv 2002.05709).
@@ -33,7 +33,7 @@ def cutout(image: tf.Tensor, centre: tf.Tensor, views: Views) -> tf.Tensor:
     here, where images are not normalised.
 
     Args:
-      image: The image (S, S, 3), float32.
+      image: The image (S, S, C), float32.
       centre: The centre (y, x) of the square in pixels, (2,) int32; it may reach beyond the image.
       views: The settings of the augmentation.
 
@@ -49,24 +49,24 @@ def rotate(image: tf.Tensor, turns: tf.Tensor, views: Views) -> tf.Tensor:
     """Turns an image to the left.
 
     Args:
-      image: The image (S, S, 3), float32.
+      image: The image (S, S, C), float32.
       turns: The number of turns by 90°, an int32 scalar from 0 to 3.
       views: The settings of the augmentation.
     """
-    return tf.ensure_shape(tf.image.rot90(image, turns), (views.size, views.size, 3))
+    return tf.ensure_shape(tf.image.rot90(image, turns), (views.size, views.size, views.channels))
 
 
 def noise(image: tf.Tensor, draw: Noise, views: Views) -> tf.Tensor:
     """Adds Gaussian noise to each channel of each pixel and clips the sum, if the draw says so.
 
     Args:
-      image: The image (S, S, 3), float32.
+      image: The image (S, S, C), float32.
       draw: The random numbers, from `study.noise`.
       views: The settings of the augmentation.
     """
 
     def noisy() -> tf.Tensor:
-        shape = (views.size, views.size, 3)
+        shape = (views.size, views.size, views.channels)
         # TensorFlow's default generator may differ between devices and versions.
         added = tf.random.stateless_normal(shape, draw.seed, 0.0, NOISE_SIGMA, alg="philox")
         return tf.clip_by_value(tf.clip_by_value(image, 0.0, 1.0) + added, 0.0, 1.0)
@@ -80,7 +80,7 @@ def sobel(image: tf.Tensor, applied: tf.Tensor, views: Views) -> tf.Tensor:
     A straight edge from black to white is 1, and beyond the border the image is mirrored.
 
     Args:
-      image: The image (S, S, 3), float32.
+      image: The image (S, S, C), float32.
       applied: Whether to replace the image, a bool scalar.
       views: The settings of the augmentation, which are not used.
     """
@@ -96,7 +96,7 @@ def equalize(image: tf.Tensor, applied: tf.Tensor, views: Views) -> tf.Tensor:
     """Equalizes the histogram of each channel, of 256 levels, if a bool scalar is true.
 
     Args:
-      image: The image (S, S, 3), float32.
+      image: The image (S, S, C), float32.
       applied: Whether to equalize the histograms, a bool scalar.
       views: The settings of the augmentation, which are not used.
     """
@@ -112,7 +112,7 @@ def solarize(image: tf.Tensor, applied: tf.Tensor, views: Views) -> tf.Tensor:
     """Inverts the values from 0.5 on, if a bool scalar is true.
 
     Args:
-      image: The image (S, S, 3), float32.
+      image: The image (S, S, C), float32.
       applied: Whether to solarize the image, a bool scalar.
       views: The settings of the augmentation, which are not used.
     """
@@ -131,7 +131,7 @@ def motion_blur(image: tf.Tensor, draw: Motion, views: Views) -> tf.Tensor:
     image is interpolated linearly; beyond its border it is mirrored.
 
     Args:
-      image: The image (S, S, 3), float32.
+      image: The image (S, S, C), float32.
       draw: The random numbers, from `study.motion`.
       views: The settings of the augmentation.
     """
@@ -142,7 +142,7 @@ def motion_blur(image: tf.Tensor, draw: Motion, views: Views) -> tf.Tensor:
         x, y, zero, one = tf.cos(draw.angle) * places, tf.sin(draw.angle) * places, 0.0, 1.0
         rows = [tf.broadcast_to(row, (taps,)) for row in (one, zero, x, zero, one, y, zero, zero)]
         shifted = tf.raw_ops.ImageProjectiveTransformV3(
-            images=tf.broadcast_to(image, (taps, views.size, views.size, 3)),
+            images=tf.broadcast_to(image, (taps, *image.shape)),
             transforms=tf.stack(rows, axis=1),
             output_shape=(views.size, views.size),
             fill_value=0.0,

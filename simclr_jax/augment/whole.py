@@ -30,13 +30,13 @@ class Whole:
 
     Attributes:
       dtype: The argument of that name.
-      shape: The shape of the views of an image, (V, S, S, 3).
+      shape: The shape of the views of an image, (V, S, S, C).
     """
 
     def __init__(self, views: Views, *, seed: int, dtype: str):
         self._views, self._seed, self.dtype = views, seed, dtype
         self._late = device.late_of(views, "host")
-        self.shape = views.count, views.size, views.size, 3
+        self.shape = views.count, views.size, views.size, views.channels
 
     @property
     def can_make(self) -> bool:
@@ -58,12 +58,12 @@ class Whole:
         """Makes the views of images.
 
         Args:
-          pixels: The images (n, H, W, 3), uint8.
+          pixels: The images (n, H, W, C), uint8.
           index: The index in the dataset of each image, (n,) int.
           epoch: The epoch of each, (n,) int.
 
         Returns:
-          The views (n, V, S, S, 3), of the dtype.
+          The views (n, V, S, S, C), of the dtype.
         """
         height, width = (np.full(len(pixels), side, np.int32) for side in pixels.shape[1:3])
         full = np.stack([0 * height, 0 * width, height, width], axis=1)
@@ -89,11 +89,11 @@ class Whole:
         """Applies the operations at the end to views that have all those before them.
 
         Args:
-          views: The views (n, V, S, S, 3), float32; they can leave the range [0, 1].
+          views: The views (n, V, S, S, C), float32; they can leave the range [0, 1].
           numbers: Their random numbers, from `numbers`.
 
         Returns:
-          The views (n, V, S, S, 3), of the dtype.
+          The views (n, V, S, S, C), of the dtype.
         """
         made = []
         with jax.default_device(_cpu()):
@@ -124,7 +124,7 @@ class Whole:
         return jax.jit(self._last, compiler_options=meshes.loop_options())
 
     def _last(self, views: jax.Array, numbers: device.Numbers) -> jax.Array:
-        """Applies the late operations to views (n, V, S, S, 3), and converts them."""
+        """Applies the late operations to views (n, V, S, S, C), and converts them."""
         exact = self.dtype == "float32"
 
         def converted(view: jax.Array) -> jax.Array:

@@ -87,7 +87,8 @@ def _jitter(drawn: Jitter, seen: Seen) -> str:
         f"saturation x {drawn.saturation:.2f}",
         f"hue {360 * drawn.hue:+.0f}°",
     )
-    return "jitter in this order: " + ", ".join(steps[step] for step in drawn.order)
+    order = [step for step in drawn.order if step < 2 or seen.views.channels == 3]
+    return "jitter in this order: " + ", ".join(steps[step] for step in order)
 
 
 def _blur(sigma: Any, seen: Seen) -> str:

@@ -58,6 +58,13 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
         raise rules.wrong("data.image_size", size, "at least 32 for the imagenet stem")
     if config.init.step is not None and config.init.run is None:
         raise rules.wrong("init.step", config.init.step, "None without init.run")
+    if config.data.channels != 3 and config.augment.policy is not None:
+        given, channels = config.augment.policy, config.data.channels
+        raise rules.wrong(
+            "augment.policy",
+            given,
+            f"None for data.channels={channels}, for it changes red, green and blue",
+        )
     _check_loss(config.loss)
     check_objective(config)
     check_ops(config)

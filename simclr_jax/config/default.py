@@ -69,8 +69,11 @@ def _data() -> ConfigDict:
     # The dtype in which images go to the devices: 'uint8' (rounded to 1/255) or 'float32' (exact,
     # four times the bytes).
     c.transfer_dtype = "uint8"
-    # The values that are black and white in images of more than 8 bits, such as (0, 4095) for 12
-    # bits in a PNG of 16; None: (0, 65535), or (0, 1) for floating-point numbers.
+    # The number of channels of the images, 1 to 512. 3 is for red, green and blue, and grey images
+    # are repeated to it. With others there is no greyscale, and no jitter of hue and saturation.
+    c.channels = 3
+    # The values that are black and white in images of more than 8 bits and in .npy files, such as
+    # (0, 4095) for 12 bits; None: (0, 65535), or (0, 1) for floating-point numbers.
     c.value_range = placeholder(tuple)
     # The number of augmented views of an image in its batch, at least 1: 2 for the contrastive
     # objective; None: 2 for the contrastive objective, 1 for the others.

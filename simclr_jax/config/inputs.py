@@ -42,6 +42,7 @@ def views(config: ConfigDict) -> Views:
         crop_area=tuple(config.augment.crop_area),
         colour_on=config.augment.colour_on or by_default,
         blur_on=config.augment.blur_on,
+        channels=config.data.channels,
     )
 
 

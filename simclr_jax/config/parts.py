@@ -72,6 +72,7 @@ def model(config: ConfigDict) -> SimCLR:
         running_norm=config.train.microbatch_norm == "running",
         frozen=config.train.frozen,
         remat=m.remat,
+        channels=config.data.channels,
     )
 
 

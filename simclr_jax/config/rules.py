@@ -172,6 +172,7 @@ RUN: dict[str, Rule] = {
     "data.shuffle_block": number(1, 2**20, on_resume=FIXED),
     "data.shuffle_window": number(1, 2**20, on_resume=FIXED),
     "data.transfer_dtype": one_of("uint8", "float32", on_resume=ASK),
+    "data.channels": number(1, 512, on_resume=FIXED),
     "data.value_range": Rule(_is_range, "two numbers, those of black and of white", ASK),
     "data.views": number(1, 255, on_resume=ASK),
     "data.on_bad_image": one_of("replace", "error"),

@@ -219,5 +219,6 @@ def readable(config: ConfigDict, source: Source) -> Readable:
         on_bad_image=config.data.on_bad_image,
         labelled=_labelled(config),
         value_range=config.data.value_range,
+        channels=config.data.channels,
         keep_bytes=config.data.cache_bytes,
     )

@@ -29,12 +29,15 @@ def thumbnail(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     than the one to its left.
 
     Args:
-      pixels: The image (H, W, 3), uint8.
+      pixels: The image (H, W, C), uint8. Other channels than three are averaged.
 
     Returns:
       The thumbnail (16, 16) uint8, and the hash, from 0 and below 2⁶⁴.
     """
-    grey = Image.fromarray(pixels).convert("L")
+    if pixels.shape[-1] == 3:
+        grey = Image.fromarray(pixels).convert("L")
+    else:
+        grey = Image.fromarray(np.rint(pixels.mean(axis=-1)).astype(np.uint8))
     small, tiny = (
         np.asarray(grey.resize(size, Image.Resampling.BOX))
         for size in ((THUMBNAIL, THUMBNAIL), (9, 8))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from typing import NamedTuple
 
 from PIL import Image
 
-from simclr_jax.data import depth, images
+from simclr_jax.data import arrays, depth, images
 
 _PNG = {0: "grey", 2: "RGB", 3: "palette", 4: "grey and alpha", 6: "RGBA"}  # Colour types.
 # What the modes of Pillow mean; another one is called by its own name.
@@ -21,6 +22,7 @@ _MODES = {
     "LA": "grey and alpha",
     "PA": "palette",
 }
+_NUMBERS = {1: "grey", 3: "RGB"}  # What numbers of channels mean; others are called by it.
 _UNKNOWN = "unknown"
 
 
@@ -49,11 +51,21 @@ def of(data: bytes) -> Header:
     if kind == "PNG":  # Pillow refuses a PNG with a large colour profile or text.
         return Header(kind, _PNG.get(data[25], _UNKNOWN), data[24])
     try:
+        if kind == "NPY":
+            return _of_array(data, kind)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of what is beside the pixels, as EXIF data.
             with Image.open(io.BytesIO(data), formats=(kind,)) as image:
                 mode = image.mode.partition(";")[0]
                 bits = 1 if image.mode == "1" else depth.bits_of(image, data)
                 return Header(kind, _MODES.get(mode, mode), bits)
-    except Exception:  # TensorFlow may decode what Pillow does not open.
+    except Exception:  # TensorFlow or tifffile may decode what Pillow does not open.
+        with contextlib.suppress(ValueError):
+            if kind == "TIFF":
+                return _of_array(data, kind)
         return Header(kind, _UNKNOWN, 0)
+
+
+def _of_array(data: bytes, kind: str) -> Header:
+    channels, bits = arrays.described(data, kind)
+    return Header(kind, _NUMBERS.get(channels, f"{channels} channels"), bits)

@@ -18,13 +18,13 @@ import numpy as np
 from etils import epy
 from PIL import Image, UnidentifiedImageError
 
-from simclr_jax.data import depth
+from simclr_jax.data import arrays, depth
 from simclr_jax.errors import one_line
 
 with epy.lazy_imports():
     import tensorflow as tf
 
-# The formats that are read, as Pillow names them, and the bytes that their files begin with.
+# The formats that are read, as Pillow names them but for NumPy's, and what their files begin with.
 FORMATS = {
     "JPEG": rb"\xff\xd8",
     "PNG": rb"\x89PNG",
@@ -35,7 +35,11 @@ FORMATS = {
     "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
     "AVIF": rb".{4}ftyp(?:.{4})*?avi[fs]",
     "PPM": rb"P[1-6f]\s+[#\d]",
+    "NPY": rb"\x93NUMPY",
 }
+# The numbers of channels of images that TensorFlow decodes, as PNG or JPEG. Of others there are the
+# pixels alone.
+ENCODED = (1, 3)
 HEAD_BYTES = 64  # The number of bytes at the beginning of a file that show its format.
 
 # The largest number of pixels of an image (134 megapixels). A small file with more of them is a
@@ -43,9 +47,6 @@ HEAD_BYTES = 64  # The number of bytes at the beginning of a file that show its 
 MAX_PIXELS = 2**27
 
 TOGETHER_PIXELS = 2**18  # The largest number of pixels of an image that is decoded with others.
-
-_DARK = 2**14  # The largest value up to which images of 16 bits are nearly black.
-_DEEP_SAMPLE = 4  # The number of such images, one after the other, that are worth a line.
 
 
 class Budget:
@@ -90,16 +91,19 @@ def format_of(data: bytes) -> str | None:
     return next((name for name, begin in FORMATS.items() if re.match(begin, head, re.DOTALL)), None)
 
 
-def decoded(data: bytes, value_range: depth.ValueRange | None = None) -> tuple[bytes, np.ndarray]:
+def decoded(
+    data: bytes, value_range: depth.ValueRange | None = None, channels: int = 3
+) -> tuple[bytes, np.ndarray]:
     """Decodes an image, and so checks that it can be.
 
     Args:
       data: The file's content.
       value_range: The values that are black and white in an image of more than 8 bits.
+      channels: The number of channels C.
 
     Returns:
-      The image as JPEG or PNG, from `transcode`, and its pixels (H, W, 3) uint8 as TensorFlow
-      decodes them.
+      The image as JPEG or PNG, from `transcode`, or b"" for C that is none of `ENCODED`; and its
+      pixels (H, W, C) uint8, as TensorFlow decodes them.
 
     Raises:
       ValueError: The image cannot be decoded. The message is the reason.
@@ -110,13 +114,18 @@ def decoded(data: bytes, value_range: depth.ValueRange | None = None) -> tuple[b
     """
     if not data:
         raise ValueError("empty file")
-    width, height = size(data)
+    width, height = size(data, channels)
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
     try:
-        image = transcode(data, value_range)
+        if channels not in ENCODED:
+            with _memory.hold(5 * channels * width * height):
+                kind = format_of(data)
+                return b"", arrays.levels(data, kind, channels=channels, value_range=value_range)
+        image = transcode(data, value_range, channels)
         with _memory.hold(3 * width * height):
-            return image, tf.io.decode_image(image, channels=3, expand_animations=False).numpy()
+            rgb = tf.io.decode_image(image, channels=3, expand_animations=False).numpy()
+            return image, arrays.arranged(rgb, channels)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
@@ -181,8 +190,12 @@ def _decoded_in_graph() -> Callable[[tf.Tensor], tuple[tf.RaggedTensor, tf.Tenso
     )
 
 
-def size(data: bytes) -> tuple[int, int]:
+def size(data: bytes, channels: int = 3) -> tuple[int, int]:
     """The width and the height of an encoded image in pixels, from its header.
+
+    Args:
+      data: The file's content.
+      channels: The number of channels, by which the axes of an array are told.
 
     Raises:
       ValueError: It is no image of `FORMATS`, or its header is damaged. The message is the reason.
@@ -191,7 +204,7 @@ def size(data: bytes) -> tuple[int, int]:
     if kind is None:
         raise ValueError("not an image")
     try:
-        return _size(data, kind)
+        return _size(data, kind, channels)
     except MemoryError:  # It is the host's fault, not the image's.
         raise
     except Exception as error:
@@ -199,15 +212,15 @@ def size(data: bytes) -> tuple[int, int]:
         raise ValueError(reason) from error
 
 
-def is_plain(data: bytes, value_range: depth.ValueRange | None = None) -> bool:
+def is_plain(data: bytes, value_range: depth.ValueRange | None = None, channels: int = 3) -> bool:
     """Whether TensorFlow decodes an image as it is; see `transcode`."""
     kind = format_of(data)
-    return kind == "JPEG" or (
-        kind == "PNG" and (value_range is None or not depth.is_deep_png(data))
+    return channels in ENCODED and (
+        kind == "JPEG" or (kind == "PNG" and (value_range is None or not depth.is_deep_png(data)))
     )
 
 
-def transcode(data: bytes, value_range: depth.ValueRange | None = None) -> bytes:
+def transcode(data: bytes, value_range: depth.ValueRange | None = None, channels: int = 3) -> bytes:
     """Converts an image to PNG of 8 bits, unless TensorFlow decodes it as it is.
 
     TensorFlow decodes JPEG and PNG. Of a PNG of 16 bits it takes the upper 8.
@@ -216,10 +229,13 @@ def transcode(data: bytes, value_range: depth.ValueRange | None = None) -> bytes
       data: The encoded image, of one of `FORMATS`. Of several frames, the first one is used.
       value_range: The values that become black and white in images of more than 8 bits, whose
         other values lie between or are clipped. With None they are 0 and 65,535 for integers, and 0
-        and 1 for floating-point numbers.
+        and 1 for floating-point numbers. In a .npy file it is that of 8 bits too.
+      channels: The number of channels that are wanted, one of `ENCODED`; an encoded image keeps its
+        own.
 
     Raises:
-      ValueError: The image has values outside the range that None stands for.
+      ValueError: The image has values outside the range that None stands for, or is an array of
+        another number of channels.
 
     >>> buffer = io.BytesIO()
     >>> Image.new("RGB", (2, 2)).save(buffer, "GIF")
@@ -231,8 +247,11 @@ def transcode(data: bytes, value_range: depth.ValueRange | None = None) -> bytes
     kind = format_of(data)
     if kind is None:
         raise ValueError("not an image")
-    width, height = _size(data, kind)
+    width, height = _size(data, kind, channels)
     with _memory.hold(9 * width * height):
+        if is_array(data, kind, value_range):
+            levels = arrays.levels(data, kind, channels=channels, value_range=value_range)
+            return as_png(Image.fromarray(levels[..., 0] if channels == 1 else levels))
         values = depth.values(data, kind)
         if kind == "PNG" and values is not None:
             return as_png(Image.fromarray(depth.to_bytes(values, value_range)))
@@ -247,52 +266,15 @@ def transcode(data: bytes, value_range: depth.ValueRange | None = None) -> bytes
             return as_png(image.convert("RGB"))
 
 
-class Oddities:
-    """What is worth a line about images that can be read, each said once.
-
-    Args:
-      value_range: The values that are black and white, or None if they are not named.
-    """
-
-    def __init__(self, value_range: depth.ValueRange | None):
-        self._look_for_dark = value_range is None
-        self._look_for_frames = self._look_for_narrowed = True
-        self._deep = self._brightest = 0
-
-    def of(self, data: bytes) -> Iterator[str]:
-        """Yields lines about an image, which follow its name.
-
-        Args:
-          data: The encoded image, of one of `FORMATS`.
-        """
-        kind = format_of(data)
-        if kind not in (None, "JPEG", "PNG"):
-            with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-                narrowed, floats = depth.narrowed(image, data), image.mode == "F"
-                white_is_0 = depth.white_is_0(image)
-                frames = self._look_for_frames and getattr(image, "is_animated", False)
-            if frames:
-                self._look_for_frames = False
-                yield "has several frames or pages; of such files the first one is used"
-            if narrowed and self._look_for_narrowed:
-                self._look_for_narrowed = False
-                yield f"is {narrowed}: nearly black where fewer are used"
-            if floats or white_is_0:
-                return
-        values = depth.values(data, kind) if self._look_for_dark else None
-        if values is None:
-            return
-        self._deep += 1
-        self._brightest = max(self._brightest, int(values.max()))
-        if self._brightest > _DARK:
-            self._look_for_dark = False
-        elif self._deep == _DEEP_SAMPLE:
-            self._look_for_dark = False
-            yield (
-                f"is the last of {self._deep} 16-bit images whose values are at most "
-                f"{self._brightest}: nearly black, as 65535 is white; value_range can say "
-                "which values are black and white"
-            )
+def is_array(data: bytes, kind: str, value_range: depth.ValueRange | None) -> bool:
+    """Whether an image is read as an array: a .npy file, or a TIFF of which Pillow loses a part."""
+    if kind != "TIFF":
+        return kind == "NPY"
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            return value_range is not None and bool(depth.narrowed(image, data))
+    except UnidentifiedImageError:
+        return True
 
 
 def as_png(image: Image.Image) -> bytes:
@@ -302,7 +284,7 @@ def as_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _size(data: bytes, kind: str) -> tuple[int, int]:
+def _size(data: bytes, kind: str, channels: int) -> tuple[int, int]:
     """The width and the height of an encoded image, from its header."""
     if kind == "JPEG":
         height, width, _ = tf.io.extract_jpeg_shape(data).numpy()
@@ -311,8 +293,15 @@ def _size(data: bytes, kind: str) -> tuple[int, int]:
         if data[12:16] != b"IHDR" or len(data) < 33:
             raise UnidentifiedImageError
         return struct.unpack(">II", data[16:24])
-    with Image.open(io.BytesIO(data), formats=(kind,)) as header:
-        return header.size
+    if kind == "NPY":
+        return arrays.size(data, kind, channels)
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as header:
+            return header.size
+    except UnidentifiedImageError:
+        if kind != "TIFF":
+            raise
+        return arrays.size(data, kind, channels)
 
 
 def _reason(error: Exception) -> str:

@@ -36,7 +36,7 @@ class Kept:
 
         Args:
           indices: The indices of the images, (n,) int.
-          pixels: The images (H, W, 3), uint8.
+          pixels: The images (H, W, C), uint8.
           labels: Their labels, (n,) int32 or (n, C) int8.
         """
         with self._lock:
@@ -52,5 +52,5 @@ class Kept:
                     self._has[index] = True
 
     def of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels (n, H, W, 3) uint8 and the labels of images that are kept."""
+        """The pixels (n, H, W, C) uint8 and the labels of images that are kept."""
         return self._pixels[indices], self._labels[indices]

@@ -25,6 +25,9 @@ ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".jp2", ".j2k", ".jpx", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
+# The ending of NumPy's arrays, which are images where there are no others: beside images they may
+# be masks, features or labels.
+_ARRAYS = ".npy"
 _BACKUPS = (".bak", ".tmp", ".part", "~")  # The ends of names of files beside the true ones.
 _SAMPLE = 16  # The number of files of an unknown ending that are looked into before all others.
 _log = logging.getLogger(__name__)
@@ -50,7 +53,8 @@ def files_below(folder: epath.Path, pool: Executor) -> Listing:
     """Lists a folder on a disk or in a bucket, once.
 
     Links are followed. Hidden files and folders are left out. A file is an image if it has one of
-    `ENDINGS`. Files without an ending, or with another one, are looked into.
+    `ENDINGS`. Files without an ending, or with another one, are looked into. Where there is no
+    image, those of NumPy's arrays are the images.
 
     Args:
       folder: The folder.
@@ -79,11 +83,16 @@ def files_below(folder: epath.Path, pool: Executor) -> Listing:
             images.append(path)
         else:
             others["~" if name.endswith("~") else ending].append(path)
+    of_arrays = others.pop(_ARRAYS, [])
     for ending, paths in others.items():
         known = [] if ending in _BACKUPS else _images_among(folder, sorted(paths), ending, pool)
         images += known
         if len(paths) > len(known):
             left_out[ending or "without an ending"] += len(paths) - len(known)
+    if not images:
+        images = of_arrays
+    elif of_arrays:
+        left_out[_ARRAYS] += len(of_arrays)
     images.sort(key=as_bytes)
     return Listing(images, left_out, states)
 
@@ -103,7 +112,8 @@ def _images_among(folder: epath.Path, paths: list[str], ending: str, pool: Execu
 
     def is_image(path: str) -> bool:
         try:
-            return format_of(outage.patiently(lambda: head(path), folder / path)) is not None
+            found = format_of(outage.patiently(lambda: head(path), folder / path))
+            return found not in (None, "NPY")
         except (OSError, tf.errors.OpError):  # The file was deleted since it was listed.
             return False
 

@@ -16,6 +16,7 @@ from simclr_jax.augment import device, draws, host, keys
 from simclr_jax.augment.draws import Views
 from simclr_jax.augment.whole import TOGETHER, Whole
 from simclr_jax.data import windows
+from simclr_jax.data.images import ENCODED
 from simclr_jax.data.order import Order, Picked
 from simclr_jax.data.readable import Readable
 from simclr_jax.data.turns import Turns
@@ -50,7 +51,7 @@ def train_batches(
         multiples of 1/255, or 'float32', which is exact.
 
     Yields:
-      "image" (n, V, size, size, 3) in `transfer_dtype`; "label", the labels as the source loads
+      "image" (n, V, size, size, C) in `transfer_dtype`; "label", the labels as the source loads
       them, (n,) int32 or (n, C) int8; and the numbers of the operations that the device has yet to
       apply, from `device.numbers_of`, with the blur's as "blur_sigma", 0 where there is none. V is
       `views.count`.
@@ -118,7 +119,7 @@ def eval_batches(
       order: The indices of the examples in order, int. The default is all examples of the source.
 
     Yields:
-      "image" (n, image_size, image_size, 3) in `transfer_dtype`, "label" (n,) int32 or (n, C) int8,
+      "image" (n, image_size, image_size, C) in `transfer_dtype`, "label" (n,) int32 or (n, C) int8,
       and "mask" (n,) bool. The mask is False where an image stands for another one: the last batch
       is padded with repeated examples, and unreadable images are replaced.
     """
@@ -164,7 +165,7 @@ def _windows(
 def _views(
     image: tf.Tensor, numbers: list[draws.Draw], ops: list[tuple[str, ...]], views: Views
 ) -> tf.Tensor:
-    """The views (V, S, S, 3) of an image after some operations of each, float32."""
+    """The views (V, S, S, C) of an image after some operations of each, float32."""
     made: list[tf.Tensor] = []
     for drawn, names in zip(numbers, ops, strict=True):
         # One after the other: the crops of a large photograph take much memory.
@@ -207,7 +208,7 @@ class Making(NamedTuple):
       numbers_of: A function from these, the sizes (n, 2) int of the images, height and width, and
         whether a window of each can be decoded alone, (n,) bool, to the windows, from `windows`,
         and the random numbers.
-      make: A function from an image (H, W, 3) uint8 and its early numbers to an example, a tensor.
+      make: A function from an image (H, W, C) uint8 and its early numbers to an example, a tensor.
       whole: What makes whole batches of small images of one size, and ends the examples of others
         if it can; None: they are made one by one.
     """
@@ -284,7 +285,7 @@ def _one_by_one(
             for array, (shape, _) in zip(loaded, specs, strict=True)
         )
 
-    turns = Turns()
+    turns, channels = Turns(), source.channels
 
     def example(
         data: Any, decoded: Any, size: Any, part: Any, label: Any, index: Any, *flat: Any
@@ -292,9 +293,14 @@ def _one_by_one(
         own = tf.nest.pack_sequence_as(numbers, flat)
 
         def made() -> tf.Tensor:
-            image = tf.cond(
-                decoded, lambda: _pixels(data, size), lambda: windows.decode(data, part, size)
-            )
+            if channels in ENCODED:
+                image = tf.cond(
+                    decoded,
+                    lambda: _pixels(data, size, channels),
+                    lambda: windows.decode(data, part, size, channels),
+                )
+            else:
+                image = _pixels(data, size, channels)
             return making.make(image, own.early)
 
         return turns.take(tf.reduce_prod(size), index, made), label, own.late
@@ -369,6 +375,6 @@ def _label_spec(source: Readable) -> tuple[tuple[int, ...], Any]:
     return ((source.num_classes,), tf.int8) if source.multilabel else ((), tf.int32)
 
 
-def _pixels(data: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """An image (H, W, 3) uint8 from its bytes in a string scalar and its height and width."""
-    return tf.reshape(tf.io.decode_raw(data, tf.uint8), (size[0], size[1], 3))
+def _pixels(data: tf.Tensor, size: tf.Tensor, channels: int) -> tf.Tensor:
+    """An image (H, W, C) uint8 from its bytes in a string scalar and its height and width."""
+    return tf.reshape(tf.io.decode_raw(data, tf.uint8), (size[0], size[1], channels))

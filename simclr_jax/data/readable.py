@@ -12,8 +12,10 @@ import numpy as np
 from simclr_jax import processes
 from simclr_jax.augment import host
 from simclr_jax.data import images as encoded
+from simclr_jax.data.arrays import arranged
 from simclr_jax.data.depth import ValueRange
 from simclr_jax.data.kept import Kept
+from simclr_jax.data.oddities import Oddities
 from simclr_jax.data.source import Source, check_labels, evenly_spaced
 from simclr_jax.errors import ArgumentError, HostError
 from simclr_jax.store import outage
@@ -33,16 +35,18 @@ class Image(NamedTuple):
     """An image that can be decoded.
 
     Attributes:
-      data: The image as JPEG or PNG, or its pixels, three bytes each, row by row.
+      data: The image as JPEG or PNG, or its pixels, a byte a channel, row by row.
       height: The number of rows of pixels.
       width: The number of columns of pixels.
       decoded: Whether `data` has the pixels.
+      channels: The number of channels C.
     """
 
     data: bytes
     height: int
     width: int
     decoded: bool
+    channels: int = 3
 
     @property
     def is_jpeg(self) -> bool:
@@ -50,10 +54,11 @@ class Image(NamedTuple):
         return not self.decoded and encoded.format_of(self.data) == "JPEG"
 
     def pixels(self) -> np.ndarray:
-        """The pixels (H, W, 3), uint8."""
+        """The pixels (H, W, C), uint8."""
         if self.decoded:
-            return np.frombuffer(self.data, np.uint8).reshape(self.height, self.width, 3)
-        return encoded.decoded(self.data)[1]
+            flat = np.frombuffer(self.data, np.uint8)
+            return flat.reshape(self.height, self.width, self.channels)
+        return encoded.decoded(self.data, channels=self.channels)[1]
 
 
 class Readable:
@@ -68,11 +73,13 @@ class Readable:
       labelled: Whether to use the labels. Otherwise all labels are -1.
       value_range: The values that are black and white in images of more than 8 bits; see
         `images.transcode`.
+      channels: The number of channels C of the images.
       keep_bytes: The largest number of bytes of the pixels of all images with which small images of
         one size stay in memory, once they are decoded.
 
     Attributes:
       bad: The reasons why images are unreadable, by index.
+      channels: The number of channels C of the images.
       num_classes: The number of classes; 0 for unlabelled data.
       source: The source that is wrapped.
       split: The name of the split.
@@ -86,13 +93,15 @@ class Readable:
         on_bad_image: str,
         labelled: bool = True,
         value_range: ValueRange | None = None,
+        channels: int = 3,
         keep_bytes: int = 2**28,
     ):
         host.keep_off_accelerators()
         self.source = source
         self._on_bad_image = on_bad_image
         self._value_range = value_range
-        self._oddities = encoded.Oddities(value_range)
+        self._oddities = Oddities(value_range, channels)
+        self.channels = channels
         # The CRC-32 of each image that could be decoded, or 0 before.
         self._good = np.zeros(len(source), np.uint32)
         self._sizes = np.zeros((len(source), 2), np.int32)  # Height and width of each of them.
@@ -143,7 +152,7 @@ class Readable:
         """Loads the pixels of images, from memory where they are kept there; see `load`.
 
         Returns:
-          The pixels (n, H, W, 3) uint8, or a list of arrays where sizes differ, and the labels.
+          The pixels (n, H, W, C) uint8, or a list of arrays where sizes differ, and the labels.
         """
         missing = self._kept.missing(indices)
         if 0 < missing.size < len(indices):
@@ -200,7 +209,7 @@ class Readable:
         """
         crcs = [0 if isinstance(data, str) else zlib.crc32(data) for data in loaded]
         plain = [
-            not isinstance(data, str) and encoded.is_plain(data, self._value_range)
+            not isinstance(data, str) and encoded.is_plain(data, self._value_range, self.channels)
             for data in loaded
         ]
         known = [bool(crc == self._good[i] != 0) for i, crc in zip(indices, crcs, strict=True)]
@@ -216,8 +225,7 @@ class Readable:
                 self._report(index, data)
                 return None
             if known[row]:
-                height, width = map(int, self._sizes[index])
-                return Image(encoded.transcode(data, self._value_range), height, width, False)
+                return self._again(index, data)
             return self._checked(index, data, crcs[row], pixels, use)
 
         long = [
@@ -228,17 +236,28 @@ class Readable:
         made = dict(zip(long, self._pool.map(one, long), strict=True))
         return [made[row] if row in made else one(row) for row in range(len(indices))]
 
+    def _again(self, index: int, data: bytes) -> Image:
+        """An image that was read before."""
+        height, width = map(int, self._sizes[index])
+        if self.channels not in encoded.ENCODED:
+            pixels = encoded.decoded(data, self._value_range, self.channels)[1]
+            return Image(pixels.tobytes(), height, width, True, self.channels)
+        image = encoded.transcode(data, self._value_range, self.channels)
+        return Image(image, height, width, False, self.channels)
+
     def _checked(
         self, index: int, data: bytes, crc: int, pixels: np.ndarray | None, use: bool
     ) -> Image | None:
         """An image that is read for the first time, whose pixels may be decoded already."""
         image = data
-        if pixels is None:
-            try:
-                image, pixels = encoded.decoded(data, self._value_range)
-            except ValueError as error:
-                self._report(index, str(error))
-                return None
+        try:
+            if pixels is None:
+                image, pixels = encoded.decoded(data, self._value_range, self.channels)
+            else:
+                pixels = arranged(pixels, self.channels)
+        except ValueError as error:
+            self._report(index, str(error))
+            return None
         height, width, _ = pixels.shape
         self._good[index], self._sizes[index] = crc, (height, width)
         with self._lock:
@@ -246,7 +265,8 @@ class Readable:
         for line in lines:
             _log.warning("%s %s", self.in_words(index), line)
         used = use and height * width <= encoded.TOGETHER_PIXELS
-        return Image(pixels.tobytes() if used else image, height, width, used)
+        used = used or self.channels not in encoded.ENCODED
+        return Image(pixels.tobytes() if used else image, height, width, used, self.channels)
 
     def _report(self, index: int, reason: str) -> None:
         """Logs an unreadable image, or raises an error for it."""

@@ -180,6 +180,11 @@ def warnings(summary: Summary) -> list[str]:
     copies = sum(len(group) - 1 for group in summary.exact)
     if copies:
         found.append(f"{_of(copies, len(seen))} copies of others, byte for byte")
+    if clipped := [one.clipped for one in seen if one.clipped]:
+        found.append(
+            f"{_of(len(clipped), len(seen))} partly outside value_range, up to "
+            f"{_percent(max(clipped))} of an image's values: they become black or white"
+        )
     if flat := sum(one.flat for one in seen):
         found.append(f"{_of(flat, len(seen))} of a single colour")
     found += _class_warnings(summary.classes)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simclr_jax.data import duplicates, headers, images
+from simclr_jax.data import arrays, duplicates, headers, images, oddities
 from simclr_jax.data.depth import ValueRange
 from simclr_jax.data.source import Source, evenly_spaced
 
@@ -31,8 +31,9 @@ class Seen(NamedTuple):
       thumbnail: A thumbnail, from `duplicates.thumbnail`.
       hash: Its difference hash.
       flat: Whether all its pixels have the same colour.
-      grey: Whether no pixel has a colour.
-      lines: What is worth a line about it, from `images.Oddities`, which follows its name.
+      grey: Whether it has colours, and no pixel has one.
+      clipped: The share of its values that lie outside the range of black and white.
+      lines: What is worth a line about it, from `oddities.Oddities`, which follows its name.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Seen(NamedTuple):
     hash: int
     flat: bool
     grey: bool
+    clipped: float
     lines: tuple[str, ...]
 
 
@@ -72,6 +74,7 @@ def scan(
     count: int,
     *,
     value_range: ValueRange | None = None,
+    channels: int = 3,
     on_read: Callable[[int], None] = lambda count: None,
 ) -> Survey:
     """Reads and decodes images of a split, evenly spaced.
@@ -80,6 +83,7 @@ def scan(
       source: The split.
       count: The largest number of images; 0: none.
       value_range: The values that are black and white in images of more than 8 bits.
+      channels: The number of channels of the images.
       on_read: A function that is called with the number of images that have been read.
 
     Raises:
@@ -87,18 +91,18 @@ def scan(
     """
     read = evenly_spaced(source, min(count, len(source))) if count and len(source) else []
     seen, broken, labels = [], {}, []
-    oddities = images.Oddities(value_range)
+    odd, looks = oddities.Oddities(value_range, channels), _Looks(value_range, channels)
     with ThreadPoolExecutor(_THREADS) as pool:
         for begin in range(0, len(read), _AT_A_TIME):
             part = read[begin : begin + _AT_A_TIME]
             loaded, found = source.load(part)
             labels.append(found)
-            looked_at = _looked_at(loaded, value_range, pool)
+            looked_at = _looked_at(loaded, looks, pool)
             for index, data, one in zip(part, loaded, looked_at, strict=True):
                 if isinstance(data, str) or isinstance(one, str):
                     broken[index] = str(one)
                 else:
-                    lines = tuple(oddities.of(data))
+                    lines = tuple(odd.of(data))
                     seen.append(one._replace(number=index, lines=lines))
             on_read(begin + len(part))
     none = np.full(0, -1, np.int32)
@@ -117,14 +121,27 @@ def shares(sizes: Sequence[int], count: int) -> list[int]:
     return [min(size, max(1, round(count * size / total))) for size in sizes]
 
 
+class _Looks(NamedTuple):
+    """How images are looked at: see `scan` for both."""
+
+    value_range: ValueRange | None
+    channels: int
+
+    def clipped(self, data: bytes) -> float:
+        """The share of the values of an image that lie outside the range."""
+        if self.value_range is None:
+            return 0.0
+        return oddities.clipped(oddities.values_of(data, *self), self.value_range)
+
+
 def _looked_at(
-    loaded: Sequence[bytes | str], value_range: ValueRange | None, pool: ThreadPoolExecutor
+    loaded: Sequence[bytes | str], looks: _Looks, pool: ThreadPoolExecutor
 ) -> list[Seen | str]:
     """Decodes images; the reason for one that cannot be."""
     plain = [
         row
         for row, data in enumerate(loaded)
-        if isinstance(data, bytes) and images.is_plain(data, value_range)
+        if isinstance(data, bytes) and images.is_plain(data, *looks)
     ]
     small = images.decoded_together([loaded[row] for row in plain])  # type: ignore[misc]
     pixels = dict(zip(plain, small, strict=True))
@@ -134,7 +151,10 @@ def _looked_at(
         if isinstance(data, str):
             return data
         try:
-            return _seen(data, images.decoded(data, value_range)[1] if known is None else known)
+            if known is None:
+                known = images.decoded(data, *looks)[1]
+            seen = _seen(data, arrays.arranged(known, looks.channels))
+            return seen._replace(clipped=looks.clipped(data))
         except ValueError as error:
             return str(error)
 
@@ -142,9 +162,9 @@ def _looked_at(
 
 
 def _seen(data: bytes, pixels: np.ndarray) -> Seen:
-    """What is kept of an image: its content `data` and its pixels (H, W, 3) uint8."""
+    """What is kept of an image: its content `data` and its pixels (H, W, C) uint8."""
     small, hashed = duplicates.thumbnail(pixels)
-    height, width, _ = pixels.shape
+    height, width, channels = pixels.shape
     return Seen(
         number=-1,
         header=headers.of(data),
@@ -155,6 +175,7 @@ def _seen(data: bytes, pixels: np.ndarray) -> Seen:
         thumbnail=small,
         hash=hashed,
         flat=int(small.max()) - int(small.min()) <= 1 and bool((pixels == pixels[0, 0]).all()),
-        grey=bool((pixels[..., :1] == pixels[..., 1:]).all()),
+        grey=channels == 3 and bool((pixels[..., :1] == pixels[..., 1:]).all()),
+        clipped=0.0,
         lines=(),
     )

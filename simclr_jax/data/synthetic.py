@@ -12,7 +12,7 @@ DISTINCT = 32  # The number of different images, which are repeated.
 
 
 class Photos:
-    """JPEG images of blurred noise, all with the label 0.
+    """JPEG images of blurred noise, or .npy files with other channels, all with the label 0.
 
     At 500 x 375 pixels each has about 100 kB, like the images of ImageNet. The class implements
     `source.Source`, which documents its methods.
@@ -21,6 +21,7 @@ class Photos:
       length: The number of images.
       width: The width of the images, in pixels.
       height: The height of the images, in pixels.
+      channels: The number of channels; with 1 or 3 they are JPEGs.
     """
 
     num_classes = 1
@@ -30,10 +31,10 @@ class Photos:
     split = "synthetic"
     place = "synthetic photographs"
 
-    def __init__(self, length: int, *, width: int = 500, height: int = 375):
+    def __init__(self, length: int, *, width: int = 500, height: int = 375, channels: int = 3):
         self._length = length
         rng = np.random.default_rng(0)
-        self._images = [_jpeg(rng, width, height) for _ in range(DISTINCT)]
+        self._images = [_file(_noise(rng, width, height), channels) for _ in range(DISTINCT)]
 
     def __len__(self) -> int:
         return self._length
@@ -52,11 +53,20 @@ class Photos:
         return np.zeros(len(self), np.int32)
 
 
-def _jpeg(rng: np.random.Generator, width: int, height: int) -> bytes:
-    """A JPEG image of noise that is blurred at a scale of 16 pixels, with finer noise added."""
+def _noise(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """Noise (H, W, 3) uint8 that is blurred at a scale of 16 pixels, with finer noise added."""
     coarse = rng.integers(0, 256, (max(2, height // 16), max(2, width // 16), 3), np.uint8)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     noisy = np.asarray(smooth, np.int16) + rng.integers(-12, 13, (height, width, 3))
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+def _file(rgb: np.ndarray, channels: int) -> bytes:
+    """The file of an image (H, W, 3) uint8 whose channels are repeated or left out."""
     file = io.BytesIO()
-    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    if channels in (1, 3):
+        image = Image.fromarray(rgb)
+        (image if channels == 3 else image.convert("L")).save(file, "JPEG", quality=90)
+    else:
+        np.save(file, np.resize(np.moveaxis(rgb, -1, 0), (channels, *rgb.shape[:2])))
     return file.getvalue()

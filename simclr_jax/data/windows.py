@@ -52,7 +52,7 @@ def moved(box: np.ndarray, window: np.ndarray) -> np.ndarray:
     return np.concatenate([box[:, :2] - window[:, :2], box[:, 2:]], axis=1).astype(np.int32)
 
 
-def decode(data: tf.Tensor, window: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+def decode(data: tf.Tensor, window: tf.Tensor, size: tf.Tensor, channels: int = 3) -> tf.Tensor:
     """Decodes the window of an image.
 
     Args:
@@ -60,13 +60,14 @@ def decode(data: tf.Tensor, window: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         that is less than the image.
       window: The window (y, x, height, width) in pixels, (4,) int32.
       size: The height and the width of the image, (2,) int.
+      channels: The number of channels C, one of `images.ENCODED`.
 
     Returns:
-      The pixels (height, width, 3), uint8, as they are when the whole image is decoded.
+      The pixels (height, width, C), uint8, as they are when the whole image is decoded.
     """
     image = tf.cond(
         tf.reduce_all(window[2:] == tf.cast(size, tf.int32)),
-        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
-        lambda: tf.image.decode_and_crop_jpeg(data, window, channels=3),
+        lambda: tf.io.decode_image(data, channels=channels, expand_animations=False),
+        lambda: tf.image.decode_and_crop_jpeg(data, window, channels=channels),
     )
-    return tf.ensure_shape(image, (None, None, 3))
+    return tf.ensure_shape(image, (None, None, channels))

@@ -114,7 +114,7 @@ class Extractor:
         return other
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The features (B, F) of a global batch, of which a process has rows (n, S, S, 3)."""
+        """The features (B, F) of a global batch, of which a process has rows (n, S, S, C)."""
         on_devices = meshes.put({"image": images}, self._mesh)["image"]
         return np.asarray(self._extract(self._variables, on_devices))
 
@@ -181,7 +181,7 @@ class Extractor:
         """
         views = Views(
             size=self.image_size, ops=(("crop", "flip"),), strength=0.0, brightness="v2",
-            crop_area=crops.AREA, colour_on="host", blur_on="host",
+            crop_area=crops.AREA, colour_on="host", blur_on="host", channels=source.channels,
         )  # fmt: skip
         order = Order(len(source), batch_size, seed)
         for batch in self._views(source, order, views, steps):
@@ -228,7 +228,7 @@ def extract(variables: Any, images: jax.Array, *, model: SimCLR, layer: str) -> 
 
     Args:
       variables: The weights, {"params", "batch_stats"}.
-      images: The images (N, S, S, 3), uint8 or float32 in [0, 1].
+      images: The images (N, S, S, C), uint8 or float32 in [0, 1].
       model: The module.
       layer: The layer; see `Extractor`.
     """

@@ -239,7 +239,7 @@ def pictures(
             loaded, _ = source.load([place for place, _ in part])
             for (place, name), image in zip(part, loaded, strict=True):
                 if place not in source.bad:  # Another image stands for one that is.
-                    picture = html.reduced(image.pixels(), SIDE)
+                    picture = html.reduced(html.rgb(image.pixels()), SIDE)
                     pictures |= dict.fromkeys(wanted[name], picture)
     names = next((source.source.class_names for source in opened.values()), ())
     return pictures, tuple(names)
@@ -249,6 +249,11 @@ def value_range(index: ImageIndex) -> Any:
     """The values that were black and white in images of more than 8 bits; None: the usual ones."""
     found = index.result["of"]["view"]["value_range"]
     return None if found is None else tuple(found)
+
+
+def channels(index: ImageIndex) -> int:
+    """The number of channels of the images."""
+    return int(index.result["of"]["view"].get("channels", 3))
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -47,12 +47,13 @@ def paths(names: Iterable[str]) -> list[str]:
     return found
 
 
-def read(names: Sequence[str], value_range: ValueRange | None) -> list[Query]:
+def read(names: Sequence[str], value_range: ValueRange | None, channels: int = 3) -> list[Query]:
     """Images that are decoded, and so known to be readable.
 
     Args:
       names: The paths as the user wrote them.
       value_range: The values that are black and white in an image of more than 8 bits.
+      channels: The number of channels of the images.
 
     Raises:
       UserError: An image cannot be read.
@@ -61,11 +62,11 @@ def read(names: Sequence[str], value_range: ValueRange | None) -> list[Query]:
     for name, path in zip(names, paths(names), strict=True):
         try:
             with open(path, "rb") as file:
-                _, pixels = images.decoded(file.read(), value_range)
+                _, pixels = images.decoded(file.read(), value_range, channels)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(f"{name}: cannot be read ({reason})") from error
-        found.append(Query(name, path, html.reduced(pixels, SIDE)))
+        found.append(Query(name, path, html.reduced(html.rgb(pixels), SIDE)))
     return found
 
 

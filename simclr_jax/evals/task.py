@@ -297,6 +297,7 @@ class Task:
             "image_size": data.image_size,
             "dtype": [self.run_config.model.dtype, data.transfer_dtype],
             "value_range": data.value_range,
+            **({} if data.channels == 3 else {"channels": data.channels}),
             # Features of the usual crop have the name that they had before there was another one.
             **({} if crop == EVAL_CROP_PROPORTION else {"crop": crop}),
         }

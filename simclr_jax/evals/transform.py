@@ -10,7 +10,7 @@ they have one hidden layer (ReLU), on features of mean 0 and deviation 1, and ar
 with a cosine schedule.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from etils import epy
 
-from simclr_jax import optim
+from simclr_jax import optim, processes
 from simclr_jax.augment.device import to_float
 from simclr_jax.augment.transformations import TRANSFORMATIONS, Noise, apply, draw
 from simclr_jax.config.rules import Rule, above, at_least
@@ -59,8 +59,9 @@ def run(task: Task) -> dict[str, Any]:
       DivergedError: A network has diverged.
     """
     keys, accuracies, guesses = task.config.transform, {}, {}
-    _check_draws(task)
-    for name in keys.of:
+    of = _chosen(task)
+    _check_draws(task, of)
+    for name in of:
         train, test = features(task, name, "train"), features(task, name, "eval")
         logits = fit(
             train,
@@ -101,9 +102,26 @@ def labels_of(task: Task, name: str, split: str) -> np.ndarray:
     return draw(name, len(source), seed=task.config.seed, stream=int(split == "eval"))
 
 
-def _check_draws(task: Task) -> None:
+def _chosen(task: Task) -> tuple[str, ...]:
+    """The transformations that the images can have.
+
+    Raises:
+      UserError: There are none.
+    """
+    of, channels = task.config.transform.of, task.run_config.data.channels
+    if channels == 3 or "colour" not in of:
+        return of
+    reason = f"colour is one of red, green and blue, and the run has data.channels={channels}"
+    found = tuple(name for name in of if name != "colour")
+    if not found:
+        raise UserError(f"config.transform.of={of!r}: {reason}")
+    processes.say(f"config.transform.of: colour is left out: {reason}")
+    return found
+
+
+def _check_draws(task: Task, of: Iterable[str]) -> None:
     """Raises UserError where a kind of a transformation is drawn for no training image."""
-    for name in task.config.transform.of:
+    for name in of:
         kinds = len(TRANSFORMATIONS[name].shares)
         if len(np.unique(labels_of(task, name, "train"))) < kinds:
             raise UserError(

@@ -199,7 +199,7 @@ class ResNet(nn.Module):
         """Encodes images.
 
         Args:
-          x: The images (N, H, W, 3), float in [0, 1].
+          x: The images (N, H, W, C), float in [0, 1].
           train: Whether to normalise by this batch's statistics and update the moving averages.
 
         Returns:
@@ -246,7 +246,7 @@ class ResNet(nn.Module):
         return x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
 
     def _stem(self, x: jax.Array, *, filters: int, conv: Module, norm: Module) -> jax.Array:
-        """The output of the stem for images x (N, H, W, 3)."""
+        """The output of the stem for images x (N, H, W, C)."""
         if chosen({"small": True, "imagenet": False}, "stem", self.stem):
             x = conv(filters, 3, 1, name="stem_conv")(x)
             return nn.relu(norm(name="stem_bn")(x))

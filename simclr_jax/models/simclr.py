@@ -49,6 +49,7 @@ class SimCLR(nn.Module):
       norm_momentum: The momentum of the moving averages; see `resnet.batch_norm`.
       frozen: The last part of the encoder that is not trained; see `ResNet`.
       remat: The activations that are computed again in the backward pass; see `ResNet`.
+      channels: The number of channels C of the images.
 
     Reference: Chen et al. 2020, section 2.1, and appendix B.6 for the classifier whose gradient
     stops at h (arXiv 2002.05709).
@@ -70,6 +71,7 @@ class SimCLR(nn.Module):
     norm_momentum: float = BATCH_NORM_MOMENTUM
     frozen: str = "none"
     remat: str = "none"
+    channels: int = 3
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
@@ -79,7 +81,7 @@ class SimCLR(nn.Module):
         network is trained end to end.
 
         Args:
-          images: The images (N, H, W, 3), float in [0, 1].
+          images: The images (N, H, W, C), float in [0, 1].
           train: Whether to normalise by this batch's statistics and update the moving averages.
         """
         head_dtype = jnp.promote_types(self.dtype, jnp.float32)

@@ -60,7 +60,7 @@ class Contrastive:
         Args:
           params: The parameters of the model.
           batch_stats: The moving averages of the batch norms before this batch.
-          batch: "image" (N, 2, S, S, 3), uint8 or float in [0, 1], "label" (N,) int32 and
+          batch: "image" (N, 2, S, S, C), uint8 or float in [0, 1], "label" (N,) int32 and
             "blur_sigma" (N, 2) float in pixels.
         """
 

@@ -58,7 +58,7 @@ class Distilled:
         Args:
           params: The parameters of the student.
           batch_stats: The moving averages of the student's batch norms before this batch.
-          batch: "image" (N, V, S, S, 3), uint8 or float in [0, 1], "label" (N,) int32, which is -1
+          batch: "image" (N, V, S, S, C), uint8 or float in [0, 1], "label" (N,) int32, which is -1
             for an image without a label, and "blur_sigma" (N, V) float in pixels. Where it is a
             part of a larger batch, also "label_weight", its images' `losses.label_weights` in the
             larger one.

@@ -45,7 +45,7 @@ class Supervised:
         Args:
           params: The parameters of the model.
           batch_stats: The moving averages of the batch norms before this batch.
-          batch: "image" (N, V, S, S, 3), uint8 or float in [0, 1], "label" (N,) int32 or
+          batch: "image" (N, V, S, S, C), uint8 or float in [0, 1], "label" (N,) int32 or
             (N, C) int8, and "blur_sigma" (N, V) float in pixels. Where it is a part of a larger
             batch, also "label_weight", its labels' `losses.label_weights` in the larger one.
         """

@@ -52,6 +52,29 @@ def picture(image: npt.NDArray[Any]) -> str:
     return f"data:image/{'png' if small else 'jpeg'};base64,{text}"
 
 
+def rgb(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Images (…, C) as they are shown, (…, 3): see `shown_as` for other channels than three."""
+    if images.shape[-1] == 3:
+        return images
+    few = images.shape[-1] < 3
+    return np.repeat(images[..., :1], 3, axis=-1) if few else np.ascontiguousarray(images[..., :3])
+
+
+def shown_as(channels: int) -> str:
+    """How images of some number of channels are shown, as a sentence; '' for three.
+
+    >>> shown_as(5)
+    'Of the 5 channels the first three are shown, as red, green and blue.'
+    """
+    if channels == 1:
+        return "Images have one channel, and are shown in grey."
+    if channels == 2:
+        return "Of the 2 channels the first one is shown, in grey."
+    if channels == 3:
+        return ""
+    return f"Of the {channels} channels the first three are shown, as red, green and blue."
+
+
 def reduced(image: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
     """An image (H, W, 3) uint8 whose larger side is `side` at most; a smaller one as it is."""
     height, width = image.shape[:2]

@@ -122,9 +122,10 @@ def _about(network: Network, split: Any, chosen: int, read: int, *, several: boo
     which = "all" if chosen == len(split) else f"{chosen:,}, evenly spaced,"
     lost = f"; {chosen - read} of them cannot be read and are left out" if read < chosen else ""
     labels = "; an image can have several labels, which are not used here" if several else ""
+    shown = html.shown_as(network.config.data.channels)
     return (
         f"Of checkpoint {network.name}, with {which} of the {len(split):,} images of "
-        f"{split.split!r} of {split.source.place}{lost}{labels}."
+        f"{split.split!r} of {split.source.place}{lost}{labels}. {shown}".rstrip()
     )
 
 
@@ -133,7 +134,7 @@ def _pictures(source: Any, index: np.ndarray) -> list[np.ndarray]:
     found = []
     for start in range(0, len(index), _AT_A_TIME):
         images, _ = source.load(index[start : start + _AT_A_TIME])
-        found += [html.reduced(image.pixels(), SIDE) for image in images]
+        found += [html.reduced(html.rgb(image.pixels()), SIDE) for image in images]
     return found
 
 

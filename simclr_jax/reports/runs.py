@@ -148,8 +148,10 @@ def _images(config: FrozenConfigDict) -> str:
     data = config.data
     classes = f"{data.num_classes:,} classes" if data.num_classes else "no labels"
     folder = f" {data.dir}" if data.dir else ""
+    bands = "" if data.channels == 3 else f", {data.channels} channel{'s' * (data.channels > 1)}"
     return (
         f"{data.num_examples:,} of {data.name}{folder}, {classes}, used at {data.image_size} pixels"
+        f"{bands}"
     )
 
 

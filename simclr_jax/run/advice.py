@@ -26,7 +26,9 @@ def warn(config: FrozenConfigDict, schedule: Schedule, train: Readable) -> None:
     warn_of_the_warmup(schedule)
     warn_of_what_is_on_the_host(config.augment, inputs.views(config))
     warn_of_frozen_noise(config.train.frozen, config.init.run)
-    warn_of_small_images(train.source, config.data.image_size)
+    warn_of_small_images(train.source, config.data.image_size, config.data.channels)
+    if lost := left_out(inputs.views(config)):
+        processes.say(f"config.data.channels={config.data.channels}: {lost}")
 
 
 def warn_of_frozen_noise(frozen: str, init_run: str | None) -> None:
@@ -82,6 +84,20 @@ def warn_of_what_is_on_the_host(augment: ConfigDict, views: Views) -> None:
                 )
 
 
+def left_out(views: Views) -> str:
+    """What of the augmentation images cannot have that are not of red, green and blue, in words.
+
+    Args:
+      views: The settings of the augmentation.
+    """
+    if views.channels == 3 or views.strength == 0:
+        return ""
+    ops = {name for names in views.ops for name in names}
+    lost = ["hue and saturation of the jitter"] if "jitter" in ops else []
+    lost += ["grey"] if "grey" in ops else []
+    return f"left out, as of red, green and blue: {', '.join(lost)}" if lost else ""
+
+
 def warn_of_waiting(config: FrozenConfigDict, share: float) -> None:
     """Logs that the devices of this process wait for their input, and what makes it faster.
 
@@ -107,7 +123,7 @@ def warn_of_waiting(config: FrozenConfigDict, share: float) -> None:
     )
 
 
-def warn_of_small_images(source: Source, image_size: int) -> None:
+def warn_of_small_images(source: Source, image_size: int, channels: int = 3) -> None:
     """Logs a warning, in process 0, where a quarter of the images or more is below image_size.
 
     Of at most `SAMPLE` images, evenly spaced, the headers are read. One that cannot be read is left
@@ -116,10 +132,11 @@ def warn_of_small_images(source: Source, image_size: int) -> None:
     Args:
       source: The images to train on.
       image_size: The side of the views, in pixels.
+      channels: The number of channels of the images.
     """
     if not processes.is_primary():
         return
-    sides = shorter_sides(source.load(evenly_spaced(source, SAMPLE))[0])
+    sides = shorter_sides(source.load(evenly_spaced(source, SAMPLE))[0], channels)
     small = [side for side in sides if side < image_size]
     if small and 4 * len(small) >= len(sides):
         _log.warning(
@@ -132,15 +149,16 @@ def warn_of_small_images(source: Source, image_size: int) -> None:
         )
 
 
-def shorter_sides(encoded: Iterable[bytes | str]) -> list[int]:
+def shorter_sides(encoded: Iterable[bytes | str], channels: int = 3) -> list[int]:
     """The shorter side of each image in pixels, without those whose header cannot be read.
 
     Args:
       encoded: Encoded images; a text for one that could not be loaded.
+      channels: The number of channels of the images.
     """
     sides = []
     for data in encoded:
         if isinstance(data, bytes):
             with contextlib.suppress(ValueError):
-                sides.append(min(images.size(data)))
+                sides.append(min(images.size(data, channels)))
     return sides

@@ -22,6 +22,7 @@ from simclr_jax.data.readable import Readable
 from simclr_jax.data.source import evenly_spaced
 from simclr_jax.errors import one_line
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.pages import html
 from simclr_jax.run.progress import MetricsLog
 from simclr_jax.state import TrainState
 from simclr_jax.store import projector
@@ -58,17 +59,18 @@ def first_views(batch: Batch, late: Late) -> np.ndarray:
     """The views of the first `VIEWED` images of a batch, an image a column.
 
     Args:
-      batch: The batch as the train step takes it, with "image" (n, V, S, S, 3).
+      batch: The batch as the train step takes it, with "image" (n, V, S, S, C).
       late: The augmentations that the device applies.
 
     Returns:
-      One picture (V·S, m·S, 3) uint8, as the network sees the views.
+      One picture (V·S, m·S, 3) uint8, as the network sees the views; see `html.rgb`.
     """
     some = {key: np.asarray(value[:VIEWED]) for key, value in batch.items() if key != "label"}
     count, views = some["image"].shape[:2]
     made = np.asarray(jax.jit(partial(views_of, late=late))(some))
-    by_view = as_uint8(made.reshape(count, views, *made.shape[1:])).swapaxes(0, 1)
-    return projector.tiled(by_view.reshape(-1, *made.shape[1:]), count)
+    shown = html.rgb(as_uint8(made))
+    by_view = shown.reshape(count, views, *shown.shape[1:]).swapaxes(0, 1)
+    return projector.tiled(by_view.reshape(-1, *shown.shape[1:]), count)
 
 
 def as_uint8(images: np.ndarray) -> np.ndarray:
@@ -164,9 +166,9 @@ def represented(
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Images (n, S, S, 3), uint8 or float in [0, 1], at `THUMBNAIL` pixels or fewer, as uint8."""
+    """Images (n, S, S, C), uint8 or float in [0, 1], as small pictures (n, T, T, 3) uint8."""
     side = min(THUMBNAIL, images.shape[1])
-    small = [Image.fromarray(image).resize((side, side)) for image in as_uint8(images)]
+    small = [Image.fromarray(image).resize((side, side)) for image in html.rgb(as_uint8(images))]
     return np.stack([np.asarray(image) for image in small])
 
 

@@ -28,7 +28,7 @@ class View(NamedTuple):
     Attributes:
       epoch: The epoch of the run in which it is seen, from 0.
       number: The number of the view among those of its image in that epoch, from 0.
-      image: The input of the network, (S, S, 3) float32 in [0, 1].
+      image: The input of the network, (S, S, C) float32 in [0, 1].
       words: What was drawn, by the name of the operation; none where it changes nothing.
       box: The crop on the image, (x, y, width, height) as fractions of its sides; None without one.
     """
@@ -47,7 +47,7 @@ class Example(NamedTuple):
       number: The index of the image among those that are trained on.
       name: The name of the image within the dataset.
       label: The name of its class, or of its classes; '' without one.
-      image: The pixels (H, W, 3), uint8.
+      image: The pixels (H, W, C), uint8.
       views: The views.
     """
 
@@ -97,7 +97,7 @@ def of_run(config: FrozenConfigDict, source: Readable, *, images: int, views: in
 def views_of(
     config: FrozenConfigDict, source: Readable, index: np.ndarray, epochs: Sequence[int]
 ) -> list[np.ndarray]:
-    """The views of images as the input of the network, an array (n, V, S, S, 3) for each epoch.
+    """The views of images as the input of the network, an array (n, V, S, S, C) for each epoch.
 
     Args:
       config: The config of the run.

@@ -12,7 +12,8 @@ from simclr_jax.config import inputs
 from simclr_jax.data import duplicates, summary
 from simclr_jax.data.readable import Readable
 from simclr_jax.data.summary import Summary
-from simclr_jax.pages import contact
+from simclr_jax.pages import contact, html
+from simclr_jax.run import advice
 from simclr_jax.run.examples import Example, View
 
 _COLOURS = len(contact.COLOURS)
@@ -75,10 +76,10 @@ def rows(shown: Sequence[Example]) -> tuple[list[contact.Row], list[str]]:
     """The rows of a contact sheet, and the words above its views."""
     made = [
         contact.Row(
-            example.image,
+            html.rgb(example.image),
             [view.box for view in example.views],
             [view.epoch > 0 for view in example.views],
-            [to_bytes(view.image) for view in example.views],
+            [html.rgb(to_bytes(view.image)) for view in example.views],
         )
         for example in shown
     ]
@@ -109,7 +110,7 @@ def _about_views(config: FrozenConfigDict, boxes: bool) -> str:
         f"operations of the device: {count} of an epoch, {compared}, then those of the next "
         "epochs. They are shown as the network gets them, from 0 to 1"
         + ("" if config.data.image_size <= _SMALL else ", compressed as JPEG on this page")
-        + f". {crops}"
+        + f". {crops} {html.shown_as(config.data.channels)}".rstrip()
     )
 
 
@@ -126,6 +127,7 @@ def _settings(config: FrozenConfigDict) -> list[tuple[str, str]]:
     low, high = views.crop_area
     return [
         *found,
+        *_channels(config),
         ("augment.strength", f"{views.strength:g}, of jitter and grey"),
         ("augment.crop_area", f"{low:g} to {high:g} of the image"),
         ("augment.brightness", views.brightness),
@@ -135,8 +137,21 @@ def _settings(config: FrozenConfigDict) -> list[tuple[str, str]]:
     ]
 
 
+def _channels(config: FrozenConfigDict) -> list[tuple[str, str]]:
+    """The settings of other images than those of red, green and blue in 8 bits, by their keys."""
+    channels, value_range = config.data.channels, config.data.value_range
+    found = []
+    if channels != 3:
+        left_out = advice.left_out(inputs.views(config))
+        found.append(("data.channels", f"{channels}" + (f"; {left_out}" if left_out else "")))
+    if value_range is not None:
+        found.append(("data.value_range", "black {:g}, white {:g}".format(*value_range)))
+    return found
+
+
 def _picture(image: np.ndarray, side: int = _LARGEST) -> dict[str, Any]:
-    """An image for the page, uint8, made smaller where its longer side is above `side`."""
+    """An image (H, W, C) uint8 for the page, made smaller where its longer side is above `side`."""
+    image = html.rgb(image)
     if max(image.shape[:2]) > side:
         image = np.asarray(contact.fitted(image, side))
     return {"picture": image, "exact": max(image.shape[:2]) <= _SMALL}

@@ -117,7 +117,11 @@ class Origin(NamedTuple):
         taken = fitting_paths(*shapes, classifier=reason is None)
         if other := other_encoder(config, theirs):
             raise UserError(f"{name}={run}: holds another encoder ({other})")
-        return cls(reader, step, taken, in_words(*shapes, taken, step=step, classifier=reason))
+        told = in_words(*shapes, taken, step=step, classifier=reason)
+        here, there = config.data.channels, theirs.data.channels
+        if here != there:
+            told += f"; its images have {there} channel{'s' * (there > 1)}, and these {here}"
+        return cls(reader, step, taken, told)
 
 
 def _shapes(config: FrozenConfigDict, model: Any) -> Shapes:

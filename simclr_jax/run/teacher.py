@@ -187,6 +187,9 @@ def _check(config: ConfigDict, teacher: ConfigDict) -> None:
         raise _wrong(
             config, f"its classifier has {taught} classes, and the images have {classes}{_INSTEAD}"
         )
+    channels, seen = config.data.channels, teacher.data.channels
+    if seen != channels:
+        raise _wrong(config, f"it takes images of {seen} channels, and data.channels={channels}")
     size, trained_at = config.data.image_size, teacher.data.image_size
     if stem_for(teacher.model.stem, trained_at) == "imagenet" and size < 32:
         raise rules.wrong("data.image_size", size, "at least 32 for the teacher's imagenet stem")

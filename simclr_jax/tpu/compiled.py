@@ -89,10 +89,11 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
 
 def batch(config: ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes, dtypes and shardings of a global batch."""
-    n, size, views = config.train.batch_size, config.data.image_size, inputs.views(config).count
+    n, views = config.train.batch_size, inputs.views(config)
+    shape = n, views.count, views.size, views.size, views.channels
     on = partial(jax.ShapeDtypeStruct, sharding=meshes.sharded(mesh))
     return {
-        "image": on((n, views, size, size, 3), jnp.dtype(config.data.transfer_dtype)),
+        "image": on(shape, jnp.dtype(config.data.transfer_dtype)),
         "label": on((n,), jnp.int32),
         **{name: on(a.shape, a.dtype) for name, a in inputs.device_numbers(config, n).items()},
     }

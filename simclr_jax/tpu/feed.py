@@ -52,9 +52,9 @@ class Needed(NamedTuple):
         return max(self.reads / assumed.reads, self.bandwidth / assumed.bandwidth)
 
 
-def image_bytes(size: int) -> int:
+def image_bytes(size: int, channels: int = 3) -> int:
     """The number of bytes that an encoded image is taken to have, from the side of its views."""
-    return PHOTOGRAPH if size > 64 else 3 * size * size
+    return PHOTOGRAPH * channels // 3 if size > 64 else channels * size * size
 
 
 def needed(
@@ -85,7 +85,7 @@ def in_words(config: ConfigDict, planned: dict[str, Any]) -> str:
       config: The config of the run, with data.num_examples.
       planned: The plan, with "step_seconds" and "hosts".
     """
-    each = image_bytes(config.data.image_size)
+    each = image_bytes(config.data.image_size, config.data.channels)
 
     def at(block: int, assumed: Assumed) -> Needed:
         order = Order(

@@ -85,7 +85,7 @@ def of_teacher(config: ConfigDict) -> float:
 
 def _forward(model: SimCLR, initial: Callable[[], Any], size: int) -> list[float]:
     """The operations of each layer of a network in training, in order, for one view, forward."""
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, size, size, model.channels), jnp.float32)
     forward = partial(model.apply, train=True, mutable=["batch_stats"])
     traced = jax.make_jaxpr(forward)(jax.eval_shape(initial), image)
     return list(_products(traced.jaxpr))

@@ -39,11 +39,13 @@ class Exported(NamedTuple):
       model: The network.
       variables: The trees "params" and "batch_stats" of the network.
       image_size: The height and the width of the images, in pixels.
+      value_range: The values that are black and white in images of more than 8 bits, or None.
     """
 
     model: simclr.SimCLR
     variables: Any
     image_size: int
+    value_range: tuple[float, float] | None = None
 
 
 def outputs(variables: Any, images: jax.Array, *, model: simclr.SimCLR) -> dict[str, jax.Array]:
@@ -51,7 +53,7 @@ def outputs(variables: Any, images: jax.Array, *, model: simclr.SimCLR) -> dict[
 
     Args:
       variables: The trees "params" and "batch_stats" of the network.
-      images: The images (N, S, S, 3), float in [0, 1].
+      images: The images (N, S, S, C), float in [0, 1].
       model: The network.
 
     Returns:
@@ -73,7 +75,7 @@ def reference(model: simclr.SimCLR, variables: Any, images: np.ndarray) -> tuple
     Args:
       model: The network.
       variables: The trees "params" and "batch_stats" of the network.
-      images: The images (N, S, S, 3), float in [0, 1].
+      images: The images (N, S, S, C), float in [0, 1].
 
     Returns:
       The outputs in float64, and the `difference` of the outputs in float32 from them.
@@ -100,7 +102,7 @@ def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: boo
     Args:
       network: The network.
       folder: The folder to write to.
-      images: The images (N, S, S, 3) to compute outputs for, float32 in [0, 1].
+      images: The images (N, S, S, C) to compute outputs for, float32 in [0, 1].
       pth: Whether to write model.pth too.
 
     Returns:
@@ -122,6 +124,10 @@ def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: boo
         key: getattr(model, key) for key in ("depth", "width", "stem", "sk_ratio", "se_ratio")
     }
     config |= {"classes": model.classes, "image_size": network.image_size}
+    if model.channels != 3:
+        config["channels"] = model.channels
+    if network.value_range is not None:
+        config["value_range"] = network.value_range
     if model.classes:
         config["classifier_layer"] = heads.layer_index(model.classifier_layer)
     plain = simclr_torch.is_torchvision(config)
@@ -154,7 +160,7 @@ def stablehlo(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
     Args:
       network: The network.
       folder: The folder to write to.
-      images: The images (N, S, S, 3) to compute outputs for, float32 in [0, 1].
+      images: The images (N, S, S, C) to compute outputs for, float32 in [0, 1].
 
     Returns:
       The outputs of the loaded network.
@@ -172,7 +178,7 @@ def stablehlo(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
         )
     function = partial(outputs, network.variables, model=network.model)
     (batch,) = jax.export.symbolic_shape("batch")
-    shape = (batch, network.image_size, network.image_size, 3)
+    shape = (batch, network.image_size, network.image_size, network.model.channels)
     exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(
         jax.ShapeDtypeStruct(shape, jnp.float32)
     )
@@ -190,7 +196,7 @@ def savedmodel(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
     Args:
       network: The network.
       folder: The folder to write to.
-      images: The images (N, S, S, 3) to compute outputs for, float32 in [0, 1].
+      images: The images (N, S, S, C) to compute outputs for, float32 in [0, 1].
 
     Returns:
       The outputs of the loaded network.
@@ -202,16 +208,16 @@ def savedmodel(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
 
     host.keep_off_accelerators()
 
-    size = network.image_size
+    size, channels = network.image_size, network.model.channels
     function = jax2tf.convert(
         partial(outputs, model=network.model),
-        polymorphic_shapes=[None, f"(batch, {size}, {size}, 3)"],
+        polymorphic_shapes=[None, f"(batch, {size}, {size}, {channels})"],
         with_gradient=False,
         native_serialization_platforms=PLATFORMS,
     )
     module = tf.Module()
     module.weights = jax.tree.map(lambda leaf: tf.Variable(np.asarray(leaf)), network.variables)
-    spec = tf.TensorSpec((None, size, size, 3), tf.float32, name="images")
+    spec = tf.TensorSpec((None, size, size, channels), tf.float32, name="images")
     module.features = tf.function(
         lambda images: function(module.weights, images), input_signature=[spec], autograph=False
     )

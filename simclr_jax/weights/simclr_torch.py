@@ -4,7 +4,7 @@ This file only needs torch and safetensors. An export copies it to the folder of
 
     from simclr_torch import load
     network = load("FOLDER")
-    h = network(network.transform(image)[None])  # A PIL image, as (1, 3, S, S) in [0, 1].
+    h = network(network.transform(image)[None])  # A PIL image or an array, as (1, C, S, S).
 
 The parameters have torchvision's names if torchvision has the same network. `load_torchvision`
 then loads them into it.
@@ -26,13 +26,9 @@ from torch.nn import functional
 
 # Whether the blocks are bottlenecks, and the number of blocks of each group, by the depth.
 BLOCKS = {
-    18: (False, (2, 2, 2, 2)),
-    34: (False, (3, 4, 6, 3)),
-    50: (True, (3, 4, 6, 3)),
-    101: (True, (3, 4, 23, 3)),
-    152: (True, (3, 8, 36, 3)),
-    200: (True, (3, 24, 36, 3)),
-}
+    18: (False, (2, 2, 2, 2)), 34: (False, (3, 4, 6, 3)), 50: (True, (3, 4, 6, 3)),
+    101: (True, (3, 4, 23, 3)), 152: (True, (3, 8, 36, 3)), 200: (True, (3, 24, 36, 3)),
+}  # fmt: skip
 
 
 def load(path: str) -> "SimCLR":
@@ -67,10 +63,9 @@ def load_torchvision(path: str) -> nn.Module:
     classes = config["classes"]
     network = ResNet(Bottleneck, list(BLOCKS[config["depth"]][1]), num_classes=classes or 1)
     network.maxpool = SameMaxPool()
-    if not classes:
-        network.fc = nn.Identity()
+    network.fc = network.fc if classes else nn.Identity()
     network.load_state_dict(tensors)
-    network.transform = Transform(config.get("image_size", 224))
+    network.transform = Transform(config.get("image_size", 224), 3, config.get("value_range"))
     return network.eval()
 
 
@@ -84,47 +79,62 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 def is_torchvision(config: dict[str, Any]) -> bool:
     """Whether torchvision has the same network, with `config` the arguments of `SimCLR`.
 
-    It has the bottleneck ResNets of width 1, with a classifier on h. Its ResNet-18 and ResNet-34
-    differ from ours: they have no convolution in the shortcut of the first group.
+    It has the bottleneck ResNets of width 1 for RGB, with a classifier on h. Its ResNet-18 and
+    ResNet-34 differ from ours: they have no convolution in the shortcut of the first group.
 
     >>> network = {"depth": 50, "width": 1.0, "stem": "imagenet", "sk_ratio": 0.0, "se_ratio": 0.0}
     >>> is_torchvision(network), is_torchvision(network | {"depth": 18})
     (True, False)
     """
     extras = (config["sk_ratio"], config["se_ratio"], config.get("classifier_layer", 0))
-    usual = (config["width"], config["stem"]) == (1, "imagenet")
+    usual = (config["width"], config["stem"], config.get("channels", 3)) == (1, "imagenet", 3)
     return BLOCKS[config["depth"]][0] and usual and not any(extras)
 
 
 class Transform:
-    """The evaluation view of a PIL image: its central square, 87.5 % of its shorter side, resized.
+    """The evaluation view of an image: its central square, 87.5 % of its shorter side, resized.
 
     For views of up to 32 px the image is not cropped. The resize is bicubic, as TensorFlow's is.
 
     Args:
-      size: The height and the width of the view, in pixels.
+      image_size: The height and the width of the view, in pixels.
+      channels: The number of channels C.
+      value_range: The values of more than 8 bits that become 0 and 1.
     """
 
-    def __init__(self, size: int):
-        self.size = size
+    def __init__(self, image_size: int = 224, channels: int = 3, value_range: Any = None):
+        self.size, self.channels, self.value_range = image_size, channels, value_range
 
     def __call__(self, image: Any) -> torch.Tensor:
-        """The view (3, size, size), float32 in [0, 1], of a PIL image."""
-        if image.mode.startswith("I"):  # Of 16 bits the upper 8 are used.
-            image = image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
-        data = bytearray(image.convert("RGB").tobytes())
-        x = torch.frombuffer(data, dtype=torch.uint8).view(image.height, image.width, 3) * (1 / 255)
+        """The view (C, size, size), float32 in [0, 1], of a PIL image or an array (H, W, C)."""
+        x = self._levels(image) * (1 / 255)
+        height, width, _ = x.shape
         if self.size > 32:
-            side = round(0.875 * min(image.size))
-            top, left = (image.height - side + 1) // 2, (image.width - side + 1) // 2
+            side = round(0.875 * min(height, width))
+            top, left = (height - side + 1) // 2, (width - side + 1) // 2
             x = x[top : top + side, left : left + side]
-        elif image.size == (self.size, self.size):
+        elif (height, width) == (self.size, self.size):
             return x.permute(2, 0, 1)
         for _ in range(2):  # The rows, then the columns.
             index, weight = self._neighbours(len(x))
             taps = (weight[:, k, None, None] * x[index[:, k]] for k in range(4))
             x = sum(taps, torch.zeros(())).transpose(0, 1)
         return x.clamp(0, 1).permute(2, 0, 1)
+
+    def _levels(self, image: Any) -> torch.Tensor:
+        """The values (H, W, C) of an image, from 0 to 255."""
+        if hasattr(image, "mode"):
+            mode = "I" if image.mode[0] == "I" else "L" if self.channels == 1 else "RGB"
+            data, dtype = image.convert(mode).tobytes(), {"I": torch.int32}.get(mode, torch.uint8)
+            x = torch.frombuffer(bytearray(data), dtype=dtype).view(image.height, image.width, -1)
+        else:
+            x = torch.atleast_3d(torch.as_tensor(image))
+        ends = self.value_range or ((0, 1) if x.is_floating_point() else None)
+        if x.dtype != torch.uint8 and ends:
+            x = ((x.float() - ends[0]) / (ends[1] - ends[0])).clamp(0, 1).mul(255).round()
+        elif x.dtype != torch.uint8:
+            x = x.to(torch.int32) // 256  # Of 16 bits the upper 8 are used.
+        return x.expand(-1, -1, self.channels)
 
     def _neighbours(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The four pixels that each pixel of the view is interpolated from, and their weights."""
@@ -167,8 +177,7 @@ class ShortcutPool(nn.Module):
         self.stride = stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        padded = functional.pad(x, (0, 1, 0, 1))
-        pooled = functional.avg_pool2d(padded, 2, self.stride)
+        pooled = functional.avg_pool2d(functional.pad(x, (0, 1, 0, 1)), 2, self.stride)
         if self.stride > 1:
             return pooled  # As in the authors' code, the average includes the padding's zeros.
         # At stride 1 the average excludes the padding, so it is divided by the share of pixels.
@@ -216,10 +225,8 @@ class Block(nn.Module):
     ):
         super().__init__()
         outputs = width * (4 if deep else 1)
-        self.downsample: nn.Module = nn.Identity()
-        if project:
-            shortcut = conv(inputs, outputs, 1, 1 if sk else stride)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+        shortcut = [conv(inputs, outputs, 1, 1 if sk else stride), nn.BatchNorm2d(outputs)]
+        self.downsample = nn.Sequential(*shortcut) if project else nn.Identity()
         self.pool = ShortcutPool(stride) if project and sk else nn.Identity()
         if deep:
             self.conv1, self.bn1 = conv(inputs, width, 1), nn.BatchNorm2d(width)
@@ -244,10 +251,10 @@ class Block(nn.Module):
 class Stem(nn.Module):
     """The stem of ResNet-D: three 3x3 convolutions in place of one of 7x7."""
 
-    def __init__(self, filters: int):
+    def __init__(self, filters: int, channels: int):
         super().__init__()
         half = filters // 2
-        self.conv1, self.bn1 = conv(3, half, 3, 2), nn.BatchNorm2d(half)
+        self.conv1, self.bn1 = conv(channels, half, 3, 2), nn.BatchNorm2d(half)
         self.conv2, self.bn2 = conv(half, half, 3), nn.BatchNorm2d(half)
         self.conv3, self.bn3 = conv(half, filters, 3), nn.BatchNorm2d(filters)
 
@@ -290,36 +297,28 @@ class SimCLR(nn.Module):
       head_dim: The width of z.
       classes: The number of classes of the classifier, or 0 for no classifier.
       classifier_layer: The layer of the head that the classifier sits on, or 0 for h.
-      image_size: The height and the width of the images, in pixels.
+      channels: The number of channels C of the images.
+      **view: The other arguments of `Transform`.
 
     Attributes:
-      transform: The function from a PIL image to one of `images`.
+      transform: The function from a PIL image, or an array (H, W, C), to one of `images`.
       head: The projection head, a `Head` from h to a list of outputs that ends with z, or None.
       fc: The classifier, from h or a layer of the head to logits, or None; see `logits`.
     """
 
     def __init__(
-        self,
-        depth: int,
-        width: float = 1.0,
-        stem: str = "imagenet",
-        sk_ratio: float = 0.0,
-        se_ratio: float = 0.0,
-        head_layers: int = 0,
-        head_dim: int = 128,
-        classes: int = 0,
-        classifier_layer: int = 0,
-        image_size: int = 224,
-    ):
+        self, depth: int, width: float = 1.0, stem: str = "imagenet", sk_ratio: float = 0.0,
+        se_ratio: float = 0.0, head_layers: int = 0, head_dim: int = 128, classes: int = 0,
+        classifier_layer: int = 0, channels: int = 3, **view: Any,
+    ):  # fmt: skip
         super().__init__()
-        bottleneck, sizes = BLOCKS[depth]
-        filters = int(64 * width)
+        (bottleneck, sizes), filters = BLOCKS[depth], int(64 * width)
         self.maxpool = nn.Identity() if stem == "small" else SameMaxPool()
         if sk_ratio and stem == "imagenet":
-            self.stem = Stem(filters)
+            self.stem = Stem(filters, channels)
         else:
             size, stride = (3, 1) if stem == "small" else (7, 2)
-            self.conv1, self.bn1 = conv(3, filters, size, stride), nn.BatchNorm2d(filters)
+            self.conv1, self.bn1 = conv(channels, filters, size, stride), nn.BatchNorm2d(filters)
         inputs = filters
         for group, count in enumerate(sizes):
             block = partial(Block, deep=bottleneck, sk=sk_ratio, se=se_ratio)
@@ -329,12 +328,13 @@ class SimCLR(nn.Module):
             self.add_module(f"layer{group + 1}", nn.Sequential(*blocks))
             inputs = outputs
         self.head = Head(inputs, head_layers, head_dim) if head_layers else None
-        self._classifier_layer, self.transform = classifier_layer, Transform(image_size)
+        self.transform = Transform(channels=channels, **view)
+        self._classifier_layer = classifier_layer
         below = head_dim if 0 < classifier_layer == head_layers else inputs
         self.fc = nn.Linear(below, classes) if classes else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The representations h (N, F) of images (N, 3, S, S), float in [0, 1]."""
+        """The representations h (N, F) of images (N, C, S, S), float in [0, 1]."""
         if hasattr(self, "stem"):
             x = self.stem(images)
         else:

@@ -64,9 +64,20 @@ def test_crops_of_a_batch_are_those_of_the_host(rng, height, width, size):
 )
 def test_a_batch_is_augmented_as_the_host_augments_each_image(rng, ops, in_turn, version):
     """From 5 % below black to 5 % above white, as a bicubic resize may leave images."""
-    views = replace(ALL, ops=ops, brightness=version)
     images = rng.uniform(-0.05, 1.05, (12, 2, 16, 16, 3)).astype(np.float32)
     images[0], images[1] = 0.4, [[[0.9, 0.9, 0.2]]]
+    compare(images, replace(ALL, ops=ops, brightness=version), in_turn)
+
+
+@pytest.mark.parametrize(("channels", "in_turn"), [(1, True), (5, False)])
+def test_images_of_other_channels_are_augmented_as_on_the_host(rng, channels, in_turn):
+    images = rng.uniform(-0.05, 1.05, (12, 2, 16, 16, channels)).astype(np.float32)
+    compare(images, replace(ALL, ops=2 * (PIPELINE[1:],), channels=channels), in_turn)
+
+
+def compare(images, views, in_turn):
+    """Compares the late operations of a batch with those of TensorFlow on each image."""
+    ops = tuple(views.applied(view) for view in range(2))
     side, of_views = np.full(12, 16), [some_keys(12, view) for view in range(2)]
     late = device.late_of(views, "host")
     assert late.ops == ops

@@ -153,3 +153,13 @@ def test_the_last_operations_are_those_of_the_batch(ops, changes, places):
 @pytest.mark.parametrize(("size", "taps"), [(32, 3), (64, 7), (96, 9), (224, 23), (8, 1)])
 def test_blur_taps(size, taps):
     assert draws.blur_taps(size) == taps
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_images_of_other_channels_have_the_same_draws_but_none_of_colours(channels):
+    ops = tuple(name for name in draws.OPS if name != "shared_crop")
+    usual = drawn(20, replace(ALL, ops=(ops, ops)))
+    found = drawn(20, replace(ALL, ops=(ops, ops), channels=channels))
+    assert usual.keys() - found.keys() == {"grey"}
+    del usual["grey"]
+    chex.assert_trees_all_equal(found, usual)

@@ -94,3 +94,33 @@ def test_evaluation_keeps_small_images_whole(rng):
     image = image_of(rng, 32, 32)
     np.testing.assert_array_equal(host.eval_view(image, size=32), image)
     assert host.eval_view(image_of(rng, 40, 30), size=32).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_other_channels_than_three_keep_hue_and_saturation(rng, channels):
+    """With one factor of the brightness, and the contrast about the mean of each channel."""
+    image = tf.constant(rng.uniform(0.3, 0.6, (16, 16, channels)), tf.float32)
+    views = replace(ALL, channels=channels)
+    drawn = draws.draw(some_keys(12), np.full(12, 16), np.full(12, 16), views, 0, ["jitter"])
+    for number in range(12):
+        draw = row(drawn["jitter"], number)._replace(applied=tf.constant(True))
+        expected = image.numpy()
+        for operation in draw.order.numpy():
+            if operation == 0:
+                expected = expected * draw.brightness.numpy()
+            elif operation == 1:
+                mean = expected.mean(axis=(0, 1), keepdims=True)
+                expected = (expected - mean) * draw.contrast.numpy() + mean
+            expected = np.clip(expected, 0, 1)
+        np.testing.assert_allclose(host.color_jitter(image, draw, views), expected, atol=1e-5)
+
+
+def test_every_operation_but_those_of_colours_takes_five_channels(rng):
+    image = tf.constant(rng.uniform(size=(40, 50, 5)), tf.float32)
+    order = tuple(name for name in draws.OPS if name != "shared_crop")
+    views = replace(ALL, ops=(order, order), channels=5)
+    assert views.applied(0) == tuple(name for name in order if name != "grey")
+    drawn = draws.draw(some_keys(4), np.full(4, 40), np.full(4, 50), views, 0)
+    for number in range(4):
+        made = host.random_view(image, row(drawn, number), views.applied(0), views)
+        assert made.shape == (16, 16, 5)

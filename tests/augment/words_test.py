@@ -82,3 +82,9 @@ def test_a_box_is_that_of_a_crop_of_the_image_itself():
     assert words.box_of({"crop": box, "flip": True}, 100, 200) == (0.1, 0.1, 0.2, 0.3)
     assert words.box_of({"flip": True, "crop": box}, 100, 200) is None
     assert words.box_of({}, 100, 200) is None
+
+
+def test_words_of_other_channels_tell_neither_hue_nor_saturation():
+    drawn = Jitter(True, 0.5, 1.25, 0.8, -0.1, np.array([3, 1, 0, 2]))
+    expected = "jitter in this order: contrast x 1.25, brightness x 0.50"
+    assert said("jitter", drawn, channels=5) == expected

@@ -143,6 +143,12 @@ def test_lists_of_operations_are_as_many_as_the_views():
     assert inputs.views(policy).ops == (("crop", "randaugment"), ("crop", "randaugment", "jitter"))
 
 
+def test_policies_are_of_red_green_and_blue():
+    changes = {"data.channels": 5, "augment.policy": "randaugment"}
+    with pytest.raises(UserError, match=r"augment.policy='randaugment': must be None for data.cha"):
+        constraints.check_run(overrides.changed(overrides.load([DIGITS]), changes), devices=8)
+
+
 @pytest.mark.parametrize(
     ("name", "line"),
     [
@@ -242,6 +248,7 @@ def test_every_default_key_has_a_row_and_every_row_a_key():
         ("optim.name", "fixed"), ("train.batch_size", "fixed"), ("data.name", "fixed"),
         ("data.train_split", "fixed"), ("data.num_classes", "fixed"), ("data.held_out", "fixed"),
         ("data.shuffle_block", "fixed"), ("data.image_size", "fixed"),
+        ("data.channels", "fixed"),
         ("objective.name", "fixed"), ("init.run", "fixed"), ("train.frozen", "fixed"),
         ("data.views", "ask"),
         ("model.dtype", "ask"), ("optim.lr", "ask"), ("augment.ops", "ask"), ("loss.name", "ask"),

@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from simclr_jax.data import images
+from simclr_jax.data.oddities import Oddities
 from support.sources import encoded, pixel, readable, write
 
 FORMATS = {
@@ -151,7 +152,7 @@ def test_a_tiff_of_16_bits_whose_0_is_white_is_inverted(value_range):
     assert data != file.getvalue()
     found = Image.open(io.BytesIO(images.decoded(data, value_range)[0]))
     np.testing.assert_allclose(np.asarray(found)[0], [255, 191, 0], atol=1)
-    assert not [line for _ in range(4) for line in images.Oddities(None).of(data)]
+    assert not [line for _ in range(4) for line in Oddities(None).of(data)]
 
 
 def test_floating_point_values_need_a_range_beyond_one():
@@ -162,12 +163,12 @@ def test_floating_point_values_need_a_range_beyond_one():
 
 
 def test_nearly_black_images_and_further_frames_are_worth_a_line():
-    said = images.Oddities(None)
+    said = Oddities(None)
     lines = [list(said.of(deep_image("PNG", 4095))) for _ in range(6)]
     assert [len(found) for found in lines] == [0, 0, 0, 1, 0, 0]
     assert "16-bit images whose values are at most 4095: nearly black" in lines[3][0]
-    assert not list(images.Oddities((0, 4095)).of(deep_image("PNG", 4095)))
-    bright = images.Oddities(None)
+    assert not list(Oddities((0, 4095)).of(deep_image("PNG", 4095)))
+    bright = Oddities(None)
     assert not any(list(bright.of(deep_image("PNG", top))) for top in (65535, 9, 9, 9, 9))
     (line,) = said.of(FORMATS["moving.gif"])
     assert "first one is used" in line
@@ -214,18 +215,19 @@ _DEEP_COLOURS = {
 
 @pytest.mark.parametrize(("data", "seen"), _DEEP_COLOURS.values(), ids=_DEEP_COLOURS)
 def test_colour_images_that_lose_bits_are_worth_a_line_and_take_no_range(data, seen):
-    lines = images.Oddities(None)
+    lines = Oddities(None)
     assert "of 16 bits, of which Pillow reads the upper 8: nearly black" in next(lines.of(data))
     assert list(lines.of(data)) == []
     assert seen is None or pixel(images.decoded(data)[0]) == pytest.approx([seen] * 3)
-    with pytest.raises(ValueError, match="value_range can be applied to it as a PNG"):
-        images.decoded(data, (0, 4095))
+    if images.format_of(data) != "TIFF":  # tifffile reads a TIFF whole.
+        with pytest.raises(ValueError, match="value_range can be applied to it as a PNG"):
+            images.decoded(data, (0, 4095))
 
 
 def test_colour_images_of_8_bits_take_a_range():
     for kind in ("TIFF", "PPM", "JPEG2000"):
         data = encoded("white", kind)
-        assert not list(images.Oddities(None).of(data))
+        assert not list(Oddities(None).of(data))
         assert images.decoded(data, (0, 4095))[0] == images.decoded(data)[0]
 
 

@@ -7,13 +7,14 @@ import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from etils import epath
 
 from simclr_jax.data import listing
 from simclr_jax.data.listing import files_below
 from simclr_jax.errors import ArgumentError
-from support.sources import encoded, write
+from support.sources import encoded, npy, write
 
 
 def listed(folder):
@@ -38,6 +39,17 @@ def test_files_are_images_by_their_ending_or_their_content(tmp_path):
         "without an ending": 1, ".txt": 1, ".csv": 1, "~": 1, "hidden": 1,
         "broken links or no files": 2,
     }  # fmt: skip
+
+
+def test_arrays_are_images_where_there_are_no_others(tmp_path):
+    for name in ("b.npy", "a.NPY"):
+        write(tmp_path / name, npy(np.zeros((4, 4))))
+    write(tmp_path / "notes.txt", b"no image")
+    assert listed(tmp_path).images == ["a.NPY", "b.npy"]
+    write(tmp_path / "c.png", encoded("red", "PNG"))
+    found = listed(tmp_path)
+    assert found.images == ["c.png"]
+    assert found.left_out == {".npy": 2, ".txt": 1}
 
 
 def test_of_a_foreign_ending_some_are_looked_into(tmp_path, monkeypatch):

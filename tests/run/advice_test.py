@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from simclr_jax.config import default
+from simclr_jax.config import default, overrides
 from simclr_jax.config.parts import Schedule
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.readable import Readable
@@ -121,3 +121,18 @@ def test_a_wait_names_what_would_make_the_input_faster(
     [warned] = [record.message for record in caplog.records]
     assert warned.startswith("for 43% of the time the devices wait for their input, which the ")
     assert named in warned
+
+
+def test_what_images_of_other_channels_cannot_have_is_said(capsys):
+    views = replace(ALL, channels=5)
+    assert advice.left_out(ALL) == advice.left_out(replace(views, ops=(("crop", "blur"),))) == ""
+    assert advice.left_out(replace(views, strength=0.0)) == ""
+    assert advice.left_out(views).endswith(": hue and saturation of the jitter, grey")
+    changes = {"data.name": "digits", "data.channels": 1, "train.batch_size": 16}
+    config = overrides.changed(default.get_config(), changes)
+    source = Readable(Digits("train"), on_bad_image="error", channels=1)
+    advice.warn(config, Schedule(1, 9, np.float32), source)
+    assert (
+        "config.data.channels=1: left out, as of red, green and blue: hue"
+        in capsys.readouterr().out
+    )

@@ -99,6 +99,14 @@ def test_a_classifier_is_not_taken_of_classes_with_other_names(finished, mesh8, 
     assert (said or "arrays taken from step 8") in origin.in_words
 
 
+def test_the_first_convolution_is_not_taken_of_other_channels(finished, mesh8):
+    config = overrides.load([*TINY, f"--config.init.run={finished}", "--config.data.channels=5"])
+    config = overrides.changed(config, {"data.num_examples": 1437, "data.num_classes": 10})
+    origin = start.Origin.fitting(config, parts.build(config, mesh8), None)
+    assert "left as initialised: encoder/stem_conv" in origin.in_words
+    assert origin.in_words.endswith("; its images have 3 channels, and these 5")
+
+
 SUPERVISED = [
     *TINY, "--config.objective.name=supervised", "--config.model.head_layers=2",
     "--config.optim.name=momentum", "--config.checkpoint.every_steps=2",

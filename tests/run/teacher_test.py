@@ -126,6 +126,11 @@ def test_the_names_of_its_classes_are_compared_where_both_are_known(finished, ot
     assert capsys.readouterr().out == ""
 
 
+def test_a_teacher_of_other_channels_is_refused(finished):
+    with pytest.raises(UserError, match=r"takes images of 3 channels, and data.channels=1"):
+        teacher.load(student(finished, **{"data.channels": 1}), {}, None)
+
+
 def test_without_labels_the_teachers_classes_count(other):
     config = student(other({}, steps=()), **{"data.num_classes": 0})
     known = teacher.with_classes(config)

@@ -3,6 +3,8 @@
 import contextlib
 import io
 
+import numpy as np
+import pytest
 from PIL import Image as Pillow
 
 from simclr_jax import cli
@@ -16,6 +18,21 @@ def encoded(colour, kind="JPEG", mode="RGB", size=(12, 10), **kwargs):
     buffer = io.BytesIO()
     Pillow.new("RGB", size, colour).convert(mode).save(buffer, kind, **kwargs)
     return buffer.getvalue()
+
+
+def npy(array):
+    """The content of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def tiff(array, **kwargs):
+    """The content of a TIFF that Pillow would not write."""
+    tifffile = pytest.importorskip("tifffile", reason="needs simclr_jax[tiff]")
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **kwargs)
+    return file.getvalue()
 
 
 def write(path, data):

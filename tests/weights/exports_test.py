@@ -30,6 +30,8 @@ NETWORKS = {
         "classes": 3,
         "classifier_layer": "head2",
     },
+    "five-channels": {"depth": 10, "width": 0.125, "stem": "small", "classes": 3, "channels": 5},
+    "one-channel-sk": {"depth": 10, "width": 0.125, "sk_ratio": 0.0625, "channels": 1},
 }
 
 
@@ -37,7 +39,9 @@ def exported(network, size):
     """A network whose every parameter and statistic matters."""
     model = SimCLR(**network)
     variables = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False)
+        lambda: model.init(
+            jax.random.key(0), jnp.zeros((1, size, size, model.channels)), train=False
+        )
     )
     rng = np.random.default_rng(0)
 
@@ -54,13 +58,14 @@ def exported(network, size):
 
 def images_of(network, count=2):
     size = network.image_size
-    return np.random.default_rng(1).random((count, size, size, 3), np.float32)
+    shape = count, size, size, network.model.channels
+    return np.random.default_rng(1).random(shape, np.float32)
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        *((name, 16 if "on-" in name else 64) for name in NETWORKS),
+        *((name, 64 if "channel" not in name and "on-" not in name else 16) for name in NETWORKS),
         pytest.param("sk", 71, marks=pytest.mark.slow),
         pytest.param("bottleneck", 71, marks=pytest.mark.slow),
     ],
@@ -104,9 +109,10 @@ def test_plain_bottlenecks_have_torchvisions_names(tmp_path, monkeypatch):
     assert tensors["bn1.num_batches_tracked"].dtype == torch.int64
 
 
+@pytest.mark.parametrize("name", ["basic-small", "five-channels"])
 @pytest.mark.parametrize("form", ["stablehlo", pytest.param("savedmodel", marks=pytest.mark.slow)])
-def test_graphs_compute_the_same_for_any_batch(form, tmp_path):
-    network = exported(NETWORKS["basic-small"], 16)
+def test_graphs_compute_the_same_for_any_batch(form, name, tmp_path):
+    network = exported(NETWORKS[name], 16)
     for count in (2, 5):
         images = images_of(network, count)
         folder = tmp_path / str(count)

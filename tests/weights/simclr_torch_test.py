@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from simclr_jax.augment import host
@@ -52,6 +53,18 @@ def test_sixteen_bits_are_not_black(rng):
     np.testing.assert_allclose(view[0], levels / 65535, atol=1 / 255)
 
 
+@pytest.mark.parametrize("value_range", [None, (0, 4095)])
+def test_images_of_one_channel_and_of_many_are_what_an_evaluation_takes_them_for(value_range, rng):
+    values = rng.integers(0, 5000, (40, 50, 5), np.uint16)
+    for channels, image in ((1, Image.fromarray(values[..., 0])), (1, values[..., 0]), (5, values)):
+        file = io.BytesIO()
+        np.save(file, np.asarray(image))
+        decoded = images.decoded(file.getvalue(), value_range, channels)[1]
+        view = simclr_torch.Transform(48, channels, value_range)(image)
+        expected = host.eval_view(tf.constant(decoded), size=48).numpy()
+        np.testing.assert_allclose(view.permute(1, 2, 0), expected, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """An export of a small network of 16-pixel images."""
@@ -84,3 +97,4 @@ def test_torchvision_lacks_a_classifier_on_the_head():
     plain = {"depth": 50, "width": 1.0, "stem": "imagenet", "sk_ratio": 0.0, "se_ratio": 0.0}
     assert simclr_torch.is_torchvision(plain | {"classes": 3, "classifier_layer": 0})
     assert not simclr_torch.is_torchvision(plain | {"classes": 3, "classifier_layer": 1})
+    assert not simclr_torch.is_torchvision(plain | {"channels": 5})

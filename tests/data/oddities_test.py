@@ -1,0 +1,48 @@
+"""What is said once of images that can be read; `images_test` has the lines about formats."""
+
+import numpy as np
+import pytest
+
+from simclr_jax.data import survey
+from simclr_jax.data.oddities import Oddities
+from support.sources import npy, split, tiff, write
+
+RAMP = np.arange(400, dtype=np.uint16).reshape(10, 40) * 10  # From 0 to 3,990.
+
+
+def test_values_outside_the_range_are_said_once_and_counted(tmp_path):
+    lines = Oddities((0, 1000), channels=1)
+    assert list(lines.of(npy(RAMP // 4))) == []
+    (line,) = lines.of(npy(RAMP))
+    assert "74.75% of its values outside value_range=(0, 1000)" in line
+    assert list(lines.of(npy(RAMP))) == []
+    for number in range(5):
+        write(tmp_path / f"{number}.npy", npy(RAMP // (4 if number % 2 else 1)))
+    found = survey.scan(
+        split("folder", tmp_path, held_out=0.2), 9, value_range=(0, 1000), channels=1
+    )
+    assert sorted({round(one.clipped, 4) for one in found.seen}) == [0.0, 0.7475]
+
+
+def test_a_range_of_more_than_8_bits_says_nothing_of_8():
+    lines = Oddities((0, 10), channels=2)
+    small = np.full((9, 9, 2), 200, np.uint8)
+    assert list(lines.of(tiff(small, photometric="minisblack", planarconfig="contig"))) == []
+    assert list(lines.of(npy(small)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_12_bits_are_suggested_where_no_value_has_more(channels):
+    lines = Oddities(None, channels)
+    said = [list(lines.of(npy(RAMP))) for _ in range(6)]
+    assert [len(found) for found in said] == [1, 0, 0, 1, 0, 0]
+    assert "uint16: 0 is taken for black and 65535 for white" in said[0][0]
+    assert "value_range=(0,4095) of 12 bits" in said[3][0]
+
+
+def test_channels_that_come_first_are_said_once():
+    lines = Oddities(None, channels=5)
+    assert list(lines.of(npy(np.zeros((8, 9, 5), np.uint8)))) == []
+    (line,) = lines.of(npy(np.zeros((5, 8, 9), np.uint8)))
+    assert "array of shape (5, 8, 9): its channels are taken to come first" in line
+    assert list(lines.of(npy(np.zeros((5, 8, 9), np.uint8)))) == []
