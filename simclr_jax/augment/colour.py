@@ -87,8 +87,8 @@ def operations(
     return [
         lambda rgb: brighten(rgb, draw.brightness, version=brightness),
         lambda rgb: adjust_contrast(rgb, draw.contrast),
-        lambda rgb: adjust_saturation(rgb, draw.saturation) if of_colours else rgb,
-        lambda rgb: adjust_hue(rgb, draw.hue) if of_colours else rgb,
+        lambda rgb: adjust_saturation(rgb, draw.saturation) if of_colours else _clipped(rgb),
+        lambda rgb: adjust_hue(rgb, draw.hue) if of_colours else _clipped(rgb),
     ]
 
 

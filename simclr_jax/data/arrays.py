@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epy
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from simclr_jax.data import depth
@@ -133,6 +134,12 @@ def tiff_tags(data: bytes) -> ImageFileDirectory_v2:
     return tags
 
 
+def shows_one_of_many(image: ImageFile) -> bool:
+    """Whether Pillow reads one channel alone of an open TIFF of three or more."""
+    tags = getattr(image, "tag_v2", {})
+    return len(image.getbands()) == 1 and int(tags.get(_SAMPLES, 1)) > 2
+
+
 def described(data: bytes, kind: str | None) -> tuple[int, int]:
     """The numbers of channels and of bits per value, by the header of a .npy file or of a TIFF."""
     if kind == "NPY":
@@ -159,8 +166,9 @@ def is_first(shape: tuple[int, ...], channels: int) -> bool:
     >>> is_first((5, 32, 32), 5), is_first((32, 32, 5), 5), is_first((32, 32), 5)
     (True, False, False)
     """
-    taken = (channels, 1) if channels == 3 else (channels,)
-    return len(shape) == 3 and shape[-1] not in taken and shape[0] in taken
+    last = (1, 3) if channels in (1, 3) else (channels,)  # Grey is repeated, or equal channels are.
+    first = (1, 3) if channels == 3 else (channels,)
+    return len(shape) == 3 and shape[-1] not in last and shape[0] in first
 
 
 def arranged(found: np.ndarray, channels: int) -> np.ndarray:

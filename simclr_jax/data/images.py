@@ -272,7 +272,8 @@ def is_array(data: bytes, kind: str, value_range: depth.ValueRange | None) -> bo
         return kind == "NPY"
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-            return value_range is not None and bool(depth.narrowed(image, data))
+            narrowed = value_range is not None and bool(depth.narrowed(image, data))
+            return narrowed or arrays.shows_one_of_many(image)
     except UnidentifiedImageError:
         return True
 

@@ -32,7 +32,9 @@ def test_values_of_12_bits_are_scaled_by_their_range(channels, write_file):
     values = noise(6, 9, channels)
     if write_file is tiff:
         photometric = "rgb" if channels == 3 else "minisblack"
-        data = tiff(values, photometric=photometric, planarconfig="contig")
+        data = tiff(
+            values, photometric=photometric, planarconfig="contig" if channels > 1 else None
+        )
     else:
         data = npy(values)
     expected = np.round(values / 4095 * 255)
@@ -74,6 +76,8 @@ def test_planes_and_pages_of_a_tiff_are_channels():
     for kwargs in ({"planarconfig": "separate"}, {"metadata": {"axes": "CYX"}}, {"imagej": True}):
         data = tiff(values, photometric="minisblack", **kwargs)
         np.testing.assert_array_equal(levels(data, 5), expected)
+    with pytest.raises(ValueError, match=r"5 channels, where channels=3 takes 3"):
+        levels(tiff(values, photometric="minisblack", planarconfig="separate"), 3)
     with pytest.raises(ValueError, match=r"axes .*CYX.* of .*; an image has Y, X and its"):
         levels(tiff(noise(2, 5, 6, 9), imagej=True, photometric="minisblack"), 5)
 
