@@ -325,8 +325,7 @@ def measure_views(config: FrozenConfigDict) -> float:
     """The number of augmented views that this machine makes of synthetic JPEGs in a second."""
     size = config.data.image_size
     shape = {"width": 500, "height": 375} if size > 64 else {"width": size, "height": size}
-    shape["channels"] = config.data.channels
-    photos = synthetic.Photos(2**20, **shape)
+    photos = synthetic.Photos(2**20, **shape, channels=config.data.channels)
     source = data.Readable(photos, on_bad_image="error", channels=config.data.channels)
     batches = inputs.train_batches(
         config, source, rows=np.arange(64), start_step=0, stop_step=2**30, batch_size=64
