@@ -29,8 +29,7 @@ from simclr_jax.errors import HostError, UserError
 from simclr_jax.tpu import chips
 
 with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
-    from simclr_jax.config import constraints, inputs, parts, rules
-    from simclr_jax.data import readable as data
+    from simclr_jax.config import constraints, inputs, parts, rules, sources
     from simclr_jax.data import synthetic
     from simclr_jax.run import teacher
     from simclr_jax.store import files
@@ -326,7 +325,7 @@ def measure_views(config: FrozenConfigDict) -> float:
     size = config.data.image_size
     shape = {"width": 500, "height": 375} if size > 64 else {"width": size, "height": size}
     photos = synthetic.Photos(2**20, **shape, channels=config.data.channels)
-    source = data.Readable(photos, on_bad_image="error", channels=config.data.channels)
+    source = sources.readable(config, photos)
     batches = inputs.train_batches(
         config, source, rows=np.arange(64), start_step=0, stop_step=2**30, batch_size=64
     )
