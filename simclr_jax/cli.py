@@ -29,7 +29,7 @@ from simclr_jax.errors import (
     as_host_error,
     one_line,
 )
-from simclr_jax.run import environment, programs
+from simclr_jax.run import environment, programs, terminal
 from simclr_jax.run.signals import Interruption
 from simclr_jax.store import files
 
@@ -126,6 +126,9 @@ def run(
         try:
             values = flags.FlagValues()
             define(values)
+            flags.DEFINE_boolean(
+                "quiet", False, "print warnings and errors only", short_name="q", flag_values=values
+            )
             if joins:
                 _define_processes(values)
             about_config, rest = divide(argv)
@@ -145,8 +148,9 @@ def run(
                 processes.join(*addresses, on_a_tpu=environment.has_tpu())
                 joined = True
                 programs.share()
-            main(values, *arguments)
-            processes.meet()  # Process 0 may still write when the others are done.
+            with terminal.quiet(values.quiet):
+                main(values, *arguments)
+                processes.meet()  # Process 0 may still write when the others are done.
             return 0
         except Exception as error:
             return _status_of(explained(error), joined=joined)
@@ -202,18 +206,13 @@ def _define_processes(values: flags.FlagValues) -> None:
         "are found without it",
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        "num_processes",
-        os.environ.get("JAX_NUM_PROCESSES"),
-        "how many, with --coordinator",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "process_id",
-        os.environ.get("JAX_PROCESS_ID"),
-        "of this one, from 0, with --coordinator",
-        flag_values=values,
-    )
+    for name, what in ("num_processes", "how many"), ("process_id", "of this one, from 0"):
+        flags.DEFINE_integer(
+            name,
+            os.environ.get(f"JAX_{name.upper()}"),
+            f"{what}, with --coordinator",
+            flag_values=values,
+        )
 
 
 def _check_processes(coordinator: str | None, count: int | None, own: int | None) -> None:

@@ -12,6 +12,7 @@ RUN/eval/results.jsonl has a row for each result, and --list prints them.
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
 
     def work(values: flags.FlagValues, config: ConfigDict) -> None:
-        evaluate(
+        found = evaluate(
             config,
             values.run,
             step=values.step,
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             watch=values.watch,
             to=values.to,
         )
+        if found and not values.to:
+            processes.say(following(config.protocol, values.run))
 
     argv = sys.argv[1:] if argv is None else argv
     if not any(re.match(r"--?list(=(true|t|1|yes|y))?$", arg, re.IGNORECASE) for arg in argv):
@@ -91,6 +94,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             records="eval/",
         )
     )
+
+
+def following(protocol: str, run: str) -> str:
+    """The command to go on with after an evaluation, as text.
+
+    >>> following("embed", "runs/my photos")
+    "next: simclr-search --run='runs/my photos' QUERY.jpg --html=found.html"
+
+    Args:
+      protocol: The name of the protocol.
+      run: The folder of the run.
+    """
+    if protocol == "embed":
+        return f"next: simclr-search --run={shlex.quote(run)} QUERY.jpg --html=found.html"
+    return f"next: simclr-report {shlex.quote(run)} shows all results of the run on a page"
 
 
 def show(values: flags.FlagValues, config: ConfigDict | None = None) -> None:

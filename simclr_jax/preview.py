@@ -34,7 +34,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax.data import summary as summaries
     from simclr_jax.data import survey
     from simclr_jax.pages import contact, html
-    from simclr_jax.run import examples, previewed, progress
+    from simclr_jax.run import examples, previewed, progress, terminal
     from simclr_jax.store import files
 
 _SAID_SECONDS = 10.0  # The time between two lines about how far the scan is.
@@ -153,7 +153,9 @@ def preview(
         written.append(f"{sheet}: the same images and views as one picture")
     for about, words in values["facts"]:
         print(f"{about:<16}{words}")
-    print(*(f"warning: {line}" for line in warnings), *written, sep="\n")
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr if terminal.is_quiet() else sys.stdout)
+    print(*written, sep="\n")
     again = " once that is mended" if refused else ""
     following = shlex.join(["simclr-train", *about_config, f"--workdir=runs/{name}"])
     print(f"next{again}: {following}")

@@ -11,6 +11,7 @@ table.md, figure.svg and figure.png. docs/sweeps.md says how to write a study of
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax.config import overrides, rules, sources
     from simclr_jax.evals import results
     from simclr_jax.pages import plots, tables
+    from simclr_jax.run import progress
     from simclr_jax.run import workdir as workdirs
     from simclr_jax.store import files
     from simclr_jax.sweeps import contents, costs, gathered, measured, turns
@@ -144,7 +146,7 @@ def listing(points: Sequence[studies.Point], topology: str | None) -> str:
         source = counted.source(first)
         if source is None:
             raise UserError("--list: needs the images here, or --topology, to tell the hours")
-        print("timing a few steps of the first point", file=sys.stderr, flush=True)
+        progress.note("timing a few steps of the first point")
         rates = {costs.per_image(first): [costs.time_steps(first, source)]}
         how = f"by {costs.STEPS} steps of the first point that were timed on this machine"
     return costs.listing(points, counted, costs.by_rates(rates), how)
@@ -314,11 +316,14 @@ def gather(sweep: FrozenConfigDict, points: Sequence[studies.Point], root: epath
     files.write_json(root / "table.json", table)
     files.write(root / "table.md", text.encode())
     print(text)
-    drawable = any(cell["values"] for cell in table["cells"]) and _can_draw(sweep)
-    drawn = plots.draw(table) if drawable else {}
+    measured_any = any(cell["values"] for cell in table["cells"])
+    drawn = plots.draw(table) if measured_any and _can_draw(sweep) else {}
     for name, content in drawn.items():
         files.write(root / name, content)
     print(f"{'table and figure' if drawn else 'table'} in {root}", flush=True)
+    if measured_any:
+        points, page = (shlex.quote(str(root / name)) for name in ("points", "runs.html"))
+        print(f"next: simclr-report {points}/* --html={page} compares the runs", flush=True)
 
 
 def _can_draw(sweep: FrozenConfigDict) -> bool:

@@ -45,7 +45,6 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
         start,
         startup,
         teacher,
-        terminal,
         watchdog,
     )
     from simclr_jax.run import workdir as workdirs
@@ -62,13 +61,6 @@ def define(values: flags.FlagValues) -> None:
         "go on with other values of keys that change neither the model nor the data's order",
         flag_values=values,
     )
-    flags.DEFINE_boolean(
-        "quiet",
-        False,
-        "print warnings and errors only; metrics.jsonl has the progress",
-        short_name="q",
-        flag_values=values,
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -79,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
 
     def work(values: flags.FlagValues, config: FrozenConfigDict) -> None:
-        with terminal.quiet(values.quiet):
-            train(config, values.workdir, allow_config_change=values.allow_config_change)
+        train(config, values.workdir, allow_config_change=values.allow_config_change)
 
     sys.exit(
         cli.run(

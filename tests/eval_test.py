@@ -28,6 +28,15 @@ def test_knn_writes_the_documented_keys(finished):
     assert (found["k"], found["temperature"]) == (200, 0.1)
 
 
+def test_the_end_names_the_next_command_and_quiet_nothing(finished, capsys):
+    assert run(KNN, f"--run={finished}") == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"next: simclr-report {finished} ")
+    written = changed_at(finished / "eval/knn/8")
+    assert run(KNN, f"--run={finished}", "-q") == 0
+    assert capsys.readouterr() == ("", "")
+    assert changed_at(finished / "eval/knn/8") != written
+
+
 def test_linear_uses_the_features_that_knn_cached(finished, monkeypatch):
     assert run(KNN, f"--run={finished}") == 0
     monkeypatch.setattr(features.Extractor, "evaluation", None)  # computing them would fail

@@ -87,9 +87,10 @@ class Page(HTMLParser):
 
 
 def previewed(path, capsys, *flags):
-    """The page and the lines of a preview that must be made."""
+    """The page and the lines of a preview that must be made; with --quiet the lines on stderr."""
     assert status_of(preview.main, *flags, f"--html={path}") == 0
-    return Page(path.read_text()), capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    return Page(path.read_text()), (err if "--quiet" in flags else out).splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +181,11 @@ def test_what_the_training_refuses_is_shown_all_the_same(tmp_path, capsys):
     assert any(line.startswith("warning: simclr-train refuses this: config.") for line in lines)
     assert lines[-1].startswith("next once that is mended: simclr-train --config=folder ")
     (images / "a.png").write_bytes(b"nothing")
-    page, lines = previewed(tmp_path / "p.html", capsys, *flags, "--views=1")
+    page, lines = previewed(tmp_path / "p.html", capsys, *flags, "--views=1", "--quiet")
     assert page.tags.count("article") == 0
     assert "No image could be read." in page.words
-    assert any("1 of 1 images is broken" in line for line in lines)
+    assert any("warning: 1 of 1 images is broken" in line for line in lines)
+    assert all(line.startswith("warning: ") for line in lines)
 
 
 def test_no_image_is_read_for_the_summary_with_scan_0(tmp_path, capsys, monkeypatch):

@@ -132,13 +132,15 @@ def test_help_has_the_keys_of_the_sweep_and_not_those_of_its_points(study, capsy
 def test_the_table_of_what_is_there_is_made_at_any_moment(study, tmp_path, capsys, monkeypatch):
     arguments = [f"--config={study}", f"--workdir={tmp_path}", "--gather"]
     assert status_of(sweep.main, *arguments) == 0
-    assert f"table in {tmp_path}" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-1] == f"table in {tmp_path}"
     config = overrides.load([f"--config={study}"])
     sweeps.finish(studies.expand(config, tmp_path, devices=1)[0], knn=0.5)
     with monkeypatch.context() as without:
         without.setattr(plots, "can_draw", lambda: False)
         assert status_of(sweep.main, *arguments) == 0
-    assert "pip install 'simclr_jax[figures]'; there is a table" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "pip install 'simclr_jax[figures]'; there is a table" in err
+    assert out.splitlines()[-1].startswith(f"next: simclr-report {tmp_path}/points/* --html=")
     assert {path.name for path in tmp_path.iterdir()} == {"points", "table.json", "table.md"}
     assert status_of(sweep.main, *arguments) == 0
     assert {"figure.svg", "figure.png"} <= {path.name for path in tmp_path.iterdir()}

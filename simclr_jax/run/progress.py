@@ -139,7 +139,8 @@ class Progress:
 class Count:
     """The progress of a count, such as 'embedded 1280/5000, 312 images/s, 12s left'.
 
-    The line is redrawn on a terminal, and written every ten seconds elsewhere. Only process 0 does.
+    The line is redrawn on a terminal, and written every ten seconds elsewhere. Only process 0 does,
+    and with --quiet none.
 
     Args:
       what: The verb that the line begins with.
@@ -154,7 +155,8 @@ class Count:
         self._what = what
         self._total = total
         self._stream = stream
-        self._live, self._shows = stream.isatty(), processes.is_primary()
+        self._live = stream.isatty()
+        self._shows = processes.is_primary() and not terminal.is_quiet()
         self._first: tuple[int, float] | None = None
         self._last = self._shown = time.monotonic()
         self.done = 0
@@ -303,11 +305,12 @@ def next_protocol(config: FrozenConfigDict, train: Readable) -> str:
 
 
 def summary(row: Row, total_steps: int, workdir: str, protocol: str) -> str:
-    """The last lines of a run: the scores that it reached, and the command to go on with.
+    """The last lines of a run: the scores that it reached, and the commands to go on with.
 
     >>> print(summary({}, 400, "runs/my photos", "embed"))
     done: runs/my photos had reached step 400 already
     next: simclr-eval --config=configs/eval/embed.py --run='runs/my photos'
+          simclr-report 'runs/my photos' makes a page: curves, neighbours, a map
 
     Args:
       row: The last row; empty where no step was trained.
@@ -315,9 +318,13 @@ def summary(row: Row, total_steps: int, workdir: str, protocol: str) -> str:
       workdir: The folder of the run.
       protocol: The evaluation to propose.
     """
-    command = f"simclr-eval --config=configs/eval/{protocol}.py --run={shlex.quote(workdir)}"
+    run = shlex.quote(workdir)
+    following = (
+        f"next: simclr-eval --config=configs/eval/{protocol}.py --run={run}\n"
+        f"      simclr-report {run} makes a page: curves, neighbours, a map"
+    )
     if not row:
-        return f"done: {workdir} had reached step {total_steps} already\nnext: {command}"
+        return f"done: {workdir} had reached step {total_steps} already\n{following}"
     reached = [_loss_in_words(row)]
     if "eval_loss" in row:
         reached.append(f"eval loss {row['eval_loss']:.3f}")
@@ -330,4 +337,4 @@ def summary(row: Row, total_steps: int, workdir: str, protocol: str) -> str:
         reached.append(f"eval binary accuracy {row['eval_binary_accuracy']:.1%}")
     if "eval_agreement" in row:
         reached.append(f"eval agreement with the teacher {row['eval_agreement']:.1%}")
-    return f"done: step {total_steps}, {', '.join(reached)}\nnext: {command}"
+    return f"done: step {total_steps}, {', '.join(reached)}\n{following}"
