@@ -60,11 +60,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs simclr-plan and exits with its status.
-
-    Args:
-      argv: The command line without the program's name; None: that of the process.
-    """
+    """Runs simclr-plan on a command line (None: that of the process); exits with its status."""
 
     def work(values: flags.FlagValues, config: FrozenConfigDict) -> None:
         config = checked(config, values.topology)
@@ -79,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(in_words(config, values.topology, planned, measured))
         print(input_in_words(planned, views, given=bool(values.host_views_per_second)))
         print(feed.in_words(config, planned))
+        if kind := chips.accelerator(values.topology):
+            print(f"next: ACCELERATOR={kind} launch/tpu.sh create (docs/tpu.md, with the cost)")
         if values.json:
             files.write_json(values.json, planned)
 
@@ -236,7 +234,8 @@ def plan(config: FrozenConfigDict, topology: str, measured: dict[str, Any]) -> d
         "step_seconds": seconds[bound_by],
         "bound_by": bound_by,
         "images_per_second": images_per_second,
-        "hours": parts.schedule(config).total_steps * seconds[bound_by] / 3600,
+        "hours": (hours := parts.schedule(config).total_steps * seconds[bound_by] / 3600),
+        "chip_hours": hours * count / chip.devices,
         "host_views_per_second_needed": inputs.views(config).count
         * images_per_second
         / measured["hosts"],
@@ -275,7 +274,8 @@ def in_words(
         + ", ".join(f"{key} {1e3 * value:.1f} ms" for key, value in seconds.items())
         + ")",
         "run, at best": f"{planned['images_per_second']:,.0f} images/s, "
-        f"{parts.schedule(config).total_steps} steps in {planned['hours']:.2f} h",
+        f"{parts.schedule(config).total_steps} steps in {planned['hours']:.2f} h: "
+        f"{planned['chip_hours']:.2f} chip-hours",
     }
     return "\n".join(f"{key:<14}{value}" for key, value in rows.items())
 

@@ -42,6 +42,8 @@ def test_a_plan_is_printed_and_written_with_the_documented_keys(compiler, capsys
     assert planned["host_views_per_second_needed"] == pytest.approx(needed)
     assert f"{needed / 3000:.1f}x too slow" in out
     assert "bound by memory" in out
+    assert f"h: {planned['hours'] * 32:.2f} chip-hours" in out
+    assert out.splitlines()[-1].startswith("next: ACCELERATOR=v5litepod-32 launch/tpu.sh create")
     # 4096 images a step of 97.7 ms on 8 hosts
     assert "storage       disk: 5,2" in out
     assert "bucket: 5,2" in out

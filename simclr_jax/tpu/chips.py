@@ -69,6 +69,26 @@ class Slice(NamedTuple):
         return math.prod(self.shape) * self.chip.devices
 
 
+# The accelerator types of launch/tpu.sh, and whether they count cores, of which a chip has two.
+_ACCELERATORS = {"v4": ("v4", 2), "v5e": ("v5litepod", 1), "v5p": ("v5p", 2), "v6e": ("v6e", 1)}
+
+
+def accelerator(topology: str) -> str | None:
+    """The accelerator type of a slice, as gcloud and launch/tpu.sh name it; None: they have none.
+
+    >>> accelerator("v5e:4x8"), accelerator("v5p:2x4x4"), accelerator("tpu7x:2x2x1")
+    ('v5litepod-32', 'v5p-64', None)
+
+    Args:
+      topology: The chip and the shape of the slice.
+
+    Raises:
+      ArgumentError: There is no such slice.
+    """
+    name, cores = _ACCELERATORS.get(topology.partition(":")[0], ("", 0))
+    return f"{name}-{parse(topology).size * cores}" if name else None
+
+
 def parse(topology: str) -> Slice:
     """The slice that a topology names.
 
