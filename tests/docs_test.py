@@ -1,4 +1,4 @@
-"""The manual: every command in it runs, every module has a place in it, the README is short.
+"""The manual: its commands run, the parts that it adds work, every module has a place in it.
 
 A command runs as it is written, with overrides added that make it short. The commands of a page run
 in their order, since later ones read what earlier ones have made; one that stands on two pages runs
@@ -7,9 +7,11 @@ once.
 
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -27,6 +29,7 @@ from support.authors_names import named
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TUTORIAL = ROOT / "docs/tutorial.md"
 SETUP = ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 PROGRAMS = dict(
@@ -119,7 +122,7 @@ def status_of(words, monkeypatch):
 def folder(tmp_path_factory):
     """Where the commands run, and the commands that have run there."""
     folder = tmp_path_factory.mktemp("manual")
-    for name in ("benchmarks", "launch", "tests", "setup.cfg"):
+    for name in ("benchmarks", "docs", "launch", "tests", "setup.cfg"):
         (folder / name).symlink_to(ROOT / name)
     (study,) = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "docs/sweeps.md").read_text(), re.M | re.S
@@ -129,7 +132,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != TUTORIAL], ids=lambda page: page.stem
+)
 def test_every_command_of_a_page_runs(page, folder, images, authors, compiler, monkeypatch):
     place, done = folder
     monkeypatch.chdir(place)
@@ -157,6 +162,65 @@ def test_every_command_of_a_page_runs(page, folder, images, authors, compiler, m
         assert status == next((STATUS[word] for word in words if word in STATUS), 0), command
         done.add(command)
     print(f"{page.name}: not run for want of {', '.join(lacking) or 'nothing'}")
+
+
+@pytest.mark.slow
+def test_the_tutorial_finds_digits_by_their_content(folder, monkeypatch):
+    place, _ = folder
+    monkeypatch.chdir(place)
+    short = {"simclr-train": ["--config.train.epochs=8", "--config.log.tensorboard=false"]}
+    for command in commands(TUTORIAL):
+        words = shlex.split(command)
+        assert status_of([*words, *short.get(words[0], [])], monkeypatch) == 0, command
+    for page in ("first", "second", "found", "copies", "runs/tutorial/report"):
+        assert Path(f"{page}.html").is_file()
+    digits, guessed = (
+        json.loads(next(Path("runs/tutorial/eval/linear").glob(f"{which}/result.json")).read_text())
+        for which in ("*/h,*", "untrained/h,*")
+    )
+    assert digits["top1"] > 0.6 > guessed["top1"]
+
+
+def test_the_tutorial_shows_its_config():
+    (shown,) = re.findall(r"^```python\n(.*?)^```", TUTORIAL.read_text(), re.M | re.S)
+    assert shown in (ROOT / "docs/tutorial/config.py").read_text()
+
+
+def add_parts(page, root):
+    """Applies the diffs of a page to a copy of the project, and returns the tests among them."""
+    tests = []
+    for block in re.findall(r"^```diff\n(.*?)^```", page.read_text(), re.M | re.S):
+        for name, lines in re.findall(r"^--- (.*)\n((?:(?!--- ).*\n)+)", block, re.M):
+            path = root / name
+            if lines.startswith("@@"):
+                text = path.read_text()
+                for hunk in lines.split("@@\n")[1:]:
+                    old, new = (re.sub(rf"^[{x}].*\n", "", hunk, flags=re.M) for x in "+-")
+                    old, new = (re.sub("^.", "", each, flags=re.M) for each in (old, new))
+                    assert text.count(old) == 1, f"{name} has this {text.count(old)} times: {old}"
+                    text = text.replace(old, new)
+                path.write_text(text)
+            else:
+                assert not path.exists(), name
+                path.write_text(re.sub(r"^\+", "", lines, flags=re.M))
+                tests += [name] if name.endswith("_test.py") else []
+    return tests
+
+
+@pytest.mark.slow
+def test_the_parts_that_the_manual_adds_work_together(tmp_path):
+    for name in ("simclr_jax", "configs", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "setup.cfg", tmp_path)
+    tests = add_parts(ROOT / "docs/adding.md", tmp_path)
+    shutil.copy(ROOT / "tests/support/all_parts.py", tmp_path / "tests/all_parts_test.py")
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", *tests, "tests/all_parts_test.py"]
+    found = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout[-3000:]
+    assert f"{len(tests) + 1} passed" in found.stdout
 
 
 def test_commands_are_of_this_project():
