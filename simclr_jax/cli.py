@@ -126,11 +126,7 @@ def run(
         try:
             values = flags.FlagValues()
             define(values)
-            flags.DEFINE_boolean(
-                "quiet", False, "print warnings and errors only", short_name="q", flag_values=values
-            )
-            if joins:
-                _define_processes(values)
+            _define_shared(values, joins)
             about_config, rest = divide(argv)
             about = about_config if takes_config else None
             if "--version" in rest:
@@ -197,8 +193,13 @@ def version() -> str:
     return f"simclr_jax {metadata.version('simclr_jax')} ({others}, Python {python})"
 
 
-def _define_processes(values: flags.FlagValues) -> None:
-    """Defines --coordinator, --num_processes and --process_id."""
+def _define_shared(values: flags.FlagValues, joins: bool) -> None:
+    """Defines --quiet, and with `joins` --coordinator, --num_processes and --process_id."""
+    flags.DEFINE_boolean(
+        "quiet", False, "print warnings and errors only", short_name="q", flag_values=values
+    )
+    if not joins:
+        return
     flags.DEFINE_string(
         "coordinator",
         os.environ.get("JAX_COORDINATOR_ADDRESS"),

@@ -86,7 +86,8 @@ def test_results_of_different_things_stand_beside_each_other(finished, capsys):
     ways = {"h,digits": [], "h,digits,k=20": ["--config.knn.k=20"]}
     for argv in (*ways.values(), []):  # The same, asked twice, is one result.
         assert run(KNN, f"--run={finished}", *argv) == 0
-    printed = [line.split("  (")[0] for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
+    printed = [line.split("  (")[0] for line in lines if not line.startswith("next: ")]
     assert printed[0] == printed[2]
     assert printed[1].endswith("on 360 images of digits, layer h, k 20")
     assert [result(finished, "knn", 8, way)["k"] for way in ways] == [200, 20]

@@ -15,4 +15,5 @@ def get_config() -> ConfigDict:
     c = shipped.load("folder", "size=small")
     c.data.update(dir="pictures", image_size=8, labels_per_class=10)
     c.augment.update(ops=("crop", "jitter"), crop_area=(0.36, 1.0))
+    c.train.epochs = 30.0
     return c
