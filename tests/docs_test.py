@@ -211,7 +211,8 @@ def add_parts(page, root):
 def test_the_parts_that_the_manual_adds_work_together(tmp_path):
     for name in ("simclr_jax", "configs", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "setup.cfg", tmp_path)
+    for name in ("setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
     tests = add_parts(ROOT / "docs/adding.md", tmp_path)
     shutil.copy(ROOT / "tests/support/all_parts.py", tmp_path / "tests/all_parts_test.py")
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", *tests, "tests/all_parts_test.py"]
