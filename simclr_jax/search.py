@@ -35,7 +35,7 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
 if TYPE_CHECKING:
     from simclr_jax.evals.task import Task
 
-THRESHOLD = 0.999  # The similarity of near-duplicates where none is given; docs/search.md says why.
+THRESHOLD = 0.999  # Of near-duplicates where none is given; docs/searching.md says why.
 FLAGS = ("run", "index", "k", "html")  # Those with a value that may follow as the next argument.
 
 
