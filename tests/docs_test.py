@@ -168,7 +168,7 @@ def test_every_command_of_a_page_runs(page, folder, images, authors, compiler, m
 def test_the_tutorial_finds_digits_by_their_content(folder, monkeypatch):
     place, _ = folder
     monkeypatch.chdir(place)
-    keys = ("train.epochs=6", "model.width=0.125", "eval.every_epochs=None", "log.tensorboard=false")
+    keys = ("train.epochs=6", "model.width=0.125", "eval.every_epochs=None")
     short = {"simclr-train": [f"--config.{key}" for key in keys]}
     for command in commands(TUTORIAL):
         words = shlex.split(command)
