@@ -322,8 +322,8 @@ def gather(sweep: FrozenConfigDict, points: Sequence[studies.Point], root: epath
         files.write(root / name, content)
     print(f"{'table and figure' if drawn else 'table'} in {root}", flush=True)
     if measured_any:
-        points, page = (shlex.quote(str(root / name)) for name in ("points", "runs.html"))
-        print(f"next: simclr-report {points}/* --html={page} compares the runs", flush=True)
+        runs, page = (shlex.quote(str(root / name)) for name in ("points", "runs.html"))
+        print(f"next: simclr-report {runs}/* --html={page} compares the runs", flush=True)
 
 
 def _can_draw(sweep: FrozenConfigDict) -> bool:

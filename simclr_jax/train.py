@@ -27,8 +27,8 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax import processes
     from simclr_jax import state as states
     from simclr_jax.config import constraints, inputs, parts, record, sources
-    from simclr_jax.data import pipeline
     from simclr_jax.data import readable as data
+    from simclr_jax.data import stream
     from simclr_jax.run import (
         advice,
         board,
@@ -193,7 +193,7 @@ def _built(
 
 def _batches(
     config: FrozenConfigDict, built: parts.Parts, source: data.Readable, start: int
-) -> contextlib.closing[pipeline.Batches]:
+) -> contextlib.closing[stream.Batches]:
     """A context with this process's rows of the batches, from step `start` on."""
     batches = inputs.train_batches(
         config,

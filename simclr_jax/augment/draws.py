@@ -94,10 +94,6 @@ class Views:
         off = ("jitter", "grey") if self.strength == 0 else OF_COLOURS if self.channels != 3 else ()
         return tuple(op for op in self.ops[view] if op not in off)
 
-    def on_host(self, view: int) -> tuple[str, ...]:
-        """The operations of a view that the host applies, in their order."""
-        return self.places(view).early + self.places(view).host
-
     @property
     def left_to_device(self) -> bool:
         """Whether the device applies operations at the end, and the host none before them."""

@@ -54,6 +54,12 @@ class Whole:
         """Whether these views have operations at their end, which it can apply."""
         return any(self._late.ops) and _cpu() is not None
 
+    @property
+    def before(self) -> list[tuple[str, ...]]:
+        """The operations of each view that are applied to images one by one."""
+        of = [self._views.places(view) for view in range(self._views.count)]
+        return [each.early if self.can_end else each.early + each.host for each in of]
+
     def make(self, pixels: np.ndarray, index: np.ndarray, epoch: np.ndarray) -> np.ndarray:
         """Makes the views of images.
 
@@ -67,7 +73,7 @@ class Whole:
         """
         height, width = (np.full(len(pixels), side, np.int32) for side in pixels.shape[1:3])
         full = np.stack([0 * height, 0 * width, height, width], axis=1)
-        of_views, boxes = self._keys(index, epoch), []
+        of_views, boxes = self.keys(index, epoch), []
         for view, of_view in enumerate(of_views):
             names = self._views.places(view).early
             drawn = draws.draw(of_view, height, width, self._views, view, names)
@@ -83,7 +89,7 @@ class Whole:
           index: The index in the dataset of each image, (n,) int.
           epoch: The epoch of each, (n,) int.
         """
-        return device.numbers_of(self._late, self._keys(index, epoch), self._views)
+        return device.numbers_of(self._late, self.keys(index, epoch), self._views)
 
     def end(self, views: np.ndarray, numbers: Mapping[str, np.ndarray]) -> np.ndarray:
         """Applies the operations at the end to views that have all those before them.
@@ -106,7 +112,8 @@ class Whole:
                 made.append(np.asarray(self._ended(part, own)))
         return np.concatenate(made)[: len(views)]
 
-    def _keys(self, index: np.ndarray, epoch: np.ndarray) -> list[np.ndarray]:
+    def keys(self, index: np.ndarray, epoch: np.ndarray) -> list[np.ndarray]:
+        """The keys (n, 2) int64 of each view of images; see `numbers` for the arguments."""
         count = self._views.count
         return [keys.image_keys(self._seed, epoch, index, view) for view in range(count)]
 

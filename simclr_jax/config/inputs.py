@@ -9,7 +9,7 @@ from simclr_jax.augment.draws import Views, one_a_view
 from simclr_jax.augment.keys import image_keys
 from simclr_jax.augment.policies import with_policy
 from simclr_jax.config import constraints
-from simclr_jax.data import pipeline
+from simclr_jax.data import pipeline, stream
 from simclr_jax.data.order import Order
 from simclr_jax.data.readable import Readable
 
@@ -69,7 +69,7 @@ def train_batches(
     start_step: int,
     stop_step: int,
     batch_size: int | None = None,
-) -> pipeline.Batches:
+) -> stream.Batches:
     """The batches of augmented views; see `pipeline.train_batches` for the arguments."""
     return pipeline.train_batches(
         source,

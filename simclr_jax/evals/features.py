@@ -21,7 +21,7 @@ from simclr_jax.augment import crops
 from simclr_jax.augment.device import to_float
 from simclr_jax.augment.draws import Views
 from simclr_jax.augment.host import EVAL_CROP_PROPORTION
-from simclr_jax.data import pipeline
+from simclr_jax.data import pipeline, stream
 from simclr_jax.data.fingerprint import cache_key
 from simclr_jax.data.order import Order
 from simclr_jax.data.readable import Readable
@@ -210,7 +210,7 @@ class Extractor:
 
     def _views(
         self, source: Readable, order: Order, views: Views, steps: int
-    ) -> Iterator[pipeline.Batch]:
+    ) -> Iterator[stream.Batch]:
         """Yields this process's rows of batches of random views; see `pipeline.train_batches`."""
         return pipeline.train_batches(
             source,
