@@ -1,7 +1,7 @@
 """Weights in and out.
 
     simclr-convert import --from=CHECKPOINT --to=RUN
-    simclr-convert export --run=RUN --format=torchvision|stablehlo|savedmodel
+    simclr-convert export --run=RUN --format=torchvision|stablehlo|savedmodel|onnx|huggingface
 
 import makes a run of the authors' TF1 or TF2 checkpoint or SavedModel: the network is found out
 from its variables. simclr-eval and export take the run like one of simclr-train.
@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from absl import flags
 from etils import epath, epy
-from ml_collections import ConfigDict
 
 from simclr_jax import cli
 from simclr_jax.config import manual
@@ -34,9 +33,10 @@ with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need 
     import jax.numpy as jnp
 
     from simclr_jax.config import default, record
+    from simclr_jax.reports import card
     from simclr_jax.run import network as runs
     from simclr_jax.store import checkpoint, files
-    from simclr_jax.weights import author_names, authors, exports, tf_files
+    from simclr_jax.weights import author_names, authors, exports, formats, tf_files
 
 CHECKED_IMAGES = 3  # The number of random images on which an export is checked.
 
@@ -219,7 +219,7 @@ def define_export(values: flags.FlagValues) -> None:
     flags.DEFINE_string("run", None, "required; the run's folder", flag_values=values)
     flags.DEFINE_integer("step", None, "of the checkpoint; the newest one", flag_values=values)
     flags.DEFINE_string(
-        "format", None, f"required; {', '.join(exports.FORMATS)}", flag_values=values
+        "format", None, f"required; {', '.join(formats.FORMATS)}", flag_values=values
     )
     flags.DEFINE_string("to", None, "a new folder; RUN/export/FORMAT-STEP", flag_values=values)
     flags.DEFINE_boolean("pth", False, "torchvision: write a .pth as well", flag_values=values)
@@ -235,11 +235,12 @@ def export_weights(values: flags.FlagValues) -> None:
       UserError: A flag is at fault, or there is no such run or checkpoint.
       DifferenceError: The outputs of the export differ from ours; nothing is written.
     """
-    root, writer = runs.open_run(values.run), exports.FORMATS.get(values.format)
+    root, writer = runs.open_run(values.run), formats.FORMATS.get(values.format)
     if writer is None:
-        raise UserError(f"--format={values.format}: must be one of {', '.join(exports.FORMATS)}")
+        raise UserError(f"--format={values.format}: must be one of {', '.join(formats.FORMATS)}")
     if values.pth and values.format != "torchvision":
         raise UserError(f"--pth: only with --format=torchvision, not {values.format}")
+    formats.check_installed(values.format)
     checkpoint.quiet()
     reader = checkpoint.Reader(root)
     step = runs.find_step(reader, values.run, values.step)
@@ -255,24 +256,20 @@ def export_weights(values: flags.FlagValues) -> None:
         with files.replacing(target) as (folder,):
             folder.mkdir(parents=True)
             about = fill(network, Path(folder), values.format, partial(writer, **options))
+            if values.format == "huggingface":
+                text = card.of_run(values.run, step, about)
+                (folder / "README.md").write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--to={target}: cannot be written ({error.strerror})") from error
     print(
         f"exported step {step} as {target}; {', '.join(about['checked'])} agree with ours to "
         f"{about['relative_difference']:.1e}"
     )
-
-
-def preprocessing(config: ConfigDict) -> str:
-    """The preprocessing that about.json describes."""
-    channels, value_range = config.data.channels, config.data.value_range
-    kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
-    ends = "[0, 1]" if value_range is None else "[0, 1], 0 for {:g} and 1 for {:g}"
-    return (
-        "centre crop of 87.5 % of the shorter side (none for images of up to 32 px), bicubic "
-        f"resize to image_size, {kind} floats in {ends.format(*(value_range or ()))}; not "
-        "normalised by mean and standard deviation"
-    )
+    if values.format == "huggingface":
+        print(
+            f"next: read {target / 'README.md'}, choose a license there, and "
+            f"hf upload USER/NAME {shlex.quote(str(target))}"
+        )
 
 
 def fill(
@@ -293,13 +290,12 @@ def fill(
       DifferenceError: The outputs of the export differ from ours.
     """
     config, model = network.config, network.model.clone(dtype=jnp.float32)
-    size, channels = config.data.image_size, model.channels
-    images = np.random.default_rng(0).random((CHECKED_IMAGES, size, size, channels), np.float32)
-    variables = jax.tree.map(np.asarray, network.variables)
+    size, variables = config.data.image_size, jax.tree.map(np.asarray, network.variables)
+    exported = exports.Exported(model, variables, size, config.data.value_range)
+    shape = (CHECKED_IMAGES, size, size, model.channels)
+    images = np.random.default_rng(0).random(shape, np.float32)
     exact, noise = exports.reference(model, variables, images)
-    theirs = writer(
-        exports.Exported(model, variables, size, config.data.value_range), folder, images
-    )
+    theirs = writer(exported, folder, images)
     found, allowed = exports.difference(exact, theirs), max(exports.TOLERANCE, 10 * noise)
     if not found <= allowed:
         raise DifferenceError(
@@ -311,10 +307,10 @@ def fill(
         "network": {**config.model.to_dict(), "num_classes": model.classes},
         "checkpoint_step": network.step,
         "image_size": size,
-        "channels": channels,
+        "channels": model.channels,
         "value_range": config.data.value_range,
-        "preprocessing": preprocessing(config),
-        "layout": "NCHW" if name == "torchvision" else "NHWC",
+        "preprocessing": exports.preprocessing(exported),
+        "layout": "NCHW" if name in formats.NCHW else "NHWC",
         "outputs": {key: list(value.shape[1:]) for key, value in theirs.items()},
         "checked": sorted(theirs),
         "relative_difference": found,

@@ -23,7 +23,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simclr_jax.errors import ArgumentError
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.weights import formats
 from support import tf1
 from support.authors_names import named
 
@@ -93,8 +95,11 @@ def authors(tmp_path_factory):
 
 def missing(command):
     """What this machine lacks for a command; None where nothing is."""
-    if "--format=torchvision" in command and importlib.util.find_spec("torch") is None:
-        return "torch"
+    if form := re.search(r"--format=(\w+)", command):
+        try:
+            formats.check_installed(form[1])
+        except ArgumentError as error:
+            return error.reason
     name = re.search(r"(cifar10|imagenette224)", command)
     data = Path(os.environ.get("TFDS_DATA_DIR", "nowhere"))
     if name and "simclr-train" in command and not (data / name[1]).exists():

@@ -1,10 +1,14 @@
-"""Pages of HTML: one file each, which needs no network, reads on a phone, light or dark."""
+"""Pages of HTML: one file each, which needs no network, reads on a phone, light or dark.
+
+The model card is a page of Markdown, made in the same way.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-from functools import cache
+import json
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +19,8 @@ with epy.lazy_imports():
     import markupsafe
     import numpy as np
     from PIL import Image
+
+    from simclr_jax.pages import tables
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,8 +33,9 @@ def page(template: str, **values: Any) -> str:
     """A page as text.
 
     Args:
-      template: A file of `templates/`, which extends `base.html`.
-      values: What its names stand for. Text is escaped; `markupsafe.Markup` is taken as it is.
+      template: A file of `templates/`, which extends `base.html`, or which is Markdown (.md).
+      values: What its names stand for. In HTML text is escaped, and `markupsafe.Markup` is taken as
+        it is. Markdown has filters for it: `plain`, and in the metadata at its top `yaml`.
 
     Raises:
       jinja2.UndefinedError: A name of the template has no value.
@@ -90,10 +97,12 @@ def _templates() -> jinja2.Environment:
     folder = Path(__file__).with_name("templates")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(("html",), default_for_string=True),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["picture"] = lambda image: markupsafe.Markup(picture(image))
+    environment.filters["plain"] = tables.escaped
+    environment.filters["yaml"] = partial(json.dumps, ensure_ascii=False)  # JSON is YAML, too.
     return environment

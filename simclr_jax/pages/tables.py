@@ -179,12 +179,12 @@ def markdown(table: Table) -> str:
     if any(cell["paper"] is not None for cell in table["cells"]):
         notes.append(PAPER)
     notes.append(state_of(table))
-    failed = [f"- {_escaped(name)}: {_escaped(line)}" for name, line in table["failed"].items()]
+    failed = [f"- {escaped(name)}: {escaped(line)}" for name, line in table["failed"].items()]
     parts = [
-        f"# {_escaped(table['title'])}",
-        _escaped(table["setting"]),
+        f"# {escaped(table['title'])}",
+        escaped(table["setting"]),
         _aligned(grid),
-        _escaped(" ".join(filter(None, notes))),
+        escaped(" ".join(filter(None, notes))),
         "\n".join(["Failed:", "", *failed]) if failed else "",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -201,13 +201,13 @@ def _grid(table: Table) -> list[list[str]]:
     def named(label: Label, measure: str) -> str:
         shows = measure and (len(measures) > 1 or not text(label))
         of = table["measures"][measure]["label"] if shows else ""
-        return _escaped(", ".join(filter(None, (text(label), of))))
+        return escaped(", ".join(filter(None, (text(label), of))))
 
     def content(row: Label, column: Label, measure: str) -> str:
         found = contents[measure].get((row, column))
         return _cell(table, measure, found, narrow=len(across) <= _NARROW)
 
-    first, second = map(_escaped, table["axes"])
+    first, second = map(escaped, table["axes"])
     corner = f"{first} ↓ {second} →" if second else first
     grid = [[corner, *(named(*key) for key in across)]]
     for row, of_row in down:
@@ -240,6 +240,6 @@ def _aligned(grid: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
 
 
-def _escaped(words: str) -> str:
+def escaped(words: str) -> str:
     """Plain text in one line of Markdown, also inside a table."""
     return re.sub(r"([\\|*<`\[\]])", r"\\\1", " ".join(words.split()))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,7 +24,7 @@ from simclr_jax.store.rows import Row, read_rows
 UNTIMED = ("images_per_second", "input_wait")  # Values that a row may lack without harm.
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Run:
     """What is read of a run's folder.
 
@@ -102,6 +102,23 @@ def _read(root: epath.Path, name: str) -> Run:
         results=results.rows(root / "eval"),
         steps=checkpoint.Reader(root).steps(),
         trains=lock.sign_of_life(root) is not None,
+    )
+
+
+def at(run: Run, step: int) -> Run:
+    """A run as it was at a checkpoint, with the results of that one and of the untrained network.
+
+    Args:
+      run: The run.
+      step: The step of the checkpoint.
+    """
+    return dataclasses.replace(
+        run,
+        rows=[row for row in run.rows if row["step"] <= step],
+        results=[
+            row for row in run.results if row.get("untrained") or row.get("checkpoint_step") == step
+        ],
+        steps=[each for each in run.steps if each <= step],
     )
 
 

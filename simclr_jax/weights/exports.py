@@ -1,14 +1,12 @@
-"""Exports of a network to formats that do not need this package: PyTorch, StableHLO, SavedModel.
+"""Exports of a network to formats that do not need this package: StableHLO and SavedModel.
 
 Each export writes files, loads them as their user would, and returns the outputs of the loaded
-network for some images. The caller compares those with the outputs of our network.
+network for some images. The caller compares those with the outputs of our network. `torch_exports`
+has the formats that are made by PyTorch.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +20,7 @@ with epy.lazy_imports():  # --help names the formats, and needs none of these.
     import jax
     import jax.numpy as jnp
 
-    from simclr_jax.models import heads, simclr
-    from simclr_jax.weights import state_dict
+    from simclr_jax.models import simclr
 
 TOLERANCE = 1e-4  # The largest relative difference of an exported network's outputs from ours.
 PLATFORMS = ("cpu", "tpu", "cuda")  # The platforms that StableHLO and SavedModel exports run on.
@@ -46,6 +43,18 @@ class Exported(NamedTuple):
     variables: Any
     image_size: int
     value_range: tuple[float, float] | None = None
+
+
+def preprocessing(network: Exported) -> str:
+    """How images are prepared for an exported network, in words."""
+    channels, value_range = network.model.channels, network.value_range
+    kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
+    ends = "[0, 1]" if value_range is None else "[0, 1], 0 for {:g} and 1 for {:g}"
+    return (
+        "centre crop of 87.5 % of the shorter side (none for images of up to 32 px), bicubic "
+        f"resize to image_size, {kind} floats in {ends.format(*(value_range or ()))}; not "
+        "normalised by mean and standard deviation"
+    )
 
 
 def outputs(variables: Any, images: jax.Array, *, model: simclr.SimCLR) -> dict[str, jax.Array]:
@@ -91,67 +100,6 @@ def reference(model: simclr.SimCLR, variables: Any, images: np.ndarray) -> tuple
     with jax.enable_x64(True):
         double = computed(np.float64)
     return double, difference(double, single)
-
-
-def torchvision(network: Exported, folder: Path, images: np.ndarray, *, pth: bool) -> Outputs:
-    """Exports a network to PyTorch: model.safetensors, and simclr_torch.py which loads it.
-
-    The parameters have torchvision's names. If torchvision has no such network, only
-    `simclr_torch.load` can load the file, which then contains the projection head too.
-
-    Args:
-      network: The network.
-      folder: The folder to write to.
-      images: The images (N, S, S, C) to compute outputs for, float32 in [0, 1].
-      pth: Whether to write model.pth too.
-
-    Returns:
-      The outputs of the loaded network.
-
-    Raises:
-      ArgumentError: PyTorch or safetensors is not installed.
-    """
-    try:
-        import torch
-        from safetensors.torch import save_file
-
-        from simclr_jax.weights import simclr_torch
-    except ImportError as error:
-        reason = f"needs {error.name}; pip install -e '.[torch]'"
-        raise ArgumentError("format", "torchvision", reason) from error
-    model = network.model
-    config: dict[str, Any] = {
-        key: getattr(model, key) for key in ("depth", "width", "stem", "sk_ratio", "se_ratio")
-    }
-    config |= {"classes": model.classes, "image_size": network.image_size}
-    if model.channels != 3:
-        config["channels"] = model.channels
-    if network.value_range is not None:
-        config["value_range"] = network.value_range
-    if model.classes:
-        config["classifier_layer"] = heads.layer_index(model.classifier_layer)
-    plain = simclr_torch.is_torchvision(config)
-    if not plain:
-        layers = heads.count_layers(model.head, model.head_layers)
-        config |= {"head_layers": layers, "head_dim": model.head_dim}
-        print("torchvision has no such network: load it with the simclr_torch.py beside it")
-    arrays = state_dict.state_dict(network.variables, head=not plain)
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    path = folder / "model.safetensors"
-    save_file(tensors, path, metadata={"simclr": json.dumps(config), "format": "pt"})
-    if pth:
-        torch.save(tensors, folder / "model.pth")
-    shutil.copy(simclr_torch.__file__, folder / "simclr_torch.py")
-
-    loaded = simclr_torch.load(str(path))
-    with torch.no_grad():
-        h = loaded(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-        found = {"h": h}
-        if loaded.head is not None:
-            found["z"] = loaded.head(h)[-1]
-        if loaded.fc is not None:
-            found["logits"] = loaded.logits(h)
-    return {name: tensor.numpy() for name, tensor in found.items()}
 
 
 def stablehlo(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
@@ -226,14 +174,6 @@ def savedmodel(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
     with tf.device("/CPU:0"):  # A GPU would round more.
         loaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
         return {name: t.numpy() for name, t in loaded(images=tf.constant(images)).items()}
-
-
-# The functions that export a network, by the name of the format.
-FORMATS: dict[str, Callable[..., Outputs]] = {
-    "torchvision": torchvision,
-    "stablehlo": stablehlo,
-    "savedmodel": savedmodel,
-}
 
 
 def difference(ours: Outputs, theirs: Outputs) -> float:

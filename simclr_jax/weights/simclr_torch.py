@@ -9,13 +9,12 @@ This file only needs torch and safetensors. An export copies it to the folder of
 The parameters have torchvision's names if torchvision has the same network. `load_torchvision`
 then loads them into it.
 
-Reference: Chen et al. 2020 (arXiv 2002.05709, 2006.10029), Li et al. 2019 (selective kernels,
-arXiv 1903.06586), Hu et al. 2017 (squeeze-excite, arXiv 1709.01507).
+Reference: arXiv 2002.05709, 2006.10029, 1903.06586 (selective kernels), 1709.01507 (SE).
 """
 
 import json
-import os
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,20 +59,23 @@ def load_torchvision(path: str) -> nn.Module:
     config, tensors = _read(path)
     if not is_torchvision(config):
         raise ValueError(f"{path}: torchvision has no such network; use load()")
-    classes = config["classes"]
-    network = ResNet(Bottleneck, list(BLOCKS[config["depth"]][1]), num_classes=classes or 1)
+    network = ResNet(Bottleneck, [*BLOCKS[config["depth"]][1]], num_classes=config["classes"] or 1)
     network.maxpool = SameMaxPool()
-    network.fc = network.fc if classes else nn.Identity()
-    network.load_state_dict(tensors)
+    network.fc = network.fc if config["classes"] else nn.Identity()
+    network.load_state_dict({key: x for key, x in tensors.items() if not key.startswith("head.")})
     network.transform = Transform(config.get("image_size", 224), 3, config.get("value_range"))
     return network.eval()
 
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The arguments of `SimCLR` for an exported network, and its tensors by name."""
-    path = os.path.join(path, "model.safetensors") if os.path.isdir(path) else path
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["simclr"]), load_file(path)
+    weights = Path(path, "model.safetensors") if Path(path).is_dir() else Path(path)
+    with safe_open(weights, "pt") as file:
+        text = (file.metadata() or {}).get("simclr")
+    if text is None:  # The weights were saved anew. A folder for the Hub describes them once more.
+        text = weights.with_name("config.json").read_text()
+    known = {*SimCLR.__init__.__annotations__, *Transform.__init__.__annotations__}
+    return {key: x for key, x in json.loads(text).items() if key in known}, load_file(weights)
 
 
 def is_torchvision(config: dict[str, Any]) -> bool:
@@ -335,10 +337,8 @@ class SimCLR(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The representations h (N, F) of images (N, C, S, S), float in [0, 1]."""
-        if hasattr(self, "stem"):
-            x = self.stem(images)
-        else:
-            x = functional.relu(self.bn1(self.conv1(images)))
+        plain = not hasattr(self, "stem")
+        x = functional.relu(self.bn1(self.conv1(images))) if plain else self.stem(images)
         x = self.maxpool(x)
         for group in range(1, 5):
             x = self.get_submodule(f"layer{group}")(x)

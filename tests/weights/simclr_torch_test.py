@@ -13,7 +13,7 @@ from PIL import Image
 from simclr_jax.augment import host
 from simclr_jax.data import images
 from simclr_jax.models.simclr import SimCLR
-from simclr_jax.weights import exports
+from simclr_jax.weights import exports, torch_exports
 
 torch = pytest.importorskip("torch", reason="needs simclr_jax[torch]")
 from simclr_jax.weights import simclr_torch  # noqa: E402
@@ -78,7 +78,7 @@ def folder(tmp_path_factory):
     variables = jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32), shapes)
     place = tmp_path_factory.mktemp("export")
     shown = np.zeros((1, 16, 16, 3), np.float32)
-    exports.torchvision(exports.Exported(model, variables, 16), place, shown, pth=False)
+    torch_exports.torchvision(exports.Exported(model, variables, 16), place, shown, pth=False)
     yield place
     patch.undo()
 
