@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from simclr_jax.config import settings
 from simclr_jax.evals import results
 from simclr_jax.pages import charts, clouds, matrices
-from simclr_jax.reports import curves, pictures, runs, settings
+from simclr_jax.reports import curves, pictures, runs
 from simclr_jax.reports.pictures import Sample
 from simclr_jax.reports.runs import Run
 

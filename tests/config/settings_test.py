@@ -1,8 +1,7 @@
 """The keys that tell runs apart."""
 
-from simclr_jax.config import default
+from simclr_jax.config import default, settings
 from simclr_jax.config.overrides import changed
-from simclr_jax.reports import settings
 
 
 def test_only_the_keys_that_are_not_the_default_are_told():
