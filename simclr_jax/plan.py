@@ -14,7 +14,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ from simclr_jax.tpu import chips
 with epy.lazy_imports():  # --help, most refusals and the answer to Ctrl-C need none of these.
     from simclr_jax.config import constraints, inputs, parts, rules, sources
     from simclr_jax.data import synthetic
-    from simclr_jax.run import teacher
+    from simclr_jax.run import rehearsal, teacher
     from simclr_jax.store import files
     from simclr_jax.tpu import feed
 
@@ -326,15 +325,13 @@ def measure_views(config: FrozenConfigDict) -> float:
     shape = {"width": 500, "height": 375} if size > 64 else {"width": size, "height": size}
     photos = synthetic.Photos(2**20, **shape, channels=config.data.channels)
     source = sources.readable(config, photos)
+    order = inputs.order(config, len(source), 64)
     batches = inputs.train_batches(
-        config, source, rows=np.arange(64), start_step=0, stop_step=2**30, batch_size=64
+        config, source, rows=np.arange(64), start_step=0, stop_step=2**30, in_order=order
     )
-    for _ in range(3):  # The prefetched batches would be made before the clock starts.
-        next(batches)
-    begin, made = time.monotonic(), 0
-    while time.monotonic() - begin < MEASURED_SECONDS:
-        made += inputs.views(config).count * len(next(batches)["label"])
-    return made / (time.monotonic() - begin)
+    images, _ = rehearsal.rate(batches, MEASURED_SECONDS)
+    assert images is not None
+    return inputs.views(config).count * images
 
 
 def gib(count: float) -> str:

@@ -10,7 +10,7 @@ from simclr_jax.augment.keys import image_keys
 from simclr_jax.augment.policies import with_policy
 from simclr_jax.config import constraints
 from simclr_jax.data import pipeline, stream
-from simclr_jax.data.order import Order
+from simclr_jax.data.order import Order, Picked
 from simclr_jax.data.readable import Readable
 
 
@@ -68,12 +68,15 @@ def train_batches(
     rows: np.ndarray,
     start_step: int,
     stop_step: int,
-    batch_size: int | None = None,
+    in_order: Order | Picked | None = None,
 ) -> stream.Batches:
-    """The batches of augmented views; see `pipeline.train_batches` for the arguments."""
+    """The batches of augmented views; see `pipeline.train_batches` for the arguments.
+
+    The order is that of the run unless another one is given.
+    """
     return pipeline.train_batches(
         source,
-        order(config, len(source), batch_size),
+        in_order or order(config, len(source)),
         views(config),
         rows=rows,
         start_step=start_step,

@@ -22,6 +22,11 @@ class Kept:
         self._pixels = self._labels = np.zeros((0,), np.uint8)
         self._lock = threading.Lock()
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes that all images take once they are kept; 0 before the first one is."""
+        return self._pixels.nbytes
+
     @staticmethod
     def is_small(height: int, width: int) -> bool:
         """Whether an image of a size in pixels is one that may be kept."""

@@ -179,6 +179,11 @@ class Readable:
         return len(sizes) == 1 and all(Kept.is_small(*size) for size in sizes)
 
     @property
+    def kept_bytes(self) -> int:
+        """The bytes of the pixels of all images, where they stay in memory; else 0."""
+        return self._kept.nbytes
+
+    @property
     def multilabel(self) -> bool:
         """Whether an image can have several labels; see `Source`."""
         return self.num_classes > 0 and self.source.multilabel

@@ -14,7 +14,6 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax.augment import device, draws, keys, words
 from simclr_jax.config import inputs
-from simclr_jax.data import pipeline
 from simclr_jax.data.order import Picked
 from simclr_jax.data.readable import Readable
 from simclr_jax.data.source import evenly_spaced
@@ -111,14 +110,13 @@ def views_of(
     order = Picked(
         np.stack([index] * len(epochs)), np.array([[e] * len(index) for e in epochs]), config.seed
     )
-    batches = pipeline.train_batches(
+    batches = inputs.train_batches(
+        config,
         source,
-        order,
-        inputs.views(config),
         rows=np.arange(len(index)),
         start_step=0,
         stop_step=len(epochs),
-        transfer_dtype=config.data.transfer_dtype,
+        in_order=order,
     )
     finish = jax.jit(partial(device.views_of, late=inputs.late(config)))
     with contextlib.closing(batches):

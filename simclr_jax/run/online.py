@@ -185,7 +185,7 @@ def open_evaluation(
 
     def views() -> Iterator[dict[str, np.ndarray]]:
         batches = inputs.train_batches(
-            config, source, rows=rows, start_step=0, stop_step=steps, batch_size=size
+            config, source, rows=rows, start_step=0, stop_step=steps, in_order=order
         )
         with contextlib.closing(batches):
             for step, batch in zip(range(steps), batches, strict=True):

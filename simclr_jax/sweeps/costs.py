@@ -5,9 +5,9 @@ second: in the runs of the sweep so far, or else in a few steps with the sweep's
 timed here. The rates of two networks are taken to be as their arithmetic (`flops.of_step`).
 """
 
+import contextlib
 import json
 import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 
 from ml_collections import FrozenConfigDict
@@ -16,7 +16,7 @@ from simclr_jax import mesh as meshes
 from simclr_jax.config import inputs, overrides, parts, sources
 from simclr_jax.data.readable import Readable
 from simclr_jax.errors import ArgumentError, UserError
-from simclr_jax.run import start
+from simclr_jax.run import rehearsal, start
 from simclr_jax.sweeps import measured
 from simclr_jax.sweeps.points import Point
 from simclr_jax.tpu import flops
@@ -152,10 +152,6 @@ def time_steps(config: FrozenConfigDict, source: Readable) -> float:
     built = parts.build(config, mesh)
     rows = meshes.local_rows(mesh, batch_size)
     batches = inputs.train_batches(config, source, rows=rows, start_step=0, stop_step=STEPS + 1)
-    state, began = start.first_state(config, built), 0.0
-    for batch in batches:
-        state, metrics = built.step(state, meshes.put(batch, mesh))
-        metrics["loss"].block_until_ready()
-        began = began or time.monotonic()  # The first step compiles.
-    batches.close()
-    return STEPS * batch_size / (time.monotonic() - began)
+    with contextlib.closing(batches):
+        state = start.first_state(config, built)
+        return batch_size / rehearsal.time_together(built.step, state, batches, mesh, skipped=1)

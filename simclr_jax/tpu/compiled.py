@@ -22,6 +22,7 @@ from simclr_jax import mesh as meshes
 from simclr_jax import state as states
 from simclr_jax.config import inputs, parts, record
 from simclr_jax.run import teacher
+from simclr_jax.run.rehearsal import Memory
 from simclr_jax.tpu import chips, flops, program
 
 
@@ -60,12 +61,11 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
         if needs is None:
             raise
         return {"needs": needs + next_batch}
-    memory: Any = compiled.memory_analysis()
+    memory = Memory.of(compiled, next_batch)
+    assert memory is not None
     cost: Any = compiled.cost_analysis()
-    live = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    total = live + memory.temp_size_in_bytes + next_batch
-    if total > described.chip.hbm_bytes:
-        return {"needs": total}
+    if memory.total > described.chip.hbm_bytes:
+        return {"needs": memory.total}
     text = compiled.as_text() or ""
     fixed = flops.of_loss(config) / mesh.size
     loops = config.train.microbatches
@@ -75,9 +75,9 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
         "memory": {
             "params": nbytes((state.params, state.batch_stats, built.objective)),
             "optimizer": nbytes_on_chip(state.opt_state),
-            "activations": memory.temp_size_in_bytes,
+            "activations": memory.temporary,
             "images": 2 * next_batch,
-            "total": total,
+            "total": memory.total,
         },
         # The compiler counts the body of a loop once, not as often as it runs.
         "flops": loops * (cost["flops"] - fixed) + fixed,
