@@ -152,22 +152,21 @@ def rehearse(
     Args:
       config: The config of the run; its counts must be known.
       built: The parts of the run.
-      source: The images to train on.
+      source: The images to train on, of which the process has seen hardly any.
       state: The state that the steps begin with, which is used up.
       start: The number of updates that led to the state.
       seconds: The length of each timing of the input; the steps take as long as they take.
     """
     rows = meshes.local_rows(built.mesh, config.train.batch_size)
-    progress.note("making a batch, and compiling the train step")
+    progress.note("timing the input alone")  # First, for then it has seen no image yet.
+    fed, known = time_feed(config, source, rows=len(rows), seconds=seconds)
+    progress.note("compiling the train step")
     batches = inputs.train_batches(config, source, rows=rows, start_step=start, stop_step=start + 1)
     with contextlib.closing(batches):
-        own = next(batches)
-    batch = meshes.put(own, built.mesh)
+        batch = meshes.put(next(batches), built.mesh)
     step, compile_seconds, memory = compiled(built, state, batch)
     progress.note(f"timing {STEPS} steps alone")
     state, alone = time_steps(step, state, batch)
-    progress.note("timing the input alone")
-    fed, known = time_feed(config, source, rows=len(rows), seconds=seconds)
     each = max(statistics.median(alone), config.train.batch_size / fed.later)
     (count,) = processes.from_primary([round(min(_MOST, max(_LEAST, seconds / each)))])
     progress.note(f"timing {count} steps with their input")
@@ -246,16 +245,16 @@ def time_together(
       mesh: The mesh of the devices.
       skipped: The number of the first steps that are not timed, at least 1.
     """
-    running, ends = None, []
-    for batch in batches:
+    running, began, number = None, 0.0, 0
+    for number, batch in enumerate(batches, 1):
         state, metrics = step(state, meshes.put(batch, mesh))
-        if running is not None:
-            jax.block_until_ready(running)
-            ends.append(time.monotonic())
+        jax.block_until_ready(running)  # The host is one step ahead of the devices.
         running = metrics["loss"]
+        if number == skipped:
+            jax.block_until_ready(running)
+            began = time.monotonic()
     jax.block_until_ready(running)
-    ends.append(time.monotonic())
-    return (ends[-1] - ends[skipped - 1]) / (len(ends) - skipped)
+    return (time.monotonic() - began) / (number - skipped)
 
 
 def time_feed(
