@@ -153,3 +153,12 @@ def abstract(initial: Callable[[], T], mesh: Mesh, placed: Any = None) -> T:
         shapes,
         jax.tree.broadcast(placed or meshes.replicated(mesh), shapes),
     )
+
+
+def nbytes(tree: Any) -> int:
+    """The size in bytes of a tree of arrays.
+
+    >>> nbytes({"w": jnp.zeros((2, 3)), "b": jnp.zeros(3, jnp.bfloat16)})
+    30
+    """
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

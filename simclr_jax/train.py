@@ -1,17 +1,23 @@
 """Pretrains an encoder with SimCLR.
 
     simclr-train --config=configs/cifar10.py --workdir=RUN [--config.train.batch_size=256 …]
+    simclr-train --config=configs/cifar10.py --dry_run
 
-The same command continues a run that was interrupted. docs/runs.md says what it writes.
+The same command continues a run that was interrupted. docs/runs.md says what it writes. --dry_run
+says what a run would be and take: it checks what a start checks, times a few steps, and writes
+nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
 from absl import flags
 from etils import epath, epy
@@ -26,7 +32,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax import mesh as meshes
     from simclr_jax import processes
     from simclr_jax import state as states
-    from simclr_jax.config import constraints, inputs, parts, record, sources
+    from simclr_jax.config import constraints, inputs, overrides, parts, record, sources
     from simclr_jax.data import readable as data
     from simclr_jax.data import stream
     from simclr_jax.run import (
@@ -35,12 +41,15 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
         clock,
         determinism,
         estimate,
+        forecast,
         health,
         loop,
         online,
+        outline,
         preemption,
         profile,
         progress,
+        rehearsal,
         resume,
         start,
         startup,
@@ -48,7 +57,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
         watchdog,
     )
     from simclr_jax.run import workdir as workdirs
-    from simclr_jax.store import checkpoint, tracker
+    from simclr_jax.store import checkpoint, lock, tracker
     from simclr_jax.store import rows as metrics
 
 
@@ -61,6 +70,12 @@ def define(values: flags.FlagValues) -> None:
         "go on with other values of keys that change neither the model nor the data's order",
         flag_values=values,
     )
+    flags.DEFINE_boolean(
+        "dry_run",
+        False,
+        "say what the run would be and take, by a few steps that are timed; write nothing",
+        flag_values=values,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -69,9 +84,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
       argv: The command line without the program's name; None: that of the process.
     """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    about_config, others = cli.divide(argv)
 
     def work(values: flags.FlagValues, config: FrozenConfigDict) -> None:
-        train(config, values.workdir, allow_config_change=values.allow_config_change)
+        allow = values.allow_config_change
+        if values.dry_run:
+            name = overrides.given(about_config)
+            following = _without_dry_run(about_config, others, values.workdir)
+            dry_run(config, values.workdir or None, name, following, allow_config_change=allow)
+        else:
+            train(config, values.workdir, allow_config_change=allow)
 
     sys.exit(
         cli.run(
@@ -81,6 +104,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             argv=argv,
         )
     )
+
+
+def _without_dry_run(about_config: list[str], others: list[str], workdir: str | None) -> str:
+    """The command line of the run that --dry_run was about."""
+    kept = [arg for arg in others if not re.fullmatch(r"--?(no)?dry_run(=.*)?", arg)]
+    if not workdir:
+        name = PurePath(overrides.given(about_config).partition(":")[0]).stem
+        kept.append(f"--workdir=runs/{name}")
+    return shlex.join(["simclr-train", *about_config, *kept])
 
 
 def train(
@@ -102,15 +134,11 @@ def train(
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
     starting = startup.Startup.of_process()
-    config = _begin(config, workdir, starting)
+    _begin(config, starting)
+    config = sources.indexed_in(config, workdir)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(preemption.Preemption())
-        source, eval_source = sources.open_splits(config)
-        config = teacher.with_classes(parts.with_counts(config, source))
-        built, fingerprints = _built(config, workdir, source, eval_source)
-        classes = record.classes_of({"fingerprints": fingerprints})
-        starting.done("images")
-        config = start.with_step(config, built, workdir, classes)
+        config, source, eval_source, built, fingerprints = _opened(config, workdir, starting)
         root = workdirs.make(workdir)
         stack.enter_context(workdirs.locked(root))
         total = built.schedule.total_steps
@@ -145,12 +173,85 @@ def train(
     processes.say(progress.summary(last, total, workdir, progress.next_protocol(config, source)))
 
 
-def _begin(config: FrozenConfigDict, workdir: str, starting: startup.Startup) -> FrozenConfigDict:
-    """Sets up the process, starts the devices, and checks that the config fits them.
+def dry_run(
+    config: FrozenConfigDict,
+    workdir: str | None,
+    name: str,
+    following: str,
+    *,
+    allow_config_change: bool = False,
+) -> None:
+    """Says what a run would be and take. It makes the checks of a start, and writes nothing.
 
-    Returns:
-      The config, with the folder where the index of a dataset's records is kept.
+    Args:
+      config: The config of the run.
+      workdir: The folder of the run, which need not exist; None: that of a run that begins.
+      name: The name of the config.
+      following: The command line of the run.
+      allow_config_change: See `train`; it raises what `train` does as well.
     """
+    starting, given = startup.Startup.of_process(), config
+    _begin(config, starting)
+    with contextlib.ExitStack() as stack:
+        config, source, eval_source, built, fingerprints = _opened(config, workdir, starting)
+        images, total = outline.Images(source, eval_source), built.schedule.total_steps
+        root = None if workdir is None else workdirs.could_be_made(workdir)
+        if root is not None:
+            stack.enter_context(workdirs.locked(root, lock.free))
+        advice.warn(config, built.schedule, source)
+        if root is None:
+            step, state, _ = resume.first(config, built, fingerprints)
+        else:
+            rows, reader = metrics.read_rows(root / "metrics.jsonl"), checkpoint.Reader(root)
+            step, state, _ = resume.resume(
+                config, built, root, reader, rows, fingerprints,
+                allow_change=allow_config_change, says="would resume",
+            )  # fmt: skip
+        rows_of = outline.planned(name, given, config, images, built, state, step)
+        processes.say(outline.text(rows_of))
+        if step >= total and workdir is not None:
+            protocol = progress.next_protocol(config, source)
+            processes.say(progress.summary({}, total, workdir, protocol))
+            return
+        until_now = starting.seconds()
+        seconds = rehearsal.SECONDS
+        found = rehearsal.rehearse(config, built, source, state, start=step, seconds=seconds)
+    rows_of = forecast.timed(config, images, built, found, start=step, until_now=until_now)
+    processes.say(outline.text(rows_of))
+    _count_unreadable(source, eval_source)
+    processes.say(f"nothing was written; next: {following}")
+
+
+class _Opened(NamedTuple):
+    """The config with all counts, the images of a run, its parts, and the fingerprints.
+
+    The fingerprints are those of the images and of the teacher that the run may have.
+    """
+
+    config: FrozenConfigDict
+    source: data.Readable
+    eval_source: data.Readable
+    built: parts.Parts
+    fingerprints: record.Fingerprints
+
+
+def _opened(config: FrozenConfigDict, workdir: str | None, starting: startup.Startup) -> _Opened:
+    """Opens the images of a run and builds its parts."""
+    source, eval_source = sources.open_splits(config)
+    config = teacher.with_classes(parts.with_counts(config, source))
+    described, names = workdirs.described(workdir) or {}, record.named_classes(source)
+    taught = teacher.load(config, described, names)
+    fingerprints = record.fingerprints(source, eval_source) | taught.fingerprint
+    built = parts.build(config, meshes.make(), taught.teacher)
+    profile.check(config.train.profile_steps, built.schedule.total_steps)
+    classes = record.classes_of({"fingerprints": fingerprints})
+    starting.done("images")
+    config = start.with_step(config, built, workdir, classes)
+    return _Opened(config, source, eval_source, built, fingerprints)
+
+
+def _begin(config: FrozenConfigDict, starting: startup.Startup) -> None:
+    """Sets up the process, starts the devices, and checks that the config fits them."""
     checkpoint.quiet()
     constraints.check_keys(config)
     if config.log.tracker is not None:
@@ -159,7 +260,6 @@ def _begin(config: FrozenConfigDict, workdir: str, starting: startup.Startup) ->
     constraints.check_run(config, devices=jax.device_count())
     starting.done("imports and devices")
     progress.note("listing the images")
-    return sources.indexed_in(config, workdir)
 
 
 @contextlib.contextmanager
@@ -177,18 +277,6 @@ def _timed(
     profiled = profile.of_steps(config.train.profile_steps, root, start=start)
     with watchdog.Watchdog.of_run(config, timing) as watched, profiled as step_profiled:
         yield timing, (starting.step_done, watched.step_done, estimated.step_done, step_profiled)
-
-
-def _built(
-    config: FrozenConfigDict, workdir: str, source: data.Readable, eval_source: data.Readable
-) -> tuple[parts.Parts, record.Fingerprints]:
-    """The parts of a run, and the fingerprints of its images and of the teacher it may have."""
-    described, classes = workdirs.described(workdir) or {}, record.named_classes(source)
-    taught = teacher.load(config, described, classes)
-    fingerprints = record.fingerprints(source, eval_source) | taught.fingerprint
-    built = parts.build(config, meshes.make(), taught.teacher)
-    profile.check(config.train.profile_steps, built.schedule.total_steps)
-    return built, fingerprints
 
 
 def _batches(

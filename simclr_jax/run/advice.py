@@ -105,6 +105,17 @@ def warn_of_waiting(config: FrozenConfigDict, share: float) -> None:
       config: The config of the run.
       share: The share of the time of training in which they waited, 0 to 1.
     """
+    _log.warning(
+        "for %.0f%% of the time the devices wait for their input, which the %d cores of this host "
+        "make; what makes it faster: %s",
+        100 * share,
+        os.cpu_count(),
+        ", ".join(faster_input(config)),
+    )
+
+
+def faster_input(config: ConfigDict) -> list[str]:
+    """What makes the input of a run faster, keys first."""
     views, faster = inputs.views(config), []
     if jax.default_backend() != "cpu":
         on_host = {op for view in range(views.count) for op in views.places(view).host}
@@ -114,13 +125,19 @@ def warn_of_waiting(config: FrozenConfigDict, share: float) -> None:
             for key, ops in moved.items()
             if getattr(views, key) == "host" and on_host & ops
         ]
-    _log.warning(
-        "for %.0f%% of the time the devices wait for their input, which the %d cores of this host "
-        "make; what makes it faster: %s",
-        100 * share,
-        os.cpu_count(),
-        ", ".join([*faster, "more cores", "files of smaller images"]),
-    )
+    return [*faster, "more cores", "files of smaller images"]
+
+
+def faster_step(config: ConfigDict) -> list[str]:
+    """What makes the train step of a run faster, keys first."""
+    keys = {
+        "model.dtype=bfloat16": config.model.dtype == "float32" and jax.default_backend() != "cpu",
+        "model.remat=none": config.model.remat != "none",
+        "train.microbatches=1": config.train.microbatches > 1,
+        "train.deterministic=false": config.train.deterministic and jax.default_backend() == "gpu",
+    }
+    found = [key for key, slows in keys.items() if slows]
+    return [*found, "a smaller data.image_size, model.width or model.depth", "more devices"]
 
 
 def warn_of_small_images(source: Source, image_size: int, channels: int = 3) -> None:

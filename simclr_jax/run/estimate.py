@@ -84,13 +84,13 @@ def in_words(seconds: float, *, start: int, total: int) -> str:
     left = total - start
     steps = f"the {left:,} steps that are left" if start else f"{left:,} steps"
     each = f"{seconds:.2g}" if seconds < 10 else f"{seconds:,.0f}"
-    return f"about {_duration(seconds * left)} for {steps} ({each} s a step, without evaluations)"
+    return f"about {duration(seconds * left)} for {steps} ({each} s a step, without evaluations)"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A number of seconds as '45 s', '12 min', '3 h 10 min' or '4 days 2 h'.
 
-    >>> [_duration(seconds) for seconds in (0.2, 45, 119.6, 3599, 7200, 3e5)]
+    >>> [duration(seconds) for seconds in (0.2, 45, 119.6, 3599, 7200, 3e5)]
     ['1 s', '45 s', '2 min', '1 h', '2 h', '3 days 11 h']
     """
     if seconds < 90:
@@ -123,7 +123,7 @@ def shorter(config: ConfigDict, seconds: float) -> list[str]:
     found = list(smaller.values())
     if config.data.name == "folder" and {"data.image_size", "model.width"} <= smaller.keys():
         found.insert(0, "--config=folder:size=small")
-    return [*found[:2], f"{_length(config, seconds)} (about {_duration(GOAL_SECONDS)})"]
+    return [*found[:2], f"{_length(config, seconds)} (about {duration(GOAL_SECONDS)})"]
 
 
 def work(config: ConfigDict) -> float:

@@ -273,13 +273,16 @@ def time_feed(
     """
     size = max(1, min(rows, _ROWS, len(source) // (2 * (_SKIPPED + _LEAST))))
     order, steps = inputs.order(config, len(source), size), len(source) // size
-    timed = {"rows": np.arange(size), "start_step": 0}
-
-    batches = inputs.train_batches(config, source, **timed, stop_step=steps, in_order=order)
+    own = np.arange(size)
+    batches = inputs.train_batches(
+        config, source, rows=own, start_step=0, stop_step=steps, in_order=order
+    )
     first, count = rate(batches, seconds)
     known = np.concatenate([order.batch(step)[0] for step in range(count)])
     again = _again(known, _AGAIN, size, config.seed)
-    batches = inputs.train_batches(config, source, **timed, stop_step=_AGAIN, in_order=again)
+    batches = inputs.train_batches(
+        config, source, rows=own, start_step=0, stop_step=_AGAIN, in_order=again
+    )
     later, _ = rate(batches, seconds)
     assert later is not None
     hosts = jax.process_count()

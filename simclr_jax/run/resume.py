@@ -16,7 +16,7 @@ from simclr_jax.config.parts import Parts
 from simclr_jax.errors import UserError
 from simclr_jax.run import start
 from simclr_jax.state import TrainState
-from simclr_jax.store.checkpoint import Checkpoints
+from simclr_jax.store.checkpoint import Checkpoints, Reader
 from simclr_jax.store.rows import Row
 
 _log = logging.getLogger(__name__)
@@ -40,11 +40,12 @@ def resume(
     config: FrozenConfigDict,
     built: Parts,
     root: epath.Path,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | Reader,
     rows: list[Row],
     fingerprints: record.Fingerprints,
     *,
     allow_change: bool,
+    says: str = "resumed",
 ) -> Resumed:
     """Restores the newest good checkpoint, or initialises the state where there is none.
 
@@ -52,11 +53,12 @@ def resume(
       config: The config of the run.
       built: The parts of the run.
       root: The folder of the run.
-      checkpoints: The checkpoints of the run.
+      checkpoints: The checkpoints of the run; through a reader nothing is changed.
       rows: The rows of its metrics.jsonl.
       fingerprints: The fingerprints of the images to continue with.
       allow_change: Whether keys with the rule ASK may differ, and images in what does not
         change their order; see `same_run.check` and `record.check_same_images`.
+      says: What the run does from a step on, for the line that says so.
 
     Returns:
       The step, the state and the rows to continue from.
@@ -65,17 +67,14 @@ def resume(
       UserError: The folder has another run, or its checkpoints are gone.
       ArgumentError: None of its checkpoints is good.
     """
-    processes.check_agree(
-        config=str(config),
-        latest_checkpoint=str(checkpoints.steps()[-1:]),
-        fingerprint_of_the_images=json.dumps(fingerprints, sort_keys=True),
-    )
+    _check_agree(config, fingerprints)
+    processes.check_agree(latest_checkpoint=str(checkpoints.steps()[-1:]))
 
     compare = partial(_compare, config, fingerprints, str(root), allow_change=allow_change)
     found = checkpoints.restore_newest(states.abstract(built.initial, built.mesh), compare)
     if found is not None:
         step, state = found
-        processes.say(f"resumed from step {step}")
+        processes.say(f"{says} from step {step}")
         kept = [row for row in rows if row["step"] <= step]
         _warn_of_missing_rows(root, kept, step, config.log.every_steps)
         # Every process reads all arrays, so that each finds damage by itself; then they are split.
@@ -88,8 +87,27 @@ def resume(
     _check_none_is_missing(root, rows, save_steps)
     if rows:
         processes.say(f"no checkpoint in {root}: its {len(rows)} steps are trained again")
+    return first(config, built, fingerprints)
+
+
+def first(config: FrozenConfigDict, built: Parts, fingerprints: record.Fingerprints) -> Resumed:
+    """The beginning of a run that has no checkpoint; see `resume` for the arguments.
+
+    Raises:
+      UserError: The run cannot start from init.run.
+      ArgumentError: Another process has another config or other images.
+    """
+    _check_agree(config, fingerprints)
     classes = record.classes_of({"fingerprints": fingerprints})
     return Resumed(0, start.first_state(config, built, classes), [])
+
+
+def _check_agree(config: FrozenConfigDict, fingerprints: record.Fingerprints) -> None:
+    """Checks that all processes have the same config and the same images."""
+    processes.check_agree(
+        config=str(config),
+        fingerprint_of_the_images=json.dumps(fingerprints, sort_keys=True),
+    )
 
 
 def _compare(

@@ -26,14 +26,14 @@ Shapes = dict[Path, tuple[int, ...]]  # The shapes of the arrays of a network by
 
 
 def with_step(
-    config: FrozenConfigDict, built: Parts, folder: str, classes: Classes | None = None
+    config: FrozenConfigDict, built: Parts, folder: str | None, classes: Classes | None = None
 ) -> FrozenConfigDict:
     """The config with the step of init.run, which a run that has begun keeps.
 
     Args:
       config: The config of the run.
       built: The parts of the run.
-      folder: The folder of the run, which need not exist.
+      folder: The folder of the run, which need not exist; None: there is none.
       classes: The names of its classes; None where they are not known.
 
     Raises:

@@ -51,6 +51,10 @@ class Startup:
         self._parts[part] = now - self._since
         self._since = now
 
+    def seconds(self) -> float:
+        """The seconds since the command began."""
+        return time.monotonic() - self._began
+
     def step_done(self) -> None:
         """Writes the line of the start to stderr when the first step has ended."""
         if self._listens:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +75,35 @@ def make(workdir: str) -> epath.Path:
     except OSError as error:
         if error.errno in FULL_DISK | LOST_DISK - {errno.EACCES}:
             raise
-        raise UserError(
-            f"--workdir={workdir}: cannot be made ({error.strerror}); name a folder to write in"
-        ) from error
+        raise _cannot_be_made(workdir, error.strerror) from error
     return root
+
+
+def could_be_made(workdir: str) -> epath.Path:
+    """The path of the folder of a run, as `make` would make it, where that seems possible.
+
+    Raises:
+      UserError: What is there is no folder, or nothing can be written to it.
+      ArgumentError: As `make` raises it.
+      HostError: As `make` raises it.
+    """
+    root = place(workdir)
+    there = root
+    while not is_remote(root) and not there.exists():
+        there = there.parent
+    if is_remote(root):
+        return root
+    if not there.is_dir():
+        raise _cannot_be_made(
+            workdir, os.strerror(errno.ENOTDIR if there != root else errno.EEXIST)
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _cannot_be_made(workdir, os.strerror(errno.EACCES))
+    return root
+
+
+def _cannot_be_made(workdir: str, reason: str | None) -> UserError:
+    return UserError(f"--workdir={workdir}: cannot be made ({reason}); name a folder to write in")
 
 
 def place(workdir: str) -> epath.Path:
@@ -89,26 +116,37 @@ def place(workdir: str) -> epath.Path:
     return root
 
 
-def described(workdir: str) -> dict[str, Any] | None:
+def described(workdir: str | None) -> dict[str, Any] | None:
     """The description of the run in a folder, which need not exist; None where there is none.
+
+    Without a folder there is none.
 
     Raises:
       UserError: The config.json there is not the description of a run.
       HostError: The folder is in Google's storage, whose client is not installed.
     """
+    if workdir is None:
+        return None
     check_client(workdir)
     root = epath.Path(workdir).expanduser()
     return record.read(root) if outage.exists(root / "config.json") else None
 
 
 @contextlib.contextmanager
-def locked(root: epath.Path) -> Iterator[None]:
-    """Locks the folder in process 0; where that fails, all processes raise an error."""
+def locked(
+    root: epath.Path, by: Callable[[epath.Path], AbstractContextManager[None]] = lock.hold
+) -> Iterator[None]:
+    """Locks the folder in process 0; where that fails, all processes raise an error.
+
+    Args:
+      root: The folder of the run.
+      by: The context of the lock, `lock.hold`, or `lock.free` only to see that nobody has it.
+    """
     with contextlib.ExitStack() as stack:
         failure: Exception | None = None
         if processes.is_primary():
             try:
-                stack.enter_context(lock.hold(root))
+                stack.enter_context(by(root))
             except (ArgumentError, HostError) as error:
                 failure = error
         if not processes.all_have(failure is None):

@@ -124,30 +124,11 @@ class Checkpoints:
           ArgumentError: There are checkpoints, and none is good.
           FileError: The checkpoints are of another network.
         """
-        wanted = items(abstract)
-        damaged: dict[int, str] = {}
-        for step in reversed(self.steps()):
-            arrays, reason = None, "another process cannot read it"
-            try:
-                stored, config = restore.described(self._manager, step)
-                check(config)
-                arrays = restore.verified(self._manager, step, wanted, stored)
-            except DamagedError as error:
-                reason = str(error)
-            if processes.all_have(arrays is not None):
-                assert arrays is not None
-                self._set_aside(damaged)
-                return step, TrainState(**arrays["model"], **arrays["optimizer"])
-            damaged[step] = reason
-        if damaged:
-            step, reason = next(iter(damaged.items()))
-            raise ArgumentError(
-                "workdir",
-                self._root,
-                f"none of its {len(damaged)} checkpoints is good (checkpoint {step}: {reason}); "
-                "nothing was changed: put a copy of one back, or begin in another workdir",
-            )
-        return None
+        found = restore.newest(self._manager, self.steps(), items(abstract), check, self._root)
+        if found is None:
+            return None
+        self._set_aside(found.damaged)
+        return found.step, found.state
 
     def _set_aside(self, damaged: dict[int, str]) -> None:
         """Moves damaged checkpoints to WORKDIR/damaged."""
@@ -207,6 +188,22 @@ class Reader:
         """The state in a checkpoint, like `abstract`; it raises what `model` does."""
         arrays = self._arrays(step, items(abstract))
         return TrainState(**arrays["model"], **arrays["optimizer"])
+
+    def restore_newest(
+        self, abstract: TrainState, check: Callable[[dict[str, Any]], None]
+    ) -> tuple[int, TrainState] | None:
+        """Restores what `Checkpoints.restore_newest` does, and moves nothing aside.
+
+        Newer checkpoints that are damaged are named in the log.
+        """
+        if not (steps := self.steps()):
+            return None
+        with self._manager() as manager:
+            found = restore.newest(manager, steps, items(abstract), check, self._folder.parent)
+        assert found is not None
+        for step, reason in found.damaged.items():
+            _log.warning("checkpoint %d is damaged (%s)", step, reason)
+        return found.step, found.state
 
     def _arrays(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
         def read() -> dict[str, Any]:

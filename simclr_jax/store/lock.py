@@ -75,23 +75,47 @@ def sign_of_life(workdir: epath.Path) -> str | None:
     A lock that is a file may be left behind by a trainer that was killed; it does not change then.
     """
     path = workdir / "lock"
-    if not is_remote(path):
-        try:
-            file = os.open(path, os.O_RDONLY)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-        except BlockingIOError:
-            return f"held at {time.monotonic()}"
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
-        finally:
-            os.close(file)
+    if (held := _is_held(path)) is not None:
+        return f"held at {time.monotonic()}" if held else None
     content = _read(path)
     return content.decode(errors="replace") if content else None
+
+
+@contextlib.contextmanager
+def free(workdir: epath.Path) -> Iterator[None]:
+    """A context at whose begin no live trainer has the lock of a run's folder; it is not taken.
+
+    Raises:
+      InUseError: Another live trainer has the lock.
+    """
+    path = workdir / "lock"
+    held = _is_held(path)
+    if held:
+        raise _in_use(path, _read(path) or b"")
+    if held is None:
+        _wait_for(path)
+    yield
+
+
+def _is_held(path: epath.Path) -> bool | None:
+    """Whether a process has a kernel's lock of a file; None: there are no such locks there."""
+    if is_remote(path):
+        return None
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return None
+    finally:
+        os.close(file)
 
 
 def _kernel_lock(path: epath.Path) -> int | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from etils import epath, epy
 
 from simclr_jax import processes
-from simclr_jax.errors import LOST_DISK, HostError, one_line
+from simclr_jax.errors import LOST_DISK, ArgumentError, HostError, one_line
+from simclr_jax.state import TrainState
 from simclr_jax.store import digests
 from simclr_jax.store.digests import DamagedError
 
@@ -26,6 +28,71 @@ def steps(folder: epath.Path) -> list[int]:
     # Orbax's other lister takes every folder whose name ends in _DIGITS for a step.
     found = ocp.path.step.standard_name_format().find_all(folder)
     return sorted(each.step for each in found if each.path.name == str(each.step))
+
+
+class Found(NamedTuple):
+    """A good checkpoint.
+
+    Attributes:
+      step: The step.
+      arrays: The trees of arrays by the name of the item.
+      damaged: Why later checkpoints are not good, by their steps.
+    """
+
+    step: int
+    arrays: Any
+    damaged: dict[int, str]
+
+    @property
+    def state(self) -> TrainState:
+        """The state of training, where all of its items were wanted."""
+        return TrainState(**self.arrays["model"], **self.arrays["optimizer"])
+
+
+def newest(
+    manager: ocp.CheckpointManager,
+    steps: list[int],
+    wanted: dict[str, Any],
+    check: Callable[[dict[str, Any]], None],
+    workdir: epath.Path,
+) -> Found | None:
+    """The newest good checkpoint. All processes must call it together.
+
+    Args:
+      manager: The manager of the checkpoints.
+      steps: Their steps, ascending.
+      wanted: The trees of shapes, dtypes and shardings by the name of the item.
+      check: A function of a checkpoint's config, called before the arrays are read.
+      workdir: The folder of the run, for the error.
+
+    Returns:
+      The checkpoint; None where there are none.
+
+    Raises:
+      ArgumentError: There are checkpoints, and none is good.
+      FileError: The checkpoints are of another network.
+    """
+    damaged: dict[int, str] = {}
+    for step in reversed(steps):
+        arrays, reason = None, "another process cannot read it"
+        try:
+            stored, config = described(manager, step)
+            check(config)
+            arrays = verified(manager, step, wanted, stored)
+        except DamagedError as error:
+            reason = str(error)
+        if processes.all_have(arrays is not None):
+            return Found(step, arrays, damaged)
+        damaged[step] = reason
+    if damaged:
+        step, reason = next(iter(damaged.items()))
+        raise ArgumentError(
+            "workdir",
+            workdir,
+            f"none of its {len(damaged)} checkpoints is good (checkpoint {step}: {reason}); "
+            "nothing was changed: put a copy of one back, or begin in another workdir",
+        )
+    return None
 
 
 def described(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -52,7 +52,7 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
     shapes = batch(config, mesh)
     lowered, next_batch = (
         built.jitted.lower(state, shapes, built.objective),
-        nbytes(shapes) // mesh.size,
+        states.nbytes(shapes) // mesh.size,
     )
     try:
         compiled = lowered.compile()
@@ -73,7 +73,7 @@ def measure(config: ConfigDict, topology: str) -> dict[str, Any]:
         "chips": mesh.size,
         "hosts": len({device.process_index for device in mesh.devices.flat}),
         "memory": {
-            "params": nbytes((state.params, state.batch_stats, built.objective)),
+            "params": states.nbytes((state.params, state.batch_stats, built.objective)),
             "optimizer": nbytes_on_chip(state.opt_state),
             "activations": memory.temporary,
             "images": 2 * next_batch,
@@ -97,15 +97,6 @@ def batch(config: ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDty
         "label": on((n,), jnp.int32),
         **{name: on(a.shape, a.dtype) for name, a in inputs.device_numbers(config, n).items()},
     }
-
-
-def nbytes(tree: Any) -> int:
-    """The size in bytes of a tree of arrays.
-
-    >>> nbytes({"w": jnp.zeros((2, 3)), "b": jnp.zeros(3, jnp.bfloat16)})
-    30
-    """
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def nbytes_on_chip(tree: Any) -> int:

@@ -41,6 +41,19 @@ def test_a_folder_that_cannot_be_made_is_the_users_and_a_full_disk_is_not(tmp_pa
         workdirs.make(f"{tmp_path}/run")
 
 
+def test_whether_a_folder_could_be_made_is_told_without_making_it(tmp_path, monkeypatch):
+    assert workdirs.could_be_made(f"{tmp_path}/runs/first") == tmp_path / "runs/first"
+    assert [*tmp_path.iterdir()] == []
+    (tmp_path / "file").touch()
+    for place, reason in (("file/run", "Not a directory"), ("file", "File exists")):
+        for made in (workdirs.could_be_made, workdirs.make):
+            with pytest.raises(UserError, match=rf"/{place}: cannot be made \({reason}\)"):
+                made(f"{tmp_path}/{place}")
+    monkeypatch.setattr(workdirs.os, "access", lambda *args: False)
+    with pytest.raises(UserError, match=r"/run: cannot be made \(Permission denied\)"):
+        workdirs.could_be_made(f"{tmp_path}/run")
+
+
 def test_rows_are_on_disk_before_the_checkpoint_that_ends_them(tmp_path):
     events = []
 

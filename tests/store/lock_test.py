@@ -37,6 +37,20 @@ def test_the_sign_of_life_is_that_of_a_trainer_that_has_the_lock(tmp_path):
     assert lock.sign_of_life(workdir) is None
 
 
+def test_that_nobody_has_the_lock_is_seen_without_taking_it(tmp_path):
+    workdir = epath.Path(tmp_path)
+    with lock.free(workdir):
+        assert [*tmp_path.iterdir()] == []
+    with (
+        lock.hold(workdir),
+        pytest.raises(ArgumentError, match=f"in use by process {os.getpid()} on"),
+        lock.free(workdir),
+    ):
+        pass
+    with lock.free(workdir):
+        assert (tmp_path / "lock").read_bytes() == b""
+
+
 def test_a_lock_file_that_was_removed_is_not_mistaken_for_the_one_that_is_there(
     tmp_path, monkeypatch
 ):
