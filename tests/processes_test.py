@@ -127,6 +127,17 @@ def test_a_lost_process_ends_the_others_and_a_restart_continues(tmp_path, victim
 
 
 @pytest.mark.slow
+def test_processes_rehearse_a_run_together_and_the_first_one_tells(tmp_path):
+    command = simclr_train(tmp_path / "run", "--config.train.steps=20", "--dry_run")
+    first, second = map(ended, run_of(2, command, output=subprocess.PIPE))
+    assert (first[0], second[0]) == (0, 0), (first, second)
+    assert "4 cpu of 2 processes, 6 images each" in first[1]
+    assert "nothing was written; next: simclr-train " in first[1]
+    assert "config" not in second[1]
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.slow
 def test_processes_with_different_configs_are_refused(tmp_path):
     command = simclr_train(tmp_path, "--config.train.steps=4")
     found = ends(run_of(2, command, own=lambda process_id: [f"--config.seed={process_id}"]))

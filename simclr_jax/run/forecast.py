@@ -91,24 +91,22 @@ def step(found: Rehearsal) -> str:
     return (
         f"{short(found.step_seconds)}, the median of {len(found.steps)} "
         f"({short(low)} to {short(high)}): "
-        f"{found.batch_size / found.step_seconds:,.0f} images/s without input"
+        f"{rate(found.batch_size / found.step_seconds)} without input"
     )
 
 
 def feed(found: Rehearsal) -> str:
     """The speed of the input alone."""
     return (
-        f"{found.feed.later:,.0f} images/s without steps, of images just read; "
-        f"{found.feed.first:,.0f} in the first epoch, in which each image is checked"
+        f"{rate(found.feed.later)} without steps, of images just read; "
+        f"{rate(found.feed.first)} in the first epoch, in which each image is checked"
     )
 
 
 def both(found: Rehearsal) -> str:
     """The time of a step while the next batches are made."""
-    return (
-        f"{short(found.together)} a step with its input: "
-        f"{found.batch_size / found.together:,.0f} images/s"
-    )
+    speed = rate(found.batch_size / found.together)
+    return f"{short(found.together)} a step with its input: {speed}"
 
 
 def binding(config: FrozenConfigDict, found: Rehearsal) -> str:
@@ -152,7 +150,22 @@ def takes(
         f"{duration(count * each)} (reckoned by their images, not timed)\n"
         "left out: compiling the evaluation, saving, TensorBoard's pictures, other load"
         + (f"\nshorter with any of: {shorter}" if long else "")
+        + busy(os.getloadavg()[1], os.cpu_count() or 1)
     )
+
+
+def busy(load: float, cores: int) -> str:
+    """A line where other work takes a part of the cores, so that the times are too long.
+
+    >>> busy(2.0, 2), busy(19.4, 2)
+    ('', '\\nthe cores are busy with other work too (load 19 on 2 cores): without it, less')
+
+    Args:
+      load: The number of processes and threads that wanted to run, a mean over minutes.
+      cores: The number of cores of the host.
+    """
+    text = f"\nthe cores are busy with other work too (load {load:.0f} on {cores} cores)"
+    return f"{text}: without it, less" if load > 1.5 * cores else ""
 
 
 def evaluation_seconds(config: FrozenConfigDict, images: Images, found: Rehearsal) -> float:
@@ -184,3 +197,12 @@ def short(seconds: float) -> str:
     if seconds < 0.1:
         return f"{1e3 * seconds:.1f} ms"
     return f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def rate(images: float) -> str:
+    """A number of images a second in words.
+
+    >>> rate(7.64), rate(4806.3)
+    ('7.6 images/s', '4,806 images/s')
+    """
+    return f"{images:.1f} images/s" if images < 100 else f"{images:,.0f} images/s"

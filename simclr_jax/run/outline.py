@@ -148,7 +148,8 @@ def _count(tree: Any) -> int:
 def length(config: FrozenConfigDict, built: Parts, start: int) -> str:
     """The steps of a run, what an update is, and the devices."""
     batch_size, schedule, devices = config.train.batch_size, built.schedule, jax.devices()
-    total, peak = schedule.total_steps, float(schedule.learning_rate(schedule.warmup_steps))
+    total, warmup = schedule.total_steps, schedule.warmup_steps
+    peak = float(schedule.learning_rate(warmup))
     epochs = total * batch_size / config.data.num_examples
     hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     micro = config.train.microbatches
@@ -157,7 +158,7 @@ def length(config: FrozenConfigDict, built: Parts, start: int) -> str:
         f"{total:,} steps of {batch_size:,} images, {epochs:,.4g} epochs of "
         f"{config.data.num_examples / batch_size:,.1f} steps\n{left}"
         f"{config.objective.name}, {config.optim.name}, learning rate up to {peak:.3g} after "
-        f"{schedule.warmup_steps:,} steps of warm-up\n"
+        f"{warmup:,} warm-up step{'s' * (warmup != 1)}\n"
         f"{len(devices)} {devices[0].device_kind}{hosts}, {batch_size // len(devices):,} images "
         f"each{f' in {micro} microbatches' if micro > 1 else ''}"
     )
@@ -167,7 +168,8 @@ def disk(config: FrozenConfigDict, intervals: Intervals, state: TrainState) -> s
     """What the checkpoints of a run take."""
     each = states.nbytes(state)
     count = min(times(intervals.save, 0, intervals.total), config.checkpoint.keep + 1)
-    return f"a checkpoint takes {size(each)}; up to {count} are kept, {size(count * each)}"
+    kept = "1 is kept" if count == 1 else f"up to {count} are kept, {size(count * each)}"
+    return f"a checkpoint takes {size(each)}; {kept}"
 
 
 def times(every: int | None, start: int, total: int) -> int:

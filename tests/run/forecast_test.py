@@ -81,7 +81,7 @@ def test_what_was_timed_is_told_in_lines_of_a_terminal(images, mesh8):
         "the step takes 4.5 MiB of a device: state and batch 1.0 MiB, activations 3.0 MiB",
         "2.0 MiB of decoded images", "12.5 s for the train step", "100 ms, the median of 3 (90.0 ms"
         " to 150 ms): 1,280 images/s", "2,560 images/s without steps",
-        "640 in the first epoch", "100 ms a step with its input: 1,280 images/s",
+        "640 images/s in the first epoch", "100 ms a step with its input: 1,280 images/s",
     ):  # fmt: skip
         assert words in " ".join(told.split())
 

@@ -68,4 +68,4 @@ def test_the_outline_of_a_run_counts_what_it_trains(images, mesh8):
     assert "goes on from step 30: 10 steps are left" in told["run"]
     assert "\n8 cpu, 2 images each" in told["run"]
     each = states.nbytes(state)
-    assert f"a checkpoint takes {outline.size(each)}; up to 1 are kept" in told["disk"]
+    assert f"a checkpoint takes {outline.size(each)}; 1 is kept" in told["disk"]
