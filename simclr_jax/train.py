@@ -32,12 +32,13 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
     from simclr_jax import mesh as meshes
     from simclr_jax import processes
     from simclr_jax import state as states
-    from simclr_jax.config import constraints, inputs, overrides, parts, record, sources
+    from simclr_jax.config import constraints, inputs, overrides, parts, record, sources, wish
     from simclr_jax.data import readable as data
     from simclr_jax.data import stream
     from simclr_jax.run import (
         advice,
         board,
+        choice,
         clock,
         determinism,
         estimate,
@@ -134,8 +135,8 @@ def train(
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
     starting = startup.Startup.of_process()
+    config = sources.indexed_in(workdirs.begun(config, workdir), workdir)
     _begin(config, starting)
-    config = sources.indexed_in(config, workdir)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(preemption.Preemption())
         config, source, eval_source, built, fingerprints = _opened(config, workdir, starting)
@@ -190,10 +191,10 @@ def dry_run(
       following: The command line of the run.
       allow_config_change: See `train`; it raises what `train` does as well.
     """
-    starting, given = startup.Startup.of_process(), config
-    _begin(config, starting)
+    starting, given = startup.Startup.of_process(), workdirs.begun(config, workdir)
+    _begin(given, starting)
     with contextlib.ExitStack() as stack:
-        config, source, eval_source, built, fingerprints = _opened(config, workdir, starting)
+        config, source, eval_source, built, fingerprints = _opened(given, workdir, starting)
         images, total = outline.Images(source, eval_source), built.schedule.total_steps
         root = None if workdir is None else workdirs.could_be_made(workdir)
         if root is not None:
@@ -207,6 +208,7 @@ def dry_run(
                 config, built, root, reader, rows, fingerprints,
                 allow_change=allow_config_change, says="would resume",
             )  # fmt: skip
+        given = wish.kept(given, config)
         rows_of = outline.planned(name, given, config, images, built, state, step)
         processes.say(outline.text(rows_of))
         if step >= total and workdir is not None:
@@ -236,9 +238,10 @@ class _Opened(NamedTuple):
 
 
 def _opened(config: FrozenConfigDict, workdir: str | None, starting: startup.Startup) -> _Opened:
-    """Opens the images of a run and builds its parts."""
-    source, eval_source = sources.open_splits(config)
-    config = teacher.with_classes(parts.with_counts(config, source))
+    """Opens the images of a run, chooses what its config leaves open, and builds its parts."""
+    source, eval_source = sources.open_splits(wish.provisional(config, jax.device_count()))
+    config = choice.made(config, source, eval_source, elapsed=starting.seconds)
+    config = teacher.with_classes(config)
     described, names = workdirs.described(workdir) or {}, record.named_classes(source)
     taught = teacher.load(config, described, names)
     fingerprints = record.fingerprints(source, eval_source) | taught.fingerprint
@@ -257,7 +260,7 @@ def _begin(config: FrozenConfigDict, starting: startup.Startup) -> None:
     if config.log.tracker is not None:
         tracker.check(config.log.tracker)
     determinism.ask_for(config.train.deterministic)
-    constraints.check_run(config, devices=jax.device_count())
+    constraints.check_begun(config, devices=jax.device_count())
     starting.done("imports and devices")
     progress.note("listing the images")
 

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from simclr_jax.augment.draws import one_a_view
-from simclr_jax.config import rules
+from simclr_jax.config import rules, wish
 from simclr_jax.config.overrides import keys
 from simclr_jax.errors import UserError
 from simclr_jax.losses import ONE_VIEW
@@ -36,6 +36,7 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
       UserError: A key is missing, or a value is not allowed.
     """
     check_keys(config)
+    wish.check_closed(config)
     rules.check(config, rules.RUN, devices=devices)
     if config.data.name is None:
         raise rules.wrong("data.name", None, rules.RUN["data.name"].allowed)
@@ -68,6 +69,11 @@ def check_run(config: ConfigDict, *, devices: int) -> None:
     _check_loss(config.loss)
     check_objective(config)
     check_ops(config)
+
+
+def check_begun(config: ConfigDict, *, devices: int) -> None:
+    """Checks the config of a run that begins, but for what it leaves open; see `check_run`."""
+    check_run(wish.provisional(config, devices), devices=devices)
 
 
 def count_views(config: ConfigDict) -> int:

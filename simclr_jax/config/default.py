@@ -195,6 +195,9 @@ def _train() -> ConfigDict:
     c.epochs = 100.0  # The length of the run in epochs, above 0.
     # The length of the run and of its schedule in steps, in place of epochs; None: by epochs.
     c.steps = placeholder(int)
+    # The hours that a run may take from its command to its end, above 0, for which it chooses what
+    # the config leaves open, as folder:hours=1 does; None: nothing is chosen.
+    c.hours = placeholder(float)
     # The number of microbatches of a batch, to save memory, at least 1; the loss still compares
     # all images of the batch, and microbatch_norm says what batch norm normalises by.
     c.microbatches = 1

@@ -227,6 +227,7 @@ RUN: dict[str, Rule] = {
     "train.batch_size": number(2, 2**20, on_resume=FIXED),
     "train.epochs": number(0, 1e6, above=True, on_resume=ASK),
     "train.steps": number(1, 2**31 - 1, on_resume=ASK),
+    "train.hours": above(0, FIXED),
     "train.microbatches": at_least(1, ASK),
     "train.frozen": one_of(*FROZEN, on_resume=FIXED),
     "train.on_nonfinite": one_of("stop", "skip"),

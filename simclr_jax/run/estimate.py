@@ -8,8 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from simclr_jax.config import overrides
-from simclr_jax.models import resnet
-from simclr_jax.run import progress
+from simclr_jax.run import progress, sizes
 from simclr_jax.run.clock import Clock
 
 MEASURED = 3  # The number of steps that are measured.
@@ -127,14 +126,9 @@ def shorter(config: ConfigDict, seconds: float) -> list[str]:
 
 
 def work(config: ConfigDict) -> float:
-    """The work of the encoder for an image, in the unit of a block of 64 filters for a pixel.
-
-    All blocks of a ResNet take about the same work: where the side of their input is halved, the
-    filters are doubled.
-    """
-    size, m = config.data.image_size, config.model
-    stride = 4 if resnet.stem_for(m.stem, size) == "imagenet" else 1
-    return sum(resnet.BLOCKS[m.depth][1]) * (m.width * size / stride) ** 2
+    """The work of the encoder for an image; see `sizes.work`."""
+    network = sizes.Network(config.data.image_size, config.model.depth, config.model.width)
+    return sizes.work(network, config.model.stem)
 
 
 def _length(config: ConfigDict, seconds: float) -> str:

@@ -15,7 +15,7 @@ from etils import epath, epy
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import processes
-from simclr_jax.config import overrides, record, rules
+from simclr_jax.config import overrides, record, rules, wish
 from simclr_jax.config.parts import Intervals
 from simclr_jax.errors import FULL_DISK, LOST_DISK, ArgumentError, HostError, UserError
 from simclr_jax.run.progress import MetricsLog
@@ -130,6 +130,23 @@ def described(workdir: str | None) -> dict[str, Any] | None:
     check_client(workdir)
     root = epath.Path(workdir).expanduser()
     return record.read(root) if outage.exists(root / "config.json") else None
+
+
+def begun(config: FrozenConfigDict, workdir: str | None) -> FrozenConfigDict:
+    """The config of a run, for one that goes on with what it has chosen when it began.
+
+    Args:
+      config: The config, which may leave keys open; see `wish`.
+      workdir: The folder of the run, which need not exist.
+
+    Raises:
+      UserError: The run has a time to choose by, and nothing to choose.
+    """
+    stored = described(workdir)
+    if stored is not None:
+        return wish.kept(config, record.from_json(stored))
+    wish.check(config)
+    return config
 
 
 @contextlib.contextmanager

@@ -1,0 +1,44 @@
+"""What is found before a run chooses its sizes."""
+
+import pytest
+
+from simclr_jax.config import overrides, parts
+from simclr_jax.data.readable import Readable
+from simclr_jax.run import at_hand
+from support.runs import TINY
+from support.sources import encoded, readable, split, write
+
+
+def test_three_quarters_of_the_images_reach_the_side(tmp_path):
+    for index, side in enumerate([20, 30, 30, 40, 40, 50, 50, 60, 60, 60]):
+        write(tmp_path / f"{index}.png", encoded("white", "PNG", size=(side, 70)))
+    found = at_hand.side_of(readable(tmp_path, held_out=0.1))
+    assert found in (30, 40)
+
+
+def test_images_without_a_size_are_taken_for_small_ones(tmp_path):
+    for index in range(4):
+        write(tmp_path / f"{index}.png", b"no image")
+    assert at_hand.side_of(readable(tmp_path)) == 32
+
+
+def test_the_memory_is_that_of_this_machine():
+    assert at_hand.memory() > 2**28
+
+
+@pytest.mark.parametrize("seconds", [3.1e-6, 0.5, 1234.5678])
+def test_what_is_agreed_on_is_exact_enough(seconds):
+    assert at_hand._agreed(seconds) == pytest.approx(seconds, rel=1e-8)
+
+
+@pytest.mark.slow
+def test_an_image_has_a_cost(monkeypatch):
+    monkeypatch.setattr(at_hand, "SECONDS", 0.2)
+    source = Readable(split("digits"), on_bad_image="error")
+    config = parts.with_counts(overrides.load(TINY), source)
+    found, compiling = at_hand.cost(config, source)
+    assert 0 < found.step < 1
+    assert 0 < found.input < 1
+    assert found.shared
+    assert found.step < found.together <= found.first
+    assert compiling > found.step
