@@ -134,9 +134,9 @@ def train(
     """
     if not workdir:
         raise UserError("--workdir: required, the folder that the run is kept in")
-    starting = startup.Startup.of_process()
-    config = sources.indexed_in(workdirs.begun(config, workdir), workdir)
+    starting, config = startup.Startup.of_process(), workdirs.begun(config, workdir)
     _begin(config, starting)
+    config = sources.indexed_in(config, workdir)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(preemption.Preemption())
         config, source, eval_source, built, fingerprints = _opened(config, workdir, starting)
@@ -208,7 +208,6 @@ def dry_run(
                 config, built, root, reader, rows, fingerprints,
                 allow_change=allow_config_change, says="would resume",
             )  # fmt: skip
-        given = wish.kept(given, config)
         rows_of = outline.planned(name, given, config, images, built, state, step)
         processes.say(outline.text(rows_of))
         if step >= total and workdir is not None:
@@ -240,8 +239,7 @@ class _Opened(NamedTuple):
 def _opened(config: FrozenConfigDict, workdir: str | None, starting: startup.Startup) -> _Opened:
     """Opens the images of a run, chooses what its config leaves open, and builds its parts."""
     source, eval_source = sources.open_splits(wish.provisional(config, jax.device_count()))
-    config = choice.made(config, source, eval_source, elapsed=starting.seconds)
-    config = teacher.with_classes(config)
+    config = teacher.with_classes(choice.made(config, source, eval_source, starting.seconds))
     described, names = workdirs.described(workdir) or {}, record.named_classes(source)
     taught = teacher.load(config, described, names)
     fingerprints = record.fingerprints(source, eval_source) | taught.fingerprint

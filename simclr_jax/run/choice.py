@@ -34,7 +34,6 @@ def made(
     config: FrozenConfigDict,
     source: Readable,
     evaluation: Readable,
-    *,
     elapsed: Callable[[], float],
 ) -> FrozenConfigDict:
     """The config of a run with values for all that it leaves open, and its counts.

@@ -9,7 +9,7 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import state as states
-from simclr_jax.config import inputs, settings
+from simclr_jax.config import inputs, settings, wish
 from simclr_jax.config.parts import Intervals, Parts
 from simclr_jax.data.readable import Readable
 from simclr_jax.models.resnet import stem_for
@@ -80,6 +80,7 @@ def planned(
       state: The state that it begins with.
       start: The number of updates that led to the state.
     """
+    given = wish.kept(given, config)  # What was chosen for a time has had its lines.
     found = guessed(given, config, images)
     return [
         ("config", f"{name}\n{different(given)}"),
