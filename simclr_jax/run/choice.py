@@ -20,7 +20,7 @@ from simclr_jax.run import at_hand, progress, sizes
 from simclr_jax.run.sizes import Cost, Network
 
 MEASURING = 0.15  # The share of the time that measuring may take.
-PROGRAMS = 3.0  # The time of a run's other programs and its end, in compilations of its step.
+PROGRAMS = 2.0  # The time of a run's other programs and its end, in compilations of its step.
 EVALUATING = 0.05  # The share of the time that the evaluations may take.
 EVALUATIONS = 10  # The largest number of evaluations.
 SAVING = 900.0  # The longest time between two checkpoints, in seconds.
@@ -285,7 +285,7 @@ class Chooser:
             f"on {jax.device_count()} {jax.devices()[0].device_kind}: {length.training:.0f} s of "
             f"training, after {self._passed():.0f} s so far, with "
             f"{PROGRAMS * self._compiling:.0f} s for compiling and {length.evaluating:.0f} s for "
-            f"{length.evaluations} evaluations",
+            f"{length.evaluations} evaluation{'s' * (length.evaluations > 1)}",
             tuple(_NETWORK.values()): f"sees {length.seen:,.0f} images, "
             f"{self._measured[network]}; {self._beyond(length)}",
             ("train.batch_size",): "about a quarter of the root of the images that are seen",
