@@ -1,8 +1,8 @@
 """The sizes of a run for the time that it may take: views, network, batch and number of images.
 
 All of it is arithmetic on what was counted and measured before; `choice` counts and measures. The
-numbers that are no arithmetic, `SEEN` and the ladders, come from trials on photographs, which
-docs/images.md tells.
+numbers that are no arithmetic, `SEEN` and the ladders, are guesses; docs/images.md has what a few
+runs with them reached.
 """
 
 import math
@@ -76,7 +76,7 @@ class Cost(NamedTuple):
         >>> str(Cost(0.0021, 0.0005, 0.0026, 0.0028, shared=True))
         '2.6 ms each (the step alone 2.1, the input alone 0.5)'
         """
-        together, step, made = (f"{1e3 * x:.2g}" for x in (self.together, self.step, self.input))
+        together, step, made = (f"{1e3 * x:.3g}" for x in (self.together, self.step, self.input))
         return f"{together} ms each (the step alone {step}, the input alone {made})"
 
     @property
