@@ -13,11 +13,11 @@ from importlib import metadata
 from pathlib import PurePosixPath
 from typing import Any
 
-from simclr_jax.config import record, rules, shipped
+from simclr_jax.config import record, rules, settings, shipped
 from simclr_jax.config.overrides import get
 from simclr_jax.evals import results
 from simclr_jax.pages import charts, html
-from simclr_jax.reports import runs, settings
+from simclr_jax.reports import runs
 from simclr_jax.reports.runs import Run
 
 Values = dict[str, Any]
