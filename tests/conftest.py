@@ -3,7 +3,16 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
+
+# A shell ignores SIGINT for what runs in its background, and nohup SIGHUP, which tests send.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 if not os.environ.get("TESTS_CACHE"):  # That of the user is neither used nor filled.
     os.environ["TESTS_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
