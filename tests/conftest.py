@@ -7,13 +7,10 @@ import signal
 import tempfile
 
 # A shell ignores SIGINT for what runs in its background, and nohup SIGHUP, which tests send.
-for number, handler in (
-    (signal.SIGINT, signal.default_int_handler),
-    (signal.SIGHUP, signal.SIG_DFL),
-):
-    if signal.getsignal(number) == signal.SIG_IGN:
-        signal.signal(number, handler)
-
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if not os.environ.get("TESTS_CACHE"):  # That of the user is neither used nor filled.
     os.environ["TESTS_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, os.environ["TESTS_CACHE"], ignore_errors=True)
