@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import io
 import math
+import re
+import threading
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,12 @@ with epy.lazy_imports():
 
 MAX_VALUES = 2**29  # The largest number of values of an image of several channels.
 _WIDTH, _HEIGHT, _BITS, _SAMPLES = 256, 257, 258, 277  # Tags of TIFF.
+# The header of a .npy file as NumPy writes it. Others are given to NumPy, which has them parsed by
+# Python, and that fails at times in CPython 3.11 where two threads do it at a time.
+_NPY = re.compile(
+    rb"\{'descr': '([<>|=]\w+)', 'fortran_order': (True|False), 'shape': \(([\d, ]+)\), ?\}\s*"
+)
+_ONE_AT_A_TIME = threading.Lock()
 _MODES = ("L", "LA", "RGB", "RGBA")  # The modes of Pillow whose bands are channels.
 
 
@@ -77,12 +85,21 @@ def _npy_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]
     }
     if version not in readers:
         raise ValueError(f"version {version} of .npy, whose names of fields no image has")
-    shape, fortran, dtype = readers[version](file)
+    begin = file.tell() + 2 * version[0] + int.from_bytes(file.read(2 * version[0]), "little")
+    if usual := _NPY.fullmatch(data, file.tell(), begin):
+        descr, columns, sides = (each.decode() for each in usual.groups())
+        shape = tuple(int(side) for side in sides.split(",") if side.strip())
+        dtype, fortran = np.dtype(descr), columns == "True"
+    else:
+        file.seek(0)
+        np.lib.format.read_magic(file)
+        with _ONE_AT_A_TIME:
+            shape, fortran, dtype = readers[version](file)
     if dtype.kind not in "buif":
         raise ValueError(f"an array of {dtype}, which are no values of an image")
     if len(shape) not in (2, 3) or 0 in shape:
         raise ValueError(f"an array of shape {shape}; that of an image is (H, W) or (H, W, C)")
-    return shape, dtype, fortran, file.tell()
+    return shape, dtype, fortran, begin
 
 
 def tiff(data: bytes) -> np.ndarray:

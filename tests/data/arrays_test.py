@@ -2,12 +2,13 @@
 
 import io
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_jax.data import headers, images
+from simclr_jax.data import arrays, headers, images
 from simclr_jax.data.digits import Digits
 from simclr_jax.data.readable import Readable
 from support.sources import encoded, npy, readable, tiff, write
@@ -172,3 +173,16 @@ def test_grey_images_of_a_dataset_have_one_channel_each():
     (one, _), (three, _) = grey.load_pixels(index), usual.load_pixels(index)
     assert one.shape == (6, 8, 8, 1)
     np.testing.assert_array_equal(np.repeat(one, 3, axis=-1), three)
+
+
+def test_headers_are_read_by_many_threads_at_once_in_numpys_words_and_in_others():
+    """Other programs write the same header with other spaces and in another order."""
+    array = np.arange(5 * 4 * 3, dtype=">u2").reshape(5, 4, 3)
+    for values in (array, np.asfortranarray(array)):
+        usual = npy(values)
+        order = str(np.isfortran(values)).encode()
+        text = b"{'shape':(5,4,3),'fortran_order':" + order + b",'descr':'>u2'}\n"
+        other = usual[:8] + len(text).to_bytes(2, "little") + text + values.tobytes(order="A")
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(arrays.npy, [usual, other] * 500))
+        assert all((each == array).all() for each in found)
