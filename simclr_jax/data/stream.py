@@ -20,7 +20,7 @@ with epy.lazy_imports():
 
 Batch = dict[str, np.ndarray]  # The arrays of this process's rows of a batch, by name.
 Batches = Generator[Batch, None, None]  # Closing the generator ends the threads of tf.data.
-Kept = Callable[[Callable], Callable]  # From a function to the same, whose error is kept.
+Keep = Callable[[Callable], Callable]  # From a function to the same, whose error is kept.
 
 
 class Numbers(NamedTuple):
@@ -96,7 +96,7 @@ def stream(source: Readable, steps: range, making: Making, n: int) -> Batches:
         yield {"image": image, "label": label}
 
 
-def _one_by_one(source: Readable, steps: Any, making: Making, n: int, kept: Kept) -> Any:
+def _one_by_one(source: Readable, steps: Any, making: Making, n: int, kept: Keep) -> Any:
     """Images are loaded by the batch, decoded and made one by one, and ended by a few of them."""
     turns, channels = Turns(), source.channels
 
@@ -128,7 +128,7 @@ def _one_by_one(source: Readable, steps: Any, making: Making, n: int, kept: Kept
 
 
 def _load(
-    source: Readable, making: Making, n: int, kept: Kept
+    source: Readable, making: Making, n: int, kept: Keep
 ) -> tuple[Callable[[tf.Tensor], Any], Numbers]:
     """The function of TensorFlow from a step to its images, their labels and their numbers.
 
@@ -165,7 +165,7 @@ def _load(
     return in_graph, numbers
 
 
-def _ended(dataset: Any, whole: Whole, kept: Kept) -> Any:
+def _ended(dataset: Any, whole: Whole, kept: Keep) -> Any:
     """Examples with the operations at the end of their views, which a few have at a time.
 
     Args:
@@ -186,7 +186,7 @@ def _ended(dataset: Any, whole: Whole, kept: Kept) -> Any:
     return few.unbatch()
 
 
-def _whole(source: Readable, steps: Any, making: Making, n: int, kept: Kept) -> Any:
+def _whole(source: Readable, steps: Any, making: Making, n: int, kept: Keep) -> Any:
     """Batches of small images of one size are made as a whole from their pixels on.
 
     A batch that has another image among them is made image by image; its numbers are the same.

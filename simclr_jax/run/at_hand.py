@@ -3,8 +3,8 @@
 All processes get what process 0 has found.
 """
 
-import contextlib
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -36,13 +36,19 @@ def side_of(source: Readable) -> int:
 def memory() -> float:
     """The bytes of memory of all devices together; of CPUs those of this host."""
     if jax.default_backend() == "cpu":
-        found = 4.0 * 2**30
-        with contextlib.suppress(ValueError, OSError):
-            found = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        found = float(host_memory())
     else:
         told = jax.local_devices()[0].memory_stats() or {}
         found = float(told.get("bytes_limit", 16 * 2**30)) * jax.device_count()
     return 2.0**20 * processes.from_primary([int(found / 2**20)])[0]
+
+
+def host_memory() -> int:
+    """The bytes of memory of this host, or of the container that the process runs in."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")  # That of a container.
+    given = limit.read_text().strip() if limit.is_file() else ""
+    return min(whole, int(given)) if given.isdigit() else whole
 
 
 def cost(config: FrozenConfigDict, source: Readable) -> tuple[Cost, float]:

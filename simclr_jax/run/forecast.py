@@ -3,14 +3,13 @@
 import os
 import resource
 import sys
-from pathlib import Path
 
 import jax
 from ml_collections import FrozenConfigDict
 
 from simclr_jax.config import inputs, parts
 from simclr_jax.config.parts import Parts
-from simclr_jax.run import advice, estimate
+from simclr_jax.run import advice, at_hand, estimate
 from simclr_jax.run.estimate import duration
 from simclr_jax.run.outline import Images, Row, size, times
 from simclr_jax.run.rehearsal import Rehearsal
@@ -71,10 +70,7 @@ def host_bytes() -> tuple[int, int]:
     """The bytes of memory that this process has taken at most, and those that its host has."""
     unit = 1 if sys.platform == "darwin" else 1024
     used = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")  # That of a container.
-    given = limit.read_text().strip() if limit.is_file() else ""
-    return used, min(whole, int(given)) if given.isdigit() else whole
+    return used, at_hand.host_memory()
 
 
 def compiling(found: Rehearsal) -> str:
