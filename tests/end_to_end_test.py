@@ -106,12 +106,12 @@ needs_tfds = pytest.mark.skipif(
 
 @needs_tfds
 def test_cifar10_learns_more_than_its_untrained_self(tmp_path):
-    """A small ResNet on a subset: nearest neighbours, in a few minutes."""
+    """A small ResNet on a subset: nearest neighbours, in a minute or two."""
     run(
         "train", "--config=cifar10:recipe=small_batch", f"--workdir={tmp_path}",
         "--config.data.train_split=train[:5000]", "--config.data.eval_split=test[:1000]",
-        "--config.model.width=0.125", "--config.train.batch_size=128",
-        "--config.train.steps=150", "--config.optim.warmup_epochs=1",
+        "--config.model.width=0.125", "--config.train.batch_size=64",
+        "--config.train.steps=150", "--config.optim.warmup_epochs=0.5",
         "--config.augment.crop_area=(0.2,1.0)",
     )  # fmt: skip
     for options in ([], ["--untrained"]):
@@ -130,7 +130,7 @@ def test_photographs_train_below_the_loss_of_chance(tmp_path):
         "--config.data.name=imagenette224", "--config.data.image_size=64",
         "--config.data.train_split=train[:1000]", "--config.data.eval_split=validation[:100]",
         "--config.model.dtype=float32", "--config.train.batch_size=64",
-        "--config.train.steps=200", "--config.optim.lr_scaling=sqrt",
+        "--config.train.steps=120", "--config.optim.lr_scaling=sqrt",
         "--config.optim.lr=0.2", "--config.optim.warmup_epochs=1",
         "--config.loss.temperature=0.5", "--config.log.every_steps=10",
     )  # fmt: skip
