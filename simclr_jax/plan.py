@@ -12,9 +12,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -140,10 +142,11 @@ def compile_step(config: FrozenConfigDict, topology: str) -> dict[str, Any]:
     )
     if child.returncode == 0:
         return json.loads(child.stdout.splitlines()[-1])
-    errors = [line for line in child.stderr.splitlines() if "Error" in line or "F0" in line[:3]]
-    last = (errors or child.stderr.splitlines() or [""])[-1].strip()[:300]
+    lines = child.stderr.splitlines() or [""]
+    fatal = [line for line in lines if re.match(r"F\d{4} ", line)]  # With the month and the day.
+    said = (fatal or [line for line in lines if "Error" in line][-1:] or lines[-1:])[0][:300]
     how = "crashed" if child.returncode < 0 else "failed"
-    raise HostError(f"--topology={topology}: the TPU compiler {how}: {last}")
+    raise HostError(f"--topology={topology}: libtpu {metadata.version('libtpu')} {how}: {said}")
 
 
 def does_not_fit(config: FrozenConfigDict, topology: str, needs: int) -> UserError:

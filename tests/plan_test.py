@@ -98,13 +98,16 @@ def test_bad_input_is_refused(compiler, capsys, flags, said):
 
 def test_a_crash_of_the_compiler_is_a_line(monkeypatch, capsys, tmp_path):
     crashing = tmp_path / "python"
-    crashing.write_text("#!/bin/sh\necho 'F0101 compiler.cc:1] Check failed' >&2; kill -SEGV $$\n")
+    lines = "ValueError: no matter", "F1127 1 a.cc:1] Check failed", "*** stack", "    @ Error()"
+    said = "".join(f"echo '{line}' >&2\n" for line in lines)
+    crashing.write_text(f"#!/bin/sh\n{said}kill -ABRT $$\n")
     crashing.chmod(crashing.stat().st_mode | stat.S_IEXEC)
     monkeypatch.setattr(plan.sys, "executable", str(crashing))
     monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(plan.metadata, "version", lambda name: f"{name}'s")
     status, _, (line,) = run(capsys, IMAGENET, "--topology=v5e:2x2")
     assert status == 3
-    assert "the TPU compiler crashed: F0101 compiler.cc:1] Check failed" in line
+    assert line.endswith("libtpu libtpu's crashed: F1127 1 a.cc:1] Check failed")
 
 
 def test_this_machines_views_are_counted(monkeypatch):
