@@ -55,6 +55,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
         start,
         startup,
         teacher,
+        unreadable,
         watchdog,
     )
     from simclr_jax.run import workdir as workdirs
@@ -152,6 +153,8 @@ def train(
         described = _announce(root, config, fingerprints, state, total, source, eval_source)
         log = stack.enter_context(workdirs.open_log(root, config, built.intervals, step))
         batches = stack.enter_context(_batches(config, built, source, step))
+        images = {"train": source, "eval": eval_source}
+        listed = unreadable.Listed(root, images, fingerprints, step)
         timing, on_step = stack.enter_context(_timed(config, root, step, total, starting))
         training = loop.Loop(
             step=built.step,
@@ -161,7 +164,7 @@ def train(
             intervals=built.intervals,
             order=inputs.order(config, len(source)),
             name_of=source.name,
-            workdir=workdirs.Workdir(root, described, checkpoints, log),
+            workdir=workdirs.Workdir(root, described, checkpoints, log, listed.save),
             health=health.Health.of_run(config, built.schedule.warmup_steps, rows),
             preemption=signals,
             clock=timing,
@@ -170,7 +173,7 @@ def train(
             on_wait=partial(advice.warn_of_waiting, config),
         )
         last = training.train(step, state, rows)
-    _count_unreadable(source, eval_source)
+    unreadable.say(images)
     processes.say(progress.summary(last, total, workdir, progress.next_protocol(config, source)))
 
 
@@ -219,7 +222,7 @@ def dry_run(
         found = rehearsal.rehearse(config, built, source, state, start=step, seconds=seconds)
     rows_of = forecast.timed(config, images, built, found, start=step, until_now=until_now)
     processes.say(outline.text(rows_of))
-    _count_unreadable(source, eval_source)
+    unreadable.say({"train": source, "eval": eval_source})
     processes.say(f"nothing was written; next: {following}")
 
 
@@ -304,13 +307,6 @@ def _evaluation(
     """The evaluation during a run, which also shows TensorBoard the last representations."""
     scores = online.open_evaluation(config, built, eval_source, source)
     return board.projected(scores, config, built, eval_source, root / "tensorboard")
-
-
-def _count_unreadable(source: data.Readable, eval_source: data.Readable) -> None:
-    """Prints how many images of each split could not be read."""
-    for images, fate in (source, "were replaced"), (eval_source, "were left out of evaluations"):
-        if count := images.count_bad():
-            processes.say(f"{count} unreadable images {fate}")
 
 
 def _announce(

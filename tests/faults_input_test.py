@@ -74,6 +74,8 @@ def test_images_of_every_kind_are_trained_on_and_broken_ones_replaced(together, 
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "8 unreadable images were replaced" in out
+    listed = json.loads((workdir / "unreadable.json").read_text())["train"]
+    assert (len(listed["indices"]), len(listed["first"])) == (8, 8)
     for name in ("bomb.png", "cut short.jpg", "empty.jpg", "text", "photograph 00.jpg"):
         assert name in err
     assert "\x1b" not in err

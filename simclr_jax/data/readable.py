@@ -192,11 +192,14 @@ class Readable:
         """Whether each image could be read, as far as it was tried, as bools (n,)."""
         return np.array([int(index) not in self.bad for index in indices], bool)
 
-    def count_bad(self) -> int:
-        """The number of images that any process found unreadable. All must call it together."""
+    def bad_in_any(self) -> np.ndarray:
+        """The indices (b,) of the images that any process found unreadable, ascending.
+
+        All processes must call it together.
+        """
         bad = np.zeros(len(self), bool)
         bad[list(self.bad)] = True
-        return int(processes.any_has(bad).sum())
+        return np.flatnonzero(processes.any_has(bad))
 
     def in_words(self, index: int) -> str:
         """The place and the name of an image for messages, quoted so that they stay on one line."""

@@ -19,6 +19,7 @@ from simclr_jax.evals import results
 from simclr_jax.pages import charts, html
 from simclr_jax.reports import runs
 from simclr_jax.reports.runs import Run
+from simclr_jax.run import unreadable
 
 Values = dict[str, Any]
 
@@ -141,10 +142,7 @@ def _data(run: Run, scored: Iterable[results.Result]) -> Iterable[str]:
     yield f"Size: images are seen at {data.image_size} x {data.image_size} pixels."
     yield _labels(run)
     if "bytes" in train and data.on_bad_image == "replace":
-        yield (
-            "Left out of training: images that cannot be read, which others replaced. The run does "
-            "not record how many."
-        )
+        yield f"Images that cannot be read: {unreadable.in_words(run.unreadable) or 'not known'}."
     own = [row for row in scored if row.get("dataset") == data.name]
     words = {"unreadable": "that cannot be read", "unlabelled": "without a label"}
     left = {name: [row[name] for row in own if name in row] for name in words}

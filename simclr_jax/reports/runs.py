@@ -15,7 +15,7 @@ from ml_collections import FrozenConfigDict
 from simclr_jax.config import parts, record
 from simclr_jax.errors import UserError
 from simclr_jax.evals import results
-from simclr_jax.run import network
+from simclr_jax.run import network, unreadable
 from simclr_jax.run.health import Health, Start
 from simclr_jax.run.speed import MUCH
 from simclr_jax.store import checkpoint, lock
@@ -37,6 +37,7 @@ class Run:
       results: The results of evaluations, without their long entries.
       steps: The steps of the checkpoints, ascending.
       trains: Whether a trainer holds the run's lock.
+      unreadable: The images that the run could not read; see `unreadable.read`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Run:
     results: list[results.Result]
     steps: list[int]
     trains: bool
+    unreadable: dict[str, dict[str, Any]]
 
     @property
     def imported(self) -> bool:
@@ -102,6 +104,7 @@ def _read(root: epath.Path, name: str) -> Run:
         results=results.rows(root / "eval"),
         steps=checkpoint.Reader(root).steps(),
         trains=lock.sign_of_life(root) is not None,
+        unreadable=unreadable.read(root),
     )
 
 
@@ -147,6 +150,8 @@ def facts(run: Run) -> dict[str, str]:
         found["steps"] = f"{run.reached:,} of {run.total:,}, of {config.train.batch_size:,} images"
         epochs = run.reached * config.train.batch_size / config.data.num_examples
         found["epochs"] = f"{epochs:,.1f}"
+    if (lost := unreadable.in_words(run.unreadable)) is not None:
+        found["unreadable images"] = lost
     if "device" in run.described:
         found["hardware"] = _hardware(run.described)
     found |= _measured(run)

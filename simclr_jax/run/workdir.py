@@ -38,12 +38,14 @@ class Workdir:
       record: The description of the run, the content of config.json.
       checkpoints: The checkpoints.
       log: The log of the rows.
+      on_save: What else is written with each checkpoint, by all processes together.
     """
 
     root: epath.Path
     record: dict[str, Any]
     checkpoints: Checkpoints
     log: MetricsLog
+    on_save: Callable[[], None] = lambda: None
 
     def save(self, step: int, state: TrainState, scores: dict[str, float] | None) -> None:
         """Saves a state as a checkpoint, once the rows up to it are on disk.
@@ -59,6 +61,7 @@ class Workdir:
         self.log.flush()
         self.checkpoints.remember(step, scores or {})
         self.checkpoints.save(step, state, self.record)
+        self.on_save()
 
 
 def make(workdir: str) -> epath.Path:

@@ -101,6 +101,18 @@ def test_results_are_told_with_their_commands_and_the_rest_is_counted(folder):
     assert "below: of the images 2 that cannot be read, 0 without a label." in body
 
 
+def test_what_could_not_be_read_is_counted_where_it_is_known(folder):
+    described = json.loads((folder / "config.json").read_text())
+    described["fingerprints"]["train"]["bytes"] = "a digest, as files have one"
+    (folder / "config.json").write_text(json.dumps(described))
+    listed = json.loads((folder / "unreadable.json").read_text())
+    listed["train"]["indices"] = [3, 5]
+    (folder / "unreadable.json").write_text(json.dumps(listed))
+    assert "- Images that cannot be read: 2 were replaced.\n" in written(folder)[1]
+    (folder / "unreadable.json").unlink()
+    assert "- Images that cannot be read: not known.\n" in written(folder)[1]
+
+
 def test_of_paths_the_last_part_is_told(folder):
     changed(folder, init={"run": "/home/jane/first"}, data={
         "name": "folder", "dir": "/home/jane/cats", "eval_split": "/home/jane/dogs",

@@ -18,6 +18,7 @@ def test_a_run_is_read_with_its_numbers(run):
     assert facts["training images"].startswith("1,437 of digits, 10 classes")
     assert facts["last contrastive loss"] == f"{run.rows[-1]['contrastive_loss']:.3f}"
     assert "cpu" in facts["hardware"]
+    assert facts["unreadable images"] == "none"
     assert runs.state(run) == "Finished: 8 of 8 steps."
 
 
