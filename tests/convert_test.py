@@ -168,6 +168,26 @@ def test_every_format_is_written_checked_and_described(imported, form, monkeypat
     assert "exists already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", formats.FORMATS)
+def test_a_network_without_a_classifier_is_exported(checkpoint, tmp_path, monkeypatch, form):
+    """As every run of images without labels is."""
+    if form in formats.NCHW:
+        pytest.importorskip("torch", reason="needs simclr_jax[torch]")
+        for package in ("onnxruntime", "onnxscript") if form == "onnx" else ():
+            pytest.importorskip(package, reason="needs simclr_jax[onnx]")
+        simclr_torch = pytest.importorskip("simclr_jax.weights.simclr_torch")
+        monkeypatch.setitem(simclr_torch.BLOCKS, 10, (False, (1, 1, 1, 1)))
+    arrays = named(checkpoint[2])["tf1"].items()
+    unlabelled = {name: array for name, array in arrays if "supervised" not in name}
+    prefix, root = str(tmp_path / "model.ckpt-40"), tmp_path / "run"
+    tf1.write(prefix, {**unlabelled, "global_step": np.int64(40)})
+    assert run("import", f"--from={prefix}", f"--to={root}", "--image_size=8") == 0
+    assert run("export", f"--run={root}", f"--format={form}") == 0
+    about = json.loads((root / f"export/{form}-40/about.json").read_text())
+    assert about["outputs"] == {"h": [32], "z": [128]}
+
+
 def test_weights_are_converted_on_the_cpu_whatever_jax_would_take(monkeypatch):
     """A TPU rounds more than the check allows for, and waits for a slice's other hosts."""
     monkeypatch.setitem(convert.COMMANDS, "export", (lambda values: None, lambda values: None))

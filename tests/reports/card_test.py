@@ -138,6 +138,14 @@ def test_images_without_labels_have_none(folder):
     assert "simclr-eval --config=eval/geometry" in body
 
 
+@pytest.mark.parametrize("missing", [{"logits"}, {"z"}, {"z", "logits"}])
+def test_outputs_that_a_network_does_not_have_are_not_told(folder, missing, monkeypatch):
+    outputs = {name: shape for name, shape in ABOUT["outputs"].items() if name not in missing}
+    monkeypatch.setitem(ABOUT, "outputs", outputs)
+    _, body = written(folder)
+    assert {name for name in ("h", "z", "logits") if f"\n| {name} | (N, " in body} == {*outputs}
+
+
 def test_known_datasets_have_their_names_on_the_hub(folder):
     changed(folder, data={"name": "cifar10"})
     add(folder, dataset="cifar10")
