@@ -7,12 +7,11 @@ a file, so none that runs programs does, such as Pillow's for PostScript.
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import re
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epy
@@ -46,8 +45,6 @@ HEAD_BYTES = 64  # The number of bytes at the beginning of a file that show its 
 # decompression bomb, which could exhaust the host's memory.
 MAX_PIXELS = 2**27
 
-TOGETHER_PIXELS = 2**18  # The largest number of pixels of an image that is decoded with others.
-
 
 class Budget:
     """A bound on the bytes that threads hold at a time. One that needs more than all waits alone.
@@ -75,7 +72,7 @@ class Budget:
                 self._changed.notify_all()
 
 
-_memory = Budget(2**27)  # The bound on decoded images in all threads that check or convert some.
+memory = Budget(2**27)  # The bound on decoded images in all threads that check or convert some.
 
 
 def format_of(data: bytes) -> str | None:
@@ -119,75 +116,17 @@ def decoded(
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
     try:
         if channels not in ENCODED:
-            with _memory.hold(5 * channels * width * height):
+            with memory.hold(5 * channels * width * height):
                 kind = format_of(data)
                 return b"", arrays.levels(data, kind, channels=channels, value_range=value_range)
         image = transcode(data, value_range, channels)
-        with _memory.hold(3 * width * height):
+        with memory.hold(3 * width * height):
             rgb = tf.io.decode_image(image, channels=3, expand_animations=False).numpy()
             return image, arrays.arranged(rgb, channels)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
-        raise ValueError(_reason(error)) from error
-
-
-def decoded_together(data: Sequence[bytes]) -> list[np.ndarray | None]:
-    """Decodes JPEG and PNG images in one graph, without Python's lock, unless they are large.
-
-    Args:
-      data: The files' contents.
-
-    Returns:
-      The pixels (H, W, 3) uint8 of each image of at most `TOGETHER_PIXELS`, as TensorFlow
-      decodes them. Larger and damaged ones have None.
-    """
-    if not data:
-        return []
-    try:
-        pixels, shapes = _decoded_in_graph()(tf.constant(data, tf.string))
-    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
-        # TensorFlow's message may quote an image's bytes, of which Python can make no text.
-        if len(data) == 1:
-            return [None]
-        half = len(data) // 2  # The damaged image is looked for; the others are decoded again.
-        return decoded_together(data[:half]) + decoded_together(data[half:])
-    flat, ends = pixels.flat_values.numpy(), pixels.row_splits.numpy()
-    return [
-        flat[begin:end].reshape(*shape, 3) if end > begin else None
-        for begin, end, shape in zip(ends[:-1], ends[1:], shapes.numpy(), strict=True)
-    ]
-
-
-@functools.cache
-def _decoded_in_graph() -> Callable[[tf.Tensor], tuple[tf.RaggedTensor, tf.Tensor]]:
-    """The function that decodes images (n,), and leaves large ones empty."""
-
-    def png_shape(data: tf.Tensor) -> tf.Tensor:
-        sides = tf.strings.substr(data, 16, 8)
-        return tf.reverse(tf.io.decode_raw(sides, tf.int32, little_endian=False), [0])
-
-    def one(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        is_png = tf.strings.substr(data, 0, 4) == b"\x89PNG"
-        shape = tf.cond(
-            is_png,
-            lambda: png_shape(data),
-            lambda: tf.io.extract_jpeg_shape(data)[:2],
-        )
-        fits = tf.reduce_prod(tf.cast(shape, tf.int64)) <= TOGETHER_PIXELS
-        decoded = tf.cond(
-            fits,
-            lambda: tf.reshape(tf.io.decode_image(data, channels=3, expand_animations=False), [-1]),
-            lambda: tf.zeros([0], tf.uint8),
-        )
-        return decoded, shape
-
-    spec = tf.RaggedTensorSpec([None], tf.uint8, ragged_rank=0), tf.TensorSpec([2], tf.int32)
-    return tf.function(
-        lambda data: tf.map_fn(one, data, fn_output_signature=spec, parallel_iterations=64),
-        input_signature=[tf.TensorSpec([None], tf.string)],
-        autograph=False,
-    )
+        raise ValueError(reason_of(error)) from error
 
 
 def size(data: bytes, channels: int = 3) -> tuple[int, int]:
@@ -208,7 +147,9 @@ def size(data: bytes, channels: int = 3) -> tuple[int, int]:
     except MemoryError:  # It is the host's fault, not the image's.
         raise
     except Exception as error:
-        reason = f"damaged {kind}" if isinstance(error, UnidentifiedImageError) else _reason(error)
+        reason = (
+            f"damaged {kind}" if isinstance(error, UnidentifiedImageError) else reason_of(error)
+        )
         raise ValueError(reason) from error
 
 
@@ -248,7 +189,7 @@ def transcode(data: bytes, value_range: depth.ValueRange | None = None, channels
     if kind is None:
         raise ValueError("not an image")
     width, height = _size(data, kind, channels)
-    with _memory.hold(9 * width * height):
+    with memory.hold(9 * width * height):
         if is_array(data, kind, value_range):
             levels = arrays.levels(data, kind, channels=channels, value_range=value_range)
             return as_png(Image.fromarray(levels[..., 0] if channels == 1 else levels))
@@ -305,6 +246,6 @@ def _size(data: bytes, kind: str, channels: int) -> tuple[int, int]:
         return arrays.size(data, kind, channels)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The message of an error, without TensorFlow's names of operations."""
     return re.sub(r"\{\{.*?\}\}|\[Op:.*", "", one_line(error, 300)).strip()[:200]

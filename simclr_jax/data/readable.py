@@ -11,6 +11,7 @@ import numpy as np
 
 from simclr_jax import processes
 from simclr_jax.augment import host
+from simclr_jax.data import checks
 from simclr_jax.data import images as encoded
 from simclr_jax.data.arrays import arranged
 from simclr_jax.data.depth import ValueRange
@@ -24,8 +25,8 @@ _log = logging.getLogger(__name__)
 
 MAX_TRIES = 1000  # The largest number of unreadable images in a row.
 NAMED = 20  # The largest number of unreadable images that the log names.
-# The first decoding of a small image, which checks it, is used, up to about this number of bytes
-# of pixels. Others are decoded again when it is their turn: a batch of them would take much memory.
+# The pixels of an image that is decoded to check it are used, up to about this number of bytes.
+# Others are decoded again when it is their turn: a batch of them would take much memory.
 _USED_BYTES = 2**28
 _AT_A_TIME = 128  # The largest number of images that are checked at a time.
 _LOOKED_AT = 8  # The number of images whose size is looked at.
@@ -225,16 +226,16 @@ class Readable:
         # Threads that hold Python's lock by turns are slower than one, so that what is small is
         # decoded in one graph, and what is neither decoded nor converted is not given to them.
         contents: list[Any] = [loaded[row] for row in new]
-        found = dict(zip(new, encoded.decoded_together(contents), strict=True))
+        found = dict(zip(new, checks.checked_together(contents, self.channels), strict=True))
 
         def one(row: int) -> Image | None:
-            index, data, pixels = indices[row], loaded[row], found.get(row)
+            index, data = indices[row], loaded[row]
             if isinstance(data, str):
                 self._report(index, data)
                 return None
             if known[row]:
                 return self._again(index, data)
-            return self._checked(index, data, crcs[row], pixels, use)
+            return self._checked(index, data, crcs[row], found.get(row), use)
 
         long = [
             row
@@ -254,27 +255,27 @@ class Readable:
         return Image(image, height, width, False, self.channels)
 
     def _checked(
-        self, index: int, data: bytes, crc: int, pixels: np.ndarray | None, use: bool
+        self, index: int, data: bytes, crc: int, found: checks.Checked | None, use: bool
     ) -> Image | None:
-        """An image that is read for the first time, whose pixels may be decoded already."""
-        image = data
+        """An image that is read for the first time, which may be checked already."""
         try:
-            if pixels is None:
-                image, pixels = encoded.decoded(data, self._value_range, self.channels)
-            else:
-                pixels = arranged(pixels, self.channels)
+            if found is None:
+                found = checks.checked(data, self._value_range, self.channels)
+            elif found.pixels is not None:
+                found = found._replace(pixels=arranged(found.pixels, self.channels))
         except ValueError as error:
             self._report(index, str(error))
             return None
-        height, width, _ = pixels.shape
+        image, height, width, pixels = found
         self._good[index], self._sizes[index] = crc, (height, width)
         with self._lock:
             lines = list(self._oddities.of(data))
         for line in lines:
             _log.warning("%s %s", self.in_words(index), line)
-        used = use and height * width <= encoded.TOGETHER_PIXELS
-        used = used or self.channels not in encoded.ENCODED
-        return Image(pixels.tobytes() if used else image, height, width, used, self.channels)
+        used = use and height * width <= checks.TOGETHER_PIXELS
+        if pixels is not None and (used or self.channels not in encoded.ENCODED):
+            return Image(pixels.tobytes(), height, width, True, self.channels)
+        return Image(image, height, width, False, self.channels)
 
     def _report(self, index: int, reason: str) -> None:
         """Logs an unreadable image, or raises an error for it."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simclr_jax.data import arrays, duplicates, headers, images, oddities
+from simclr_jax.data import arrays, checks, duplicates, headers, images, oddities
 from simclr_jax.data.depth import ValueRange
 from simclr_jax.data.source import Source, evenly_spaced
 
@@ -143,7 +143,7 @@ def _looked_at(
         for row, data in enumerate(loaded)
         if isinstance(data, bytes) and images.is_plain(data, *looks)
     ]
-    small = images.decoded_together([loaded[row] for row in plain])  # type: ignore[misc]
+    small = checks.decoded_together([loaded[row] for row in plain])  # type: ignore[misc]
     pixels = dict(zip(plain, small, strict=True))
 
     def one(row: int) -> Seen | str:

@@ -60,22 +60,6 @@ def test_what_is_no_image_is_told_apart(data, reason):
         images.decoded(data)
 
 
-def test_images_that_are_decoded_together_are_those_of_each_alone(monkeypatch):
-    """Large ones are left out, and damaged ones."""
-    kinds = ("grey.jpg", "cmyk.jpg", "rgba.png", "palette.png", "bilevel.png")
-    data = [*map(FORMATS.get, kinds), encoded("red", size=(40, 20))]
-    for one, alone in zip(images.decoded_together(data), data, strict=True):
-        np.testing.assert_array_equal(one, images.decoded(alone)[1])
-    monkeypatch.setattr(images, "TOGETHER_PIXELS", 500)
-    images._decoded_in_graph.cache_clear()
-    assert [one is None for one in images.decoded_together(data)] == [False] * 5 + [True]
-    for harmed in (data[0][:-30], data[2][:20], data[2][:40]):
-        found = images.decoded_together([*data[:3], harmed, data[4]])
-        assert [one is None for one in found] == [False] * 3 + [True, False]
-    images._decoded_in_graph.cache_clear()
-    assert images.decoded_together([]) == []
-
-
 def test_a_decompression_bomb_is_refused_by_its_header(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(ValueError, match="12x10 pixels are more than 100"):
@@ -229,8 +213,3 @@ def test_colour_images_of_8_bits_take_a_range():
         data = encoded("white", kind)
         assert not list(Oddities(None).of(data))
         assert images.decoded(data, (0, 4095))[0] == images.decoded(data)[0]
-
-
-def test_a_png_that_ends_within_its_header_is_damaged_and_stops_nothing():
-    """TensorFlow's message quotes its bytes, which are no text."""
-    assert images.decoded_together([b"\x89PNG\r\n\x1a\nno more"]) == [None]

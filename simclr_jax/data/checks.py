@@ -1,0 +1,151 @@
+"""Checks that images can be decoded, of one or of many together."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from etils import epy
+
+from simclr_jax.data import images
+from simclr_jax.data.depth import ValueRange
+
+with epy.lazy_imports():
+    import tensorflow as tf
+
+TOGETHER_PIXELS = 2**18  # The largest number of pixels of an image that is decoded with others.
+# The largest number of pixels of a JPEG whose pixels are copied for less than it takes to decode a
+# part of it again.
+COPIED_PIXELS = 2**14
+
+
+class Checked(NamedTuple):
+    """An image that can be decoded.
+
+    Attributes:
+      data: The image as JPEG or PNG, from `images.transcode`, or b"" for other numbers of channels.
+      height: The number of rows of pixels.
+      width: The number of columns of pixels.
+      pixels: The pixels (H, W, C), uint8; None for JPEGs of more than `COPIED_PIXELS`.
+    """
+
+    data: bytes
+    height: int
+    width: int
+    pixels: np.ndarray | None
+
+
+def checked(data: bytes, value_range: ValueRange | None = None, channels: int = 3) -> Checked:
+    """Checks that an image can be decoded; see `images.decoded` for the arguments and the error.
+
+    A JPEG of more than `COPIED_PIXELS` is decoded at an eighth of its size, for which all of its
+    data is read. Where one channel is wanted, all pixels tell whether it is grey.
+    """
+    if images.format_of(data) == "JPEG" and channels == 3:
+        width, height = images.size(data, channels)
+        if COPIED_PIXELS < width * height <= images.MAX_PIXELS:
+            try:
+                with images.memory.hold(3 * width * height):
+                    _eighth(data)
+                    return Checked(data, height, width, None)
+            except (MemoryError, tf.errors.ResourceExhaustedError):
+                raise
+            except Exception as error:
+                raise ValueError(images.reason_of(error)) from error
+    image, pixels = images.decoded(data, value_range, channels)
+    height, width, _ = pixels.shape
+    return Checked(image, height, width, pixels)
+
+
+def _eighth(data: tf.Tensor) -> tf.Tensor:
+    """A JPEG at an eighth of its size, for which all of its data is read."""
+    return tf.io.decode_jpeg(data, channels=3, ratio=8)
+
+
+def decoded_together(data: Sequence[bytes]) -> list[np.ndarray | None]:
+    """Decodes JPEG and PNG images in one graph, without Python's lock, unless they are large.
+
+    Args:
+      data: The files' contents.
+
+    Returns:
+      The pixels (H, W, 3) uint8 of each image of at most `TOGETHER_PIXELS`, as TensorFlow
+      decodes them. Larger and damaged ones have None.
+    """
+    return [found and found.pixels for found in _together(data, TOGETHER_PIXELS)]
+
+
+def checked_together(data: Sequence[bytes], channels: int = 3) -> list[Checked | None]:
+    """Checks JPEG and PNG images in one graph, as `checked` does; see `decoded_together`.
+
+    Args:
+      data: The files' contents.
+      channels: The number of channels C that is wanted. The pixels have 3.
+    """
+    return _together(data, COPIED_PIXELS if channels == 3 else TOGETHER_PIXELS)
+
+
+def _together(data: Sequence[bytes], copied: int) -> list[Checked | None]:
+    """Checks images in one graph. JPEGs of more than `copied` pixels have none in the result."""
+    if not data:
+        return []
+    try:
+        pixels, shapes, seen = _in_graph(copied)(tf.constant(data, tf.string))
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+        # TensorFlow's message may quote an image's bytes, of which Python can make no text.
+        if len(data) == 1:
+            return [None]
+        half = len(data) // 2  # The damaged image is looked for; the others are decoded again.
+        return _together(data[:half], copied) + _together(data[half:], copied)
+    flat, ends = pixels.flat_values.numpy(), pixels.row_splits.numpy()
+    found: list[Checked | None] = []
+    for row, ((height, width), value) in enumerate(zip(shapes.numpy(), seen.numpy(), strict=True)):
+        own = flat[ends[row] : ends[row + 1]]
+        image = own.reshape(height, width, 3) if own.size else None
+        found.append(Checked(data[row], int(height), int(width), image) if value else None)
+    return found
+
+
+@functools.cache
+def _in_graph(copied: int) -> Callable[[tf.Tensor], tuple[tf.RaggedTensor, tf.Tensor, tf.Tensor]]:
+    """The function that decodes images (n,): pixels, sizes, and whether each was decoded, as ints.
+
+    Large images are not decoded, and of JPEGs of more than `copied` pixels an eighth alone.
+    """
+
+    def png_shape(data: tf.Tensor) -> tf.Tensor:
+        sides = tf.strings.substr(data, 16, 8)
+        return tf.reverse(tf.io.decode_raw(sides, tf.int32, little_endian=False), [0])
+
+    def one(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        is_png = tf.strings.substr(data, 0, 4) == b"\x89PNG"
+        shape = tf.cond(
+            is_png,
+            lambda: png_shape(data),
+            lambda: tf.io.extract_jpeg_shape(data)[:2],
+        )
+        count, none = tf.reduce_prod(tf.cast(shape, tf.int64)), tf.zeros([0], tf.uint8)
+
+        def whole() -> tuple[tf.Tensor, tf.Tensor]:
+            image = tf.io.decode_image(data, channels=3, expand_animations=False)
+            return tf.reshape(image, [-1]), tf.constant(1)
+
+        def part() -> tuple[tf.Tensor, tf.Tensor]:
+            # The result depends on a pixel, so that the decoding is not optimised away.
+            return none, 1 + tf.cast(_eighth(data)[0, 0, 0], tf.int32)
+
+        choices = [(count > TOGETHER_PIXELS, lambda: (none, tf.constant(0)))]
+        if copied < TOGETHER_PIXELS:
+            choices.append((~is_png & (count > copied), part))
+        pixels, seen = tf.case(choices, default=whole)
+        return pixels, shape, seen
+
+    flat = tf.RaggedTensorSpec([None], tf.uint8, ragged_rank=0)
+    spec = flat, tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.int32)
+    return tf.function(
+        lambda data: tf.map_fn(one, data, fn_output_signature=spec, parallel_iterations=64),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
