@@ -135,7 +135,9 @@ def check_same_images(
     before = described.get("fingerprints", {})
     words = changed_images(now, described)
     counts = [
-        f"{parts['images']} {_WHAT[use]}" for use, parts in before.items() if "images" in parts
+        f"{parts['images']} {_WHAT[use]}{_now(parts['images'], now.get(use, {}))}"
+        for use, parts in before.items()
+        if "images" in parts
     ]
     fixed = "train" in before and not set(ORDER).isdisjoint(
         differences(now["train"], before["train"])
@@ -150,6 +152,12 @@ def check_same_images(
             f"changed are {', '.join(words)}; put those back{allow}, or use another workdir"
         )
     return words
+
+
+def _now(images: int, found: Mapping[str, Any]) -> str:
+    """How many images there are now, where there were others before, in words."""
+    count = found.get("images", images)
+    return "" if count == images else f", now {count}"
 
 
 def read(workdir: epath.Path) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from simclr_jax.config import rules
 from simclr_jax.config.overrides import get, keys
 from simclr_jax.errors import UserError
 
+COUNTED = {"data.num_examples", "data.num_classes"}  # The keys that are counted in the images.
+
 
 def check(
     config: ConfigDict, stored: ConfigDict, workdir: str, *, allow_change: bool = False
@@ -24,11 +26,7 @@ def check(
     Raises:
       UserError: The values differ in a key with the rule FIXED, or ASK without `allow_change`.
     """
-    changed = [
-        key
-        for key in sorted({*keys(config), *keys(stored)})
-        if get(config, key) != get(stored, key) and _on_resume(key) != rules.FREE
-    ]
+    changed = differing(config, stored)
 
     def listed(names: list[str]) -> str:
         return "; ".join(
@@ -47,6 +45,15 @@ def check(
             f"--allow_config_change to go on with the new values, or set back {listed(changed)}"
         )
     return changed
+
+
+def differing(config: ConfigDict, stored: ConfigDict) -> list[str]:
+    """The dotted keys, sorted, whose values differ and matter to what is computed."""
+    return [
+        key
+        for key in sorted({*keys(config), *keys(stored)})
+        if get(config, key) != get(stored, key) and _on_resume(key) != rules.FREE
+    ]
 
 
 def _on_resume(key: str) -> str:

@@ -119,8 +119,14 @@ def _compare(
     allow_change: bool,
 ) -> None:
     """Compares the config and the images with the description of the run so far."""
-    keys = same_run.check(config, record.from_json(stored), workdir, allow_change=allow_change)
-    parts = record.check_same_images(fingerprints, stored, workdir, allow_change=allow_change)
+    before = record.from_json(stored)
+    check_images = partial(
+        record.check_same_images, fingerprints, stored, workdir, allow_change=allow_change
+    )
+    if same_run.COUNTED.issuperset(same_run.differing(config, before)):
+        check_images()  # It is the images that differ, and not what the user has asked for.
+    keys = same_run.check(config, before, workdir, allow_change=allow_change)
+    parts = check_images()
     if changed := [*(f"config.{key}" for key in keys), *parts]:
         processes.say(f"changed since the run was last started: {', '.join(changed)}")
     if "fingerprints" not in stored:

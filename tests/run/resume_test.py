@@ -155,6 +155,23 @@ def test_other_images_are_refused_by_what_differs(resumed, images, line):
     assert line in str(error.value)
 
 
+def test_images_that_are_gone_are_told_and_not_the_keys_that_count_them(resumed):
+    """Nobody has given these keys, so that nobody can set them back."""
+    counted = overrides.changed(CONFIG, {"data.num_examples": 39, "data.num_classes": 9})
+    stored = overrides.changed(CONFIG, {"data.num_examples": 40, "data.num_classes": 10})
+    with pytest.raises(UserError, match=r"on other images \(40 training images, now 39, 10 eval"):
+        resumed(
+            Checkpoints(8, state_at(8), config=stored), [8], config=counted,
+            images=others("train", images=39),
+        )  # fmt: skip
+    split = overrides.changed(counted, {"data.train_split": "train[:39]"})
+    with pytest.raises(UserError, match=r"set back config.data.num_classes=9 \(the run has 10\)"):
+        resumed(
+            Checkpoints(8, state_at(8), config=stored), [8], config=split,
+            images=others("train", images=39),
+        )  # fmt: skip
+
+
 def test_other_images_are_gone_on_with_where_that_is_allowed_and_their_order_is_the_same(
     resumed, capsys
 ):
