@@ -5,7 +5,7 @@ Reference: Chen et al. 2020, section 2.3 and appendix B.6 (arXiv 2002.05709).
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -199,7 +199,8 @@ def in_words(result: dict[str, Any]) -> str:
 def _of_few_labels(task: Task) -> dict[str, Any]:
     keys, classes = task.config.linear, task.train.num_classes
     if len(task.train) <= FEW_LABELS:  # Before anything is computed.
-        _check_enough(task.train.source.labels(), classes, keys.labels_per_class)
+        source = task.train.source
+        _check_enough(source.labels(), classes, keys.labels_per_class, source.class_names)
     train, test = task.features(task.train), task.features(task.test)
     results = few_labels(
         train,
@@ -219,11 +220,15 @@ def _of_few_labels(task: Task) -> dict[str, Any]:
     }
 
 
-def _check_enough(labels: np.ndarray, classes: int, per_class: int) -> None:
+def _check_enough(
+    labels: np.ndarray, classes: int, per_class: int, names: Sequence[str] = ()
+) -> None:
     """Raises ArgumentError where a class has fewer than `per_class` examples."""
     there = available(labels, classes)
     if there.min() < per_class:
-        reason = f"must be at most {there.min()}, the examples of class {there.argmin()}"
+        fewest = int(there.argmin())
+        name = repr(names[fewest]) if names else fewest
+        reason = f"must be at most {there.min()}, the examples of class {name}"
         raise ArgumentError("per_class", per_class, reason)
 
 

@@ -110,5 +110,5 @@ def test_too_few_labels_are_named_before_anything_is_computed(finished, capsys, 
     monkeypatch.setattr(Task, "features", None)
     flags = ["--config=eval/linear", f"--run={finished}", "--config.linear.labels_per_class=133"]
     assert status_of(evaluation.main, *flags) == 2
-    line = "config.linear.labels_per_class=133: must be at most 132, the examples of class 9"
+    line = "config.linear.labels_per_class=133: must be at most 132, the examples of class '9'"
     assert capsys.readouterr().err.splitlines()[-1] == line
