@@ -23,7 +23,8 @@ with epy.lazy_imports():
     import tensorflow as tf
 
 MAX_VALUES = 2**29  # The largest number of values of an image of several channels.
-_WIDTH, _HEIGHT, _BITS, _SAMPLES = 256, 257, 258, 277  # Tags of TIFF.
+_WIDTH, _HEIGHT, _BITS, _SAMPLES, _FORMAT = 256, 257, 258, 277, 339  # Tags of TIFF.
+_SIGNED = 2  # The format of signed integers in a TIFF.
 # The header of a .npy file as NumPy writes it. Others are given to NumPy, which has them parsed by
 # Python, and that fails at times in CPython 3.11 where two threads do it at a time.
 _NPY = re.compile(
@@ -151,10 +152,11 @@ def tiff_tags(data: bytes) -> ImageFileDirectory_v2:
     return tags
 
 
-def shows_one_of_many(image: ImageFile) -> bool:
-    """Whether Pillow reads one channel alone of an open TIFF of three or more."""
+def is_misread(image: ImageFile) -> bool:
+    """Whether Pillow reads one channel of an open TIFF of three or more, or -1 of 8 bits as 255."""
     tags = getattr(image, "tag_v2", {})
-    return len(image.getbands()) == 1 and int(tags.get(_SAMPLES, 1)) > 2
+    signed = image.mode == "L" and _SIGNED in tags.get(_FORMAT, ())
+    return signed or (len(image.getbands()) == 1 and int(tags.get(_SAMPLES, 1)) > 2)
 
 
 def described(data: bytes, kind: str | None) -> tuple[int, int]:

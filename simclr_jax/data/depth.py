@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from etils import epy
@@ -55,20 +56,30 @@ def to_bytes(values: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
     >>> to_bytes(np.array([0, 2048, 4095, 9999], np.uint16), (0, 4095)).tolist()
     [0, 128, 255, 255]
     """
-    whole = np.issubdtype(values.dtype, np.integer)
     if value_range is None:
-        low, high = np.min(values), np.max(values)
-        value_range = (0, 65535) if whole else (0, 1)
-        if not value_range[0] <= low <= high <= value_range[1]:
+        low, high, most = np.min(values), np.max(values), white_of(values.dtype)
+        if not 0 <= low <= high <= most:
             raise ValueError(
-                f"{values.dtype} values from {low:g} to {high:g}, not from 0 to {value_range[1]}; "
+                f"{values.dtype} values from {low:g} to {high:g}, not from 0 to {most}; "
                 "value_range can say which are black and white"
             )
-        if whole:
-            return (values >> 8).astype(np.uint8)  # As TensorFlow does with a PNG of 16 bits.
+        if most > 1:  # Of 16 bits the upper 8 are used, as TensorFlow does with a PNG of them.
+            return (values >> 8 if most > 255 else values).astype(np.uint8)
+        value_range = (0, most)
     black, white = value_range
     scaled = (values.astype(np.float32) - black) / (white - black)
     return np.round(np.nan_to_num(np.clip(scaled, 0, 1)) * 255).astype(np.uint8)
+
+
+def white_of(dtype: np.dtype[Any]) -> int:
+    """The value of a type of integers or floating-point numbers that is white if no range says so.
+
+    >>> [white_of(np.dtype(name)) for name in ("uint8", "int8", "uint16", "int32", "float32")]
+    [255, 255, 65535, 65535, 1]
+    """
+    if dtype.kind == "f":
+        return 1
+    return 255 if dtype.itemsize == 1 else 65535
 
 
 def is_deep_png(data: bytes) -> bool:

@@ -169,8 +169,9 @@ def transcode(data: bytes, value_range: depth.ValueRange | None = None, channels
     Args:
       data: The encoded image, of one of `FORMATS`. Of several frames, the first one is used.
       value_range: The values that become black and white in images of more than 8 bits, whose
-        other values lie between or are clipped. With None they are 0 and 65,535 for integers, and 0
-        and 1 for floating-point numbers. In a .npy file it is that of 8 bits too.
+        other values lie between or are clipped. With None they are 0 and 65,535 for integers, 0 and
+        255 for those of 8 bits, and 0 and 1 for floating-point numbers. In a .npy file it is that
+        of 8 bits too.
       channels: The number of channels that are wanted, one of `ENCODED`; an encoded image keeps its
         own.
 
@@ -214,7 +215,7 @@ def is_array(data: bytes, kind: str, value_range: depth.ValueRange | None) -> bo
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
             narrowed = value_range is not None and bool(depth.narrowed(image, data))
-            return narrowed or arrays.shows_one_of_many(image)
+            return narrowed or arrays.is_misread(image)
     except UnidentifiedImageError:
         return True
 

@@ -60,12 +60,11 @@ class Oddities:
         values = values_of(data, self._range, self._channels) if look else None
         if values is None:
             return
-        if as_array and self._look_for_type and values.itemsize > 1:
+        if as_array and self._look_for_type and values.dtype not in (bool, np.uint8):
             self._look_for_type = False
-            white = 65535 if values.dtype.kind in "iu" else 1
             yield (
-                f"has values of {values.dtype}: 0 is taken for black and {white} for white, unless "
-                "value_range says otherwise"
+                f"has values of {values.dtype}: 0 is taken for black and "
+                f"{depth.white_of(values.dtype)} for white, unless value_range says otherwise"
             )
         yield from self._of_values(values)
 
@@ -121,7 +120,7 @@ def values_of(
     kind = images.format_of(data)
     if is_read_as_array(data, kind, value_range, channels):
         found = arrays.values(data, kind)
-        return found if found.itemsize > 1 or kind == "NPY" else None
+        return None if found.dtype in (bool, np.uint8) and kind != "NPY" else found
     values = depth.values(data, kind)
     if values is None or value_range is None or kind == "PNG":
         return values

@@ -44,12 +44,12 @@ def test_values_of_12_bits_are_scaled_by_their_range(channels, write_file):
         np.testing.assert_array_equal(levels(data, channels), values >> 8)
 
 
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.float32])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.int32, np.float32])
 def test_without_a_range_black_and_white_follow_from_the_type(dtype):
-    white = {bool: 1, np.uint8: 255, np.int32: 65535, np.float32: 1}[dtype]
+    white = {bool: 1, np.uint8: 255, np.int8: 127, np.int32: 65535, np.float32: 1}[dtype]
     found = levels(npy(np.array([[0, white]]).astype(dtype)), 1)
     assert found.dtype == np.uint8
-    assert found.ravel().tolist() == [0, 255]
+    assert found.ravel().tolist() == [0, 127 if dtype == np.int8 else 255]  # White is 255 there.
 
 
 def test_a_range_is_that_of_npy_files_of_8_bits_too():
@@ -60,6 +60,15 @@ def test_a_range_is_that_of_npy_files_of_8_bits_too():
 def test_values_outside_the_type_s_range_are_refused():
     with pytest.raises(ValueError, match=r"float64 values from 0 to 7.*value_range"):
         images.decoded(npy(np.array([[0.0, 7.0]])), None, 1)
+    with pytest.raises(ValueError, match=r"int8 values from -1 to 7, not from 0 to 255.*value_ran"):
+        images.decoded(npy(np.array([[-1, 7]], np.int8)), None, 1)
+
+
+def test_signed_values_of_8_bits_in_a_tiff_are_not_taken_for_unsigned_ones():
+    data = tiff(np.array([[-128, 0, 127]], np.int8), photometric="minisblack")
+    with pytest.raises(ValueError, match="int8 values from -128 to 127"):
+        images.decoded(data, None, 1)
+    assert levels(data, 1, (-128, 127)).ravel().tolist() == [0, 128, 255]
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -46,3 +46,14 @@ def test_channels_that_come_first_are_said_once():
     (line,) = lines.of(npy(np.zeros((5, 8, 9), np.uint8)))
     assert "array of shape (5, 8, 9): its channels are taken to come first" in line
     assert list(lines.of(npy(np.zeros((5, 8, 9), np.uint8)))) == []
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("write_file", [npy, tiff])
+def test_what_is_white_is_said_of_signed_values_of_8_bits(write_file, channels):
+    shape, options = (8, 9, channels) if channels > 1 else (8, 9), {}
+    if write_file is tiff:
+        options = {"photometric": "minisblack", "planarconfig": "contig" if channels > 1 else None}
+    assert not list(Oddities(None, channels).of(write_file(np.ones(shape, np.uint8), **options)))
+    (line,) = Oddities(None, channels).of(write_file(np.ones(shape, np.int8), **options))
+    assert "has values of int8: 0 is taken for black and 255 for white" in line
