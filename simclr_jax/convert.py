@@ -258,7 +258,7 @@ def export_weights(values: flags.FlagValues) -> None:
             about = fill(network, Path(folder), values.format, partial(writer, **options))
             if values.format == "huggingface":
                 text = card.of_run(values.run, step, about)
-                (folder / "README.md").write_text(text, encoding="utf-8")
+                files.write_text(folder / "README.md", text)
     except OSError as error:
         raise UserError(f"--to={target}: cannot be written ({error.strerror})") from error
     print(

@@ -145,7 +145,7 @@ def preview(
         values = previewed.values(config, shown, found, splits, said)
     name = Path(overrides.given(about_config).partition(":")[0]).stem
     text = html.page("preview.html", **values, name=name, command=command, warnings=warnings)
-    files.write(page, text.encode("utf-8", "replace"))
+    files.write_text(page, text)
     written = [f"{page}: {_counted(shown, views)}, and what the data are like"]
     if shown:
         sheet = page.with_suffix(".png")

@@ -134,7 +134,7 @@ def report(
     else:
         values |= _shown(found[0], images, by, data_dir)
     values["sections"] = sections.links(values)
-    files.write(place, html.page("report.html", **values).encode())
+    files.write_text(place, html.page("report.html", **values))
     return place
 
 

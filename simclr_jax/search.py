@@ -145,7 +145,7 @@ def search(
         print(line)
     if place:
         shown = _pictures(task, found)
-        files.write(place, html.page("search.html", **results_of.values(found, *shown)).encode())
+        files.write_text(place, html.page("search.html", **results_of.values(found, *shown)))
         print(f"\nwritten: {place}\nnext: open it in a browser")
     else:
         print("\nnext: the same command with --html=FILE shows the images")

@@ -314,7 +314,7 @@ def gather(sweep: FrozenConfigDict, points: Sequence[studies.Point], root: epath
     table = gathered.gather(sweep, points)
     text = tables.markdown(table)
     files.write_json(root / "table.json", table)
-    files.write(root / "table.md", text.encode())
+    files.write_text(root / "table.md", text)
     print(text)
     measured_any = any(cell["values"] for cell in table["cells"])
     drawn = plots.draw(table) if measured_any and _can_draw(sweep) else {}

@@ -1,6 +1,7 @@
 """Real training processes: given odd images, numbers that diverge, what is no input, no disk."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simclr_jax import convert, preview, report, search, train
+from simclr_jax import eval as evaluation
 from support.faults import checkpoints, ended, wait, wait_for_rows
-from support.runs import changed_at, rows, saved_digests
+from support.runs import TINY, changed_at, rows, saved_digests, status_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs signals")]
 
@@ -185,3 +188,36 @@ def test_a_read_only_workdir_is_named_and_unharmed(trainer, tmp_path):
     assert status == 2
     assert line == f"--workdir={tmp_path}: cannot be written (Read-only file system)"
     assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_not_utf_8_are_shown_with_replacement_characters(
+    tmp_path, monkeypatch, capsys
+):
+    """Of images, of classes and of their folder: in the run's files and on every page."""
+    images, run = tmp_path / os.fsdecode(b"\xe9"), tmp_path / "run"
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        path = images / os.fsdecode((b"caf\xe9", b"dog")[number % 2] + b"/\xe9%d.png" % number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (12, 10, 3), np.uint8)).save(path)
+    data = ["--config.data.name=folder", f"--config.data.dir={images}"]
+    flags = [*TINY, *data, "--config.eval.batch_size=8", "--config.train.steps=2"]
+    more = ["--config.log.tensorboard=true", f"--workdir={run}"]
+    assert status_of(preview.main, *flags, f"--html={tmp_path / 'preview.html'}") == 0
+    assert status_of(train.main, *flags, *more) == 0
+    assert status_of(report.main, run) == 0
+    assert status_of(evaluation.main, "--config=eval/embed", f"--run={run}", *data) == 0
+    query, page = next((images / "dog").iterdir()), tmp_path / "search.html"
+    assert status_of(search.main, f"--run={run}", query, f"--html={page}") == 0
+    written = [tmp_path / "preview.html", run / "report.html", page]
+    if importlib.util.find_spec("torch"):
+        from simclr_jax.weights import simclr_torch
+
+        monkeypatch.setitem(simclr_torch.BLOCKS, 10, (False, (1, 1, 1, 1)))
+        export = ["export", f"--run={run}", "--format=huggingface", f"--to={tmp_path / 'card'}"]
+        assert status_of(convert.main, *export) == 0
+        written.append(tmp_path / "card/README.md")
+    written += run.rglob("metadata.tsv")
+    assert len(written) >= 4
+    for path in written:
+        assert "caf\ufffd" in path.read_text(encoding="utf-8"), path

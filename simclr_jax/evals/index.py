@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 
 from simclr_jax.config import overrides
 from simclr_jax.errors import UserError, one_line
-from simclr_jax.evals import embed, parquet, results, stored
+from simclr_jax.evals import embed, results, stored
 from simclr_jax.evals.task import Task
 from simclr_jax.pages import html
 from simclr_jax.run.network import ROWS_PER_DEVICE, Network
 from simclr_jax.store import checkpoint
-from simclr_jax.store.files import is_remote
+from simclr_jax.store.files import as_text, is_remote
 
 with epy.lazy_imports():
     import pyarrow as pa
@@ -232,7 +232,7 @@ def pictures(
         there = [
             (place, name)
             for place in range(len(source))
-            if (name := parquet.as_text(source.name(place))) in wanted
+            if (name := as_text(source.name(place))) in wanted
         ]
         for start in range(0, len(there), _AT_A_TIME):
             part = there[start : start + _AT_A_TIME]

@@ -50,15 +50,12 @@ def rows(extractor: Extractor, sources: Mapping[str, Readable], count: Count) ->
     for split, source in sources.items():
         start = 0
         for batch, readable in extractor.batches(source):
-            names = [as_text(source.name(int(row))) for row in start + np.flatnonzero(readable)]
+            names = [
+                files.as_text(source.name(int(row))) for row in start + np.flatnonzero(readable)
+            ]
             start += len(readable)
             yield Rows(split, names, batch.labels[readable], batch.x[readable])
             count.add(len(readable))
-
-
-def as_text(name: str) -> str:
-    """A file name as valid Unicode, with replacement characters for other bytes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 @contextlib.contextmanager

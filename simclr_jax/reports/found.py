@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simclr_jax.evals import parquet
 from simclr_jax.evals.index import ImageIndex
 from simclr_jax.evals.queries import Query
 from simclr_jax.evals.similarity import Nearest
@@ -102,7 +101,7 @@ def values(
             for row, similarity in zip(near.rows.tolist(), near.similarity.tolist(), strict=True)
         ]
 
-    names = [parquet.as_text(query.name) for query in found.queries]
+    names = [query.name for query in found.queries]
     groups = found.shown_groups()
     sections = [(f"query-{number}", name) for number, name in enumerate(names, 1)]
     if found.groups is not None:

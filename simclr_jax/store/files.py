@@ -51,6 +51,15 @@ def as_bytes(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
+def as_text(path: str) -> str:
+    """A path as valid Unicode, with replacement characters for bytes that are no UTF-8.
+
+    >>> as_text(os.fsdecode(b"caf\\xe9/1.jpg")) == "caf\\ufffd/1.jpg"
+    True
+    """
+    return as_bytes(path).decode("utf-8", "replace")
+
+
 def is_at(file: int, path: epath.PathLike) -> bool:
     """Whether an open file (its descriptor) is the one at a path on a disk."""
     try:
@@ -68,6 +77,11 @@ def write(path: epath.PathLike, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes a text in UTF-8, as `write` does, with the paths in it as `as_text` has them."""
+    write(path, as_text(text).encode())
 
 
 def write_json(path: epath.PathLike, value: Any, *, indent: int = 2) -> None:

@@ -41,7 +41,7 @@ def write(
     below.mkdir(parents=True, exist_ok=True)
     lines = ("\t".join(f"{value:.5g}" for value in row) for row in x)
     files.write(below / "tensors.tsv", "".join(f"{line}\n" for line in lines).encode())
-    files.write(below / "metadata.tsv", metadata(columns).encode())
+    files.write_text(below / "metadata.tsv", metadata(columns))
     files.write(below / "sprite.png", sprite(thumbnails))
     config = f"""embeddings {{
   tensor_name: "{name}"

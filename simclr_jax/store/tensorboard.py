@@ -64,7 +64,7 @@ class Board:
         """
         self.write_table("config", values, step=self._first)
         compared = {
-            name: value if isinstance(value, bool | int | float) else str(value)
+            name: value if isinstance(value, bool | int | float) else files.as_text(str(value))
             for name, value in values.items()
             if name in hyperparameters and value is not None
         }
@@ -74,8 +74,8 @@ class Board:
 
     def write_table(self, tag: str, values: Mapping[str, Any], *, step: int) -> None:
         """Writes values as a text, a table with a row a value."""
-        rows = (f"| {name} | `{value}` |\n" for name, value in values.items())
-        self._write(text(tag, f"| | |\n|---|---|\n{''.join(rows)}"), step)
+        rows = "".join(f"| {name} | `{value}` |\n" for name, value in values.items())
+        self._write(text(tag, files.as_text(f"| | |\n|---|---|\n{rows}")), step)
 
     def write_picture(self, tag: str, pixels: np.ndarray, *, step: int) -> None:
         """Writes a picture (H, W, 3) uint8."""

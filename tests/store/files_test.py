@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -55,6 +56,11 @@ def place(request, tmp_path):
         return {name.removeprefix("a/"): data for name, (data, _) in bucket.objects.items()}
 
     return epath.Path("gs://bucket/a"), in_bucket
+
+
+def test_a_text_has_replacement_characters_for_names_that_are_not_utf_8(tmp_path):
+    files.write_text(tmp_path / "page.html", f"é {os.fsdecode(bytes([0xE9]))}.jpg")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "é \ufffd.jpg"
 
 
 def test_what_is_written_replaces_what_was_there(place):

@@ -1,6 +1,7 @@
 """The files of TensorBoard's projector, read as it reads them."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -32,6 +33,13 @@ def test_a_vector_its_texts_and_its_thumbnail_have_the_same_place(rng, tmp_path)
     sprite = np.asarray(Image.open(tmp_path / "projector/sprite.png"))
     assert sprite.shape == (12, 12, 3)
     np.testing.assert_array_equal(sprite[4:8, 0:4], thumbnails[3])
+
+
+def test_names_that_are_not_utf_8_have_replacement_characters(tmp_path):
+    columns = {"image": [os.fsdecode(b"caf\xe9/1.jpg")]}
+    thumbnails = np.zeros((1, 4, 4, 3), np.uint8)
+    projector.write(epath.Path(tmp_path), np.ones((1, 3)), columns, thumbnails, name="h")
+    assert (tmp_path / "projector/metadata.tsv").read_text() == "caf\ufffd/1.jpg\n"
 
 
 def test_thumbnails_that_tensorboard_would_not_take_are_refused():

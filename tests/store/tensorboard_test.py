@@ -1,5 +1,7 @@
 """What TensorBoard finds in event files."""
 
+import os
+
 import tensorflow as tf
 from etils import epath
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
@@ -19,8 +21,11 @@ def events(folder):
 
 def test_a_run_begins_with_its_config_and_what_runs_are_compared_by(tmp_path):
     board = Board(epath.Path(tmp_path), last_step=4)
-    values = {"optim.lr": 0.5, "loss.name": "nt_xent", "train.steps": None, "log.every_steps": 1}
-    board.describe(values, {"optim.lr", "loss.name", "train.steps"}, ["eval_top1"])
+    values = {
+        "optim.lr": 0.5, "loss.name": "nt_xent", "train.steps": None, "log.every_steps": 1,
+        "data.dir": os.fsdecode(b"caf\xe9"),
+    }  # fmt: skip
+    board.describe(values, {*values} - {"log.every_steps"}, ["eval_top1"])
     board.close()
     (step, config), (_, experiment), (_, start) = events(tmp_path)
     assert step == 5  # A restart from an earlier step takes it back with the rows.
@@ -31,7 +36,8 @@ def test_a_run_begins_with_its_config_and_what_runs_are_compared_by(tmp_path):
     data = HParamsPluginData.FromString(start.metadata.plugin_data.content).session_start_info
     assert data.hparams["optim.lr"].number_value == 0.5
     assert data.hparams["loss.name"].string_value == "nt_xent"
-    assert set(data.hparams) == {"optim.lr", "loss.name"}
+    assert data.hparams["data.dir"].string_value == "caf\ufffd"  # It is not UTF-8.
+    assert set(data.hparams) == {"optim.lr", "loss.name", "data.dir"}
 
 
 def test_an_evaluation_is_at_its_step_and_one_that_cannot_be_written_is_kept_all_the_same(
