@@ -295,6 +295,10 @@ def fill(
     shape = (CHECKED_IMAGES, size, size, model.channels)
     images = np.random.default_rng(0).random(shape, np.float32)
     exact, noise = exports.reference(model, variables, images)
+    if not np.isfinite(noise):
+        raise DifferenceError(
+            f"--step={network.name}: the outputs of the network are not finite; nothing was written"
+        )
     theirs = writer(exported, folder, images)
     found, allowed = exports.difference(exact, theirs), max(exports.TOLERANCE, 10 * noise)
     if not found <= allowed:

@@ -211,6 +211,16 @@ def test_an_export_that_differs_leaves_nothing(imported, tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("noise", [np.nan, np.inf])
+def test_a_network_whose_outputs_are_not_finite_is_not_exported(
+    imported, tmp_path, monkeypatch, capsys, noise
+):
+    monkeypatch.setattr("simclr_jax.weights.exports.reference", lambda *_: ({}, noise))
+    assert run("export", f"--run={imported}", "--format=stablehlo", f"--to={tmp_path}/export") == 1
+    assert "--step=40: the outputs of the network are not finite" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("argv", "line"),
     [

@@ -179,6 +179,8 @@ def savedmodel(network: Exported, folder: Path, images: np.ndarray) -> Outputs:
 def difference(ours: Outputs, theirs: Outputs) -> float:
     """The largest difference of any output, relative to the largest absolute value of ours.
 
+    It is NaN where one of them is.
+
     Args:
       ours: The outputs of our network.
       theirs: The outputs of the other network, which may lack some of ours.
@@ -186,7 +188,8 @@ def difference(ours: Outputs, theirs: Outputs) -> float:
     >>> round(difference({"h": np.array([1.0, -4.0])}, {"h": np.array([1.0, -3.0])}), 3)
     0.25
     """
-    return max(
-        float(np.abs(ours[name] - value).max() / max(np.abs(ours[name]).max(), 1e-30))
+    found = [
+        np.abs(ours[name] - value).max() / np.maximum(np.abs(ours[name]).max(), 1e-30)
         for name, value in theirs.items()
-    )
+    ]
+    return float(np.max(found))  # Python's own max would pass over a NaN.

@@ -37,3 +37,9 @@ def test_a_difference_is_relative_to_the_largest_value():
     ours = {"h": np.array([10.0, 1.0]), "z": np.array([1.0])}
     assert exports.difference(ours, {"h": np.array([10.0, 1.5])}) == pytest.approx(0.05)
     assert exports.difference(ours, {"h": ours["h"], "z": np.array([2.0])}) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("broken", ["h", "z"])
+def test_a_difference_that_is_no_number_is_told_whatever_the_others_are(broken):
+    ours = {"h": np.array([10.0, 1.0]), "z": np.array([1.0])}
+    assert np.isnan(exports.difference(ours, ours | {broken: ours[broken] * np.nan}))
