@@ -6,9 +6,6 @@ This file only needs torch and safetensors. An export copies it to the folder of
     network = load("FOLDER")
     h = network(network.transform(image)[None])  # A PIL image or an array, as (1, C, S, S).
 
-The parameters have torchvision's names if torchvision has the same network. `load_torchvision`
-then loads them into it.
-
 Reference: arXiv 2002.05709, 2006.10029, 1903.06586 (selective kernels), 1709.01507 (SE).
 """
 
@@ -46,7 +43,7 @@ def load_torchvision(path: str) -> nn.Module:
     """Loads an exported network into a ResNet of torchvision, in evaluation mode.
 
     The network returns the logits if the export has a classifier, and h otherwise. Its max pooling
-    is replaced by `SameMaxPool`.
+    is replaced by `SameMaxPool`. The parameters of both have the same names.
 
     Args:
       path: The folder of the export, or the .safetensors file in it.
@@ -101,7 +98,11 @@ class Transform:
     Args:
       image_size: The height and the width of the view, in pixels.
       channels: The number of channels C.
-      value_range: The values of more than 8 bits that become 0 and 1.
+      value_range: The values that become 0 and 1, in arrays and in images of more than 8 bits.
+        None: they follow from the type, 0 and 255 of 8 bits, 65,535 of more, 1 of floats.
+
+    Raises:
+      ValueError: An image has another number of channels, or values outside those of its type.
     """
 
     def __init__(self, image_size: int = 224, channels: int = 3, value_range: Any = None):
@@ -119,24 +120,34 @@ class Transform:
             return x.permute(2, 0, 1)
         for _ in range(2):  # The rows, then the columns.
             index, weight = self._neighbours(len(x))
-            taps = (weight[:, k, None, None] * x[index[:, k]] for k in range(4))
-            x = sum(taps, torch.zeros(())).transpose(0, 1)
+            x = torch.einsum("sk,skwc->wsc", weight, x[index])
         return x.clamp(0, 1).permute(2, 0, 1)
 
     def _levels(self, image: Any) -> torch.Tensor:
-        """The values (H, W, C) of an image, from 0 to 255."""
+        """The values (H, W, C) of an image, from 0 to 255, as an evaluation takes them."""
+        x, ends, channels = image, self.value_range, self.channels
         if hasattr(image, "mode"):
-            mode = "I" if image.mode[0] == "I" else "L" if self.channels == 1 else "RGB"
-            data, dtype = image.convert(mode).tobytes(), {"I": torch.int32}.get(mode, torch.uint8)
-            x = torch.frombuffer(bytearray(data), dtype=dtype).view(image.height, image.width, -1)
-        else:
-            x = torch.atleast_3d(torch.as_tensor(image))
-        ends = self.value_range or ((0, 1) if x.is_floating_point() else None)
-        if x.dtype != torch.uint8 and ends:
-            x = ((x.float() - ends[0]) / (ends[1] - ends[0])).clamp(0, 1).mul(255).round()
-        elif x.dtype != torch.uint8:
-            x = x.to(torch.int32) // 256  # Of 16 bits the upper 8 are used.
-        return x.expand(-1, -1, self.channels)
+            own = {1: "L", 2: "LA", 4: "RGBA"}.get(channels, "RGB")  # Other alpha is left out.
+            mode = image.mode[0] if image.mode[0] in "IF" else own if image.mode == own else "RGB"
+            dtype = {"I": torch.int32, "F": torch.float32}.get(mode, torch.uint8)
+            x = torch.frombuffer(bytearray(image.convert(mode).tobytes()), dtype=dtype)
+            x, ends = x.view(image.height, image.width, -1), None if dtype == torch.uint8 else ends
+        x = torch.atleast_3d(torch.as_tensor(x))
+        if x.dtype == torch.bool:
+            x, ends = x.byte() * 255, None
+        white = 1 if x.is_floating_point() else 255 if x.element_size() == 1 else 65535
+        x = x if white == 1 or x.dtype == torch.uint8 else x.long()
+        if channels == 1 and x.shape[2] == 3 and (x == x[..., :1]).all():
+            x = x[..., :1]
+        if x.shape[2] not in (channels, 1 if channels == 3 else channels):
+            raise ValueError(f"{x.shape[2]} different channels, where the network takes {channels}")
+        if ends is None and not 0 <= x.min() <= x.max() <= white:
+            raise ValueError(f"values from {x.min():g} to {x.max():g}, not from 0 to {white}")
+        x = x.expand(-1, -1, channels)
+        if ends is None and white > 1:
+            return x // 256 if white == 65535 else x  # Of 16 bits the upper 8 are used.
+        black, white = ends or (0, 1)
+        return ((x.float() - black) / (white - black)).clamp(0, 1).nan_to_num().mul(255).round()
 
     def _neighbours(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The four pixels that each pixel of the view is interpolated from, and their weights."""
@@ -159,10 +170,7 @@ class SameMaxPool(nn.Module):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        padding: list[int] = []
-        for size in (x.shape[3], x.shape[2]):
-            total = max((-(-size // 2) - 1) * 2 + 3 - size, 0)
-            padding += [total // 2, total - total // 2]
+        padding = (x.shape[3] % 2, 1, x.shape[2] % 2, 1)
         return functional.max_pool2d(functional.pad(x, padding, value=-torch.inf), 3, 2)
 
 
@@ -230,16 +238,14 @@ class Block(nn.Module):
         shortcut = [conv(inputs, outputs, 1, 1 if sk else stride), nn.BatchNorm2d(outputs)]
         self.downsample = nn.Sequential(*shortcut) if project else nn.Identity()
         self.pool = ShortcutPool(stride) if project and sk else nn.Identity()
-        if deep:
-            self.conv1, self.bn1 = conv(inputs, width, 1), nn.BatchNorm2d(width)
-            if sk:
-                self.sk = SelectiveKernel(width, stride, sk)
-            else:
-                self.conv2, self.bn2 = conv(width, width, 3, stride), nn.BatchNorm2d(width)
-            self.conv3, self.bn3 = conv(width, outputs, 1), nn.BatchNorm2d(outputs)
+        size, first, second = (1, 1, stride) if deep else (3, stride, 1)
+        self.conv1, self.bn1 = conv(inputs, width, size, first), nn.BatchNorm2d(width)
+        if deep and sk:
+            self.sk = SelectiveKernel(width, stride, sk)
         else:
-            self.conv1, self.bn1 = conv(inputs, width, 3, stride), nn.BatchNorm2d(width)
-            self.conv2, self.bn2 = conv(width, width, 3), nn.BatchNorm2d(width)
+            self.conv2, self.bn2 = conv(width, width, 3, second), nn.BatchNorm2d(width)
+        if deep:
+            self.conv3, self.bn3 = conv(width, outputs, 1), nn.BatchNorm2d(outputs)
         self.se = SqueezeExcite(outputs, max(1, int(width * se))) if se else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -250,20 +256,15 @@ class Block(nn.Module):
         return functional.relu(self.se(y) + self.downsample(self.pool(x)))
 
 
-class Stem(nn.Module):
+def deep_stem(filters: int, channels: int) -> nn.Sequential:
     """The stem of ResNet-D: three 3x3 convolutions in place of one of 7x7."""
-
-    def __init__(self, filters: int, channels: int):
-        super().__init__()
-        half = filters // 2
-        self.conv1, self.bn1 = conv(channels, half, 3, 2), nn.BatchNorm2d(half)
-        self.conv2, self.bn2 = conv(half, half, 3), nn.BatchNorm2d(half)
-        self.conv3, self.bn3 = conv(half, filters, 3), nn.BatchNorm2d(filters)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.relu(self.bn1(self.conv1(x)))
-        x = functional.relu(self.bn2(self.conv2(x)))
-        return functional.relu(self.bn3(self.conv3(x)))
+    stem, half = nn.Sequential(), filters // 2
+    sizes = ((channels, half, 2), (half, half, 1), (half, filters, 1))
+    for k, (inputs, outputs, stride) in enumerate(sizes, 1):
+        stem.add_module(f"conv{k}", conv(inputs, outputs, 3, stride))
+        stem.add_module(f"bn{k}", nn.BatchNorm2d(outputs))
+        stem.add_module(f"relu{k}", nn.ReLU())
+    return stem
 
 
 class Head(nn.Module):
@@ -278,12 +279,11 @@ class Head(nn.Module):
             self.add_module(f"bn{layer}", nn.BatchNorm1d(width))
 
     def forward(self, h: torch.Tensor) -> list[torch.Tensor]:
-        outputs = []
+        outputs = [h]
         for layer in range(1, self.layers + 1):
-            h = self.get_submodule(f"bn{layer}")(self.get_submodule(f"dense{layer}")(h))
-            h = h if layer == self.layers else functional.relu(h)
-            outputs.append(h)
-        return outputs
+            h = self.get_submodule(f"bn{layer}")(self.get_submodule(f"dense{layer}")(outputs[-1]))
+            outputs.append(h if layer == self.layers else functional.relu(h))
+        return outputs[1:]
 
 
 class SimCLR(nn.Module):
@@ -317,7 +317,7 @@ class SimCLR(nn.Module):
         (bottleneck, sizes), filters = BLOCKS[depth], int(64 * width)
         self.maxpool = nn.Identity() if stem == "small" else SameMaxPool()
         if sk_ratio and stem == "imagenet":
-            self.stem = Stem(filters, channels)
+            self.stem = deep_stem(filters, channels)
         else:
             size, stride = (3, 1) if stem == "small" else (7, 2)
             self.conv1, self.bn1 = conv(channels, filters, size, stride), nn.BatchNorm2d(filters)

@@ -14,6 +14,7 @@ from simclr_jax.augment import host
 from simclr_jax.data import images
 from simclr_jax.models.simclr import SimCLR
 from simclr_jax.weights import exports, torch_exports
+from support.sources import npy
 
 torch = pytest.importorskip("torch", reason="needs simclr_jax[torch]")
 from simclr_jax.weights import simclr_torch  # noqa: E402
@@ -47,22 +48,83 @@ def test_images_of_other_modes_are_what_an_evaluation_takes_them_for(mode, rng):
     np.testing.assert_allclose(view.permute(1, 2, 0), evaluation_view(image, 48), atol=1e-6)
 
 
-def test_sixteen_bits_are_not_black(rng):
-    levels = rng.integers(0, 2**16, (8, 8), np.uint16)
-    view = simclr_torch.Transform(8)(Image.fromarray(levels))
-    np.testing.assert_allclose(view[0], levels / 65535, atol=1 / 255)
+ARRAYS = [bool, np.uint8, np.int8, np.uint16, np.int16, np.int32, np.uint32, np.float16, np.float32]
+
+
+def written(values, kind):
+    """An array, or an image of Pillow, as the content of a file."""
+    if kind == "NPY":
+        return npy(values)
+    file = io.BytesIO()
+    values.save(file, kind)
+    return file.getvalue()
+
+
+def of_both(values, kind, channels, value_range=None):
+    """The view that an evaluation has of a file and that of the transform; "refused" for none."""
+    try:
+        decoded = images.decoded(written(values, kind), value_range, channels)[1]
+        ours = host.eval_view(tf.constant(decoded), size=48).numpy()
+    except ValueError:
+        ours = "refused"
+    try:
+        view = simclr_torch.Transform(48, channels, value_range)(values)
+        theirs = view.permute(1, 2, 0).numpy()
+    except ValueError:
+        theirs = "refused"
+    return ours, theirs
+
+
+@pytest.mark.parametrize("value_range", [None, (0, 100), (50, -20)])
+@pytest.mark.parametrize("there", [1, 2, 3, 4])
+def test_arrays_are_what_an_evaluation_takes_them_for(there, value_range, rng):
+    """Of every type, with values that it has by itself and with larger ones."""
+    seen = 0
+    for dtype in ARRAYS:
+        for top in (0, 120, 5000):
+            values = (rng.random((40, 50, there)) * (top + 1)).astype(dtype)
+            for channels in (1, 2, 3, 4):
+                ours, theirs = of_both(values, "NPY", channels, value_range)
+                assert np.shape(ours) == np.shape(theirs), (dtype, top, channels)
+                if not isinstance(ours, str):
+                    np.testing.assert_allclose(theirs, ours, atol=1e-6)
+                    seen += channels == there
+    assert seen >= 18
 
 
 @pytest.mark.parametrize("value_range", [None, (0, 4095)])
-def test_images_of_one_channel_and_of_many_are_what_an_evaluation_takes_them_for(value_range, rng):
-    values = rng.integers(0, 5000, (40, 50, 5), np.uint16)
-    for channels, image in ((1, Image.fromarray(values[..., 0])), (1, values[..., 0]), (5, values)):
-        file = io.BytesIO()
-        np.save(file, np.asarray(image))
-        decoded = images.decoded(file.getvalue(), value_range, channels)[1]
-        view = simclr_torch.Transform(48, channels, value_range)(image)
-        expected = host.eval_view(tf.constant(decoded), size=48).numpy()
-        np.testing.assert_allclose(view.permute(1, 2, 0), expected, atol=1e-6)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_images_of_every_mode_are_what_an_evaluation_takes_them_for(kind, value_range, rng):
+    """An image of alpha keeps it where the network has a channel for it."""
+    if kind == "TIFF":
+        pytest.importorskip("tifffile", reason="needs simclr_jax[tiff]")
+    colours = Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8))
+    alpha = Image.fromarray(rng.integers(0, 256, (40, 50), np.uint8))
+    found = [colours.convert(mode) for mode in ("1", "L", "P", "RGB", "RGBA", "LA")]
+    found[-1].putalpha(alpha)
+    found[-2].putalpha(alpha)
+    found += [alpha.convert("RGB"), Image.fromarray(rng.integers(0, 2**16, (40, 50), np.uint16))]
+    if kind == "TIFF":
+        found += [Image.fromarray(rng.random((40, 50), np.float32) * top) for top in (1, 5000)]
+    seen = []
+    for image in found:
+        for channels in (1, 2, 3, 4):
+            ours, theirs = of_both(image, kind, channels, value_range)
+            assert np.shape(ours) == np.shape(theirs), (image.mode, channels)
+            if not isinstance(ours, str):
+                np.testing.assert_allclose(theirs, ours, atol=1e-6, err_msg=image.mode)
+                seen.append((image.mode, channels))
+    assert {("LA", 2), ("RGBA", 4), ("RGBA", 3), ("L", 1), ("RGB", 1), ("I;16", 3)} <= {*seen}
+    assert kind == "PNG" or ("F", 1) in seen
+
+
+def test_what_is_no_number_is_black_and_other_channels_are_named():
+    values = np.array([[np.nan, 1.0]], np.float32)
+    assert simclr_torch.Transform(8, 1, (0, 1))(values)[0, 0].tolist()[0] == 0
+    with pytest.raises(ValueError, match="3 different channels, where the network takes 5"):
+        simclr_torch.Transform(8, 5)(Image.new("RGB", (9, 9)))
+    with pytest.raises(ValueError, match="values from -1 to 7, not from 0 to 255"):
+        simclr_torch.Transform(8, 1)(np.array([[-1, 7]], np.int8))
 
 
 @pytest.fixture(scope="module")
