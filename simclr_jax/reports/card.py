@@ -13,13 +13,15 @@ from importlib import metadata
 from pathlib import PurePosixPath
 from typing import Any
 
-from simclr_jax.config import record, rules, settings, shipped
+from ml_collections import FrozenConfigDict
+
+from simclr_jax.config import inputs, record, rules, settings, shipped
 from simclr_jax.config.overrides import get
 from simclr_jax.evals import results
 from simclr_jax.pages import charts, html
 from simclr_jax.reports import runs
 from simclr_jax.reports.runs import Run
-from simclr_jax.run import unreadable
+from simclr_jax.run import advice, unreadable
 
 Values = dict[str, Any]
 
@@ -74,6 +76,9 @@ def of_run(path: str, step: int, about: Mapping[str, Any]) -> str:
         summary=_summary(run, step, about),
         about=about,
         outputs=about["outputs"],
+        image="an image of PIL"
+        if about["channels"] in (1, 3)
+        else f"a NumPy array (H, W, {about['channels']})",
         data=[*_data(run, scored)],
         training=_training(run, step),
         changed=[] if run.imported else _changed(run),
@@ -94,7 +99,8 @@ def _summary(run: Run, step: int, about: Mapping[str, Any]) -> str:
     size, width = about["image_size"], about["outputs"]["h"][0]
     model = run.config.model
     network = f"A ResNet-{model.depth}" + (f" x{model.width:g}" if model.width != 1 else "")
-    network += f" that maps an image of {size} x {size} pixels to {width:,} numbers. "
+    bands = f" and {about['channels']} channels" if about["channels"] != 3 else ""
+    network += f" that maps an image of {size} x {size} pixels{bands} to {width:,} numbers. "
     if run.imported:
         origin = _last(str(run.described.get("imported_from", "")))
         return f"{network}Its weights were imported from the checkpoint {origin}, step {step}."
@@ -186,9 +192,10 @@ def _training(run: Run, step: int) -> list[tuple[str, str]]:
     config, facts = run.config, runs.facts(run)
     optim, augment = config.optim, config.augment
     recipe = {
-        "augmentation": f"{_words(augment.ops)}; jitter strength {augment.strength:g}; crops of "
+        "augmentation": f"{_applied(config)}; jitter strength {augment.strength:g}; crops of "
         f"{augment.crop_area[0]:g} to {augment.crop_area[1]:g} of the area"
-        + (f"; {augment.policy}" if augment.policy else ""),
+        + (f"; {augment.policy}" if augment.policy else "")
+        + (f"; {lost}" if (lost := advice.left_out(inputs.views(config))) else ""),
         "optimizer": f"{optim.name}, base rate {optim.lr:g} (scaling: {optim.lr_scaling}), weight "
         f"decay {optim.weight_decay:g}, warm-up {optim.warmup_epochs:g} epochs, then a cosine to 0",
     }
@@ -301,9 +308,14 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _words(ops: Any) -> str:
-    """Operations in words, such as 'crop, flip'."""
-    return _text(ops).replace(",", ", ")
+def _applied(config: FrozenConfigDict) -> str:
+    """The operations that are applied to the views, in words, such as 'crop, flip'."""
+    views = inputs.views(config)
+    if config.augment.policy is not None:
+        ops = config.augment.ops
+    else:
+        ops = tuple(dict.fromkeys(views.applied(view) for view in range(views.count)))
+    return _text(ops[0] if len(ops) == 1 else ops).replace(",", ", ")
 
 
 def _limits(run: Run, step: int, scored: Iterable[results.Result]) -> Iterable[str]:
@@ -316,5 +328,5 @@ def _limits(run: Run, step: int, scored: Iterable[results.Result]) -> Iterable[s
     yield f"{on}. How it does on other images is not known from this run."
     yield "The run has no test of fairness, of robustness, or of what the images tell of people."
     if not run.imported and run.config.objective.name == "contrastive":
-        ops = _words(run.config.augment.ops)
+        ops = _applied(run.config)
         yield f"It was trained to tell the same of an image whatever these change: {ops}."

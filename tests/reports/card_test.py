@@ -146,6 +146,17 @@ def test_outputs_that_a_network_does_not_have_are_not_told(folder, missing, monk
     assert {name for name in ("h", "z", "logits") if f"\n| {name} | (N, " in body} == {*outputs}
 
 
+def test_operations_that_five_channels_cannot_have_are_not_told(folder, monkeypatch):
+    changed(folder, data={"channels": 5}, augment={"ops": ["crop", "jitter", "grey"]})
+    monkeypatch.setitem(ABOUT, "channels", 5)
+    _, body = written(folder)
+    assert "8 x 8 pixels and 5 channels to 32 numbers" in body
+    assert "# a NumPy array (H, W, 5)\n" in body
+    assert "| augmentation | crop, jitter; jitter strength" in body
+    assert "; left out, as of red, green and blue: hue and saturation of the jitter, grey |" in body
+    assert "whatever these change: crop, jitter." in body
+
+
 def test_known_datasets_have_their_names_on_the_hub(folder):
     changed(folder, data={"name": "cifar10"})
     add(folder, dataset="cifar10")
