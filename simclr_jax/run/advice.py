@@ -140,7 +140,7 @@ def faster_step(config: ConfigDict) -> list[str]:
     return [*found, "a smaller data.image_size, model.width or model.depth", "more devices"]
 
 
-def warn_of_small_images(source: Source, image_size: int, channels: int = 3) -> None:
+def warn_of_small_images(source: Source, image_size: int, channels: int) -> None:
     """Logs a warning, in process 0, where a quarter of the images or more is below image_size.
 
     Of at most `SAMPLE` images, evenly spaced, the headers are read. One that cannot be read is left
@@ -166,7 +166,7 @@ def warn_of_small_images(source: Source, image_size: int, channels: int = 3) -> 
         )
 
 
-def shorter_sides(encoded: Iterable[bytes | str], channels: int = 3) -> list[int]:
+def shorter_sides(encoded: Iterable[bytes | str], channels: int) -> list[int]:
     """The shorter side of each image in pixels, without those whose header cannot be read.
 
     Args:

@@ -28,7 +28,8 @@ def side_of(source: Readable) -> int:
     Args:
       source: The images; where the sizes of all are unknown, they count as small.
     """
-    sides = advice.shorter_sides(source.source.load(evenly_spaced(source.source, SAMPLE))[0])
+    sample, _ = source.source.load(evenly_spaced(source.source, SAMPLE))
+    sides = advice.shorter_sides(sample, source.channels)
     side = int(np.percentile(sides, 25, method="lower")) if sides else SMALL
     return processes.from_primary([side])[0]
 

@@ -20,12 +20,12 @@ KINDS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "AVIF", "PPM"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_shorter_side_is_read_from_the_header(kind):
-    assert advice.shorter_sides([encoded("white", kind, size=(40, 30))]) == [30]
+    assert advice.shorter_sides([encoded("white", kind, size=(40, 30))], 3) == [30]
 
 
 def test_what_has_no_size_is_left_out():
     damaged = [b"", b"text", encoded("white")[:20], encoded("white", "PNG")[:20], "missing"]
-    assert advice.shorter_sides([*damaged, encoded("white", size=(9, 12))]) == [9]
+    assert advice.shorter_sides([*damaged, encoded("white", size=(9, 12))], 3) == [9]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_images_below_the_views_size_are_warned_of_once(tmp_path, caplog, small,
     write(tmp_path / "test/0.png", encoded("white", "PNG"))
     images = readable(tmp_path)
     with caplog.at_level(logging.WARNING):
-        advice.warn_of_small_images(images.source, 32)
+        advice.warn_of_small_images(images.source, 32, 3)
     warned = [record.message for record in caplog.records]
     assert len(warned) == (said is not None)
     if said:
@@ -77,7 +77,7 @@ def test_unreadable_images_are_left_to_the_training(tmp_path, caplog):
     write(tmp_path / "train/4.png", b"\x89PNG")
     write(tmp_path / "test/0.png", encoded("white", "PNG"))
     images = readable(tmp_path, on_bad_image="error")
-    advice.warn_of_small_images(images.source, 8)
+    advice.warn_of_small_images(images.source, 8, 3)
     assert images.bad == {}
     assert caplog.records == []
 

@@ -1,12 +1,13 @@
 """What is found before a run chooses its sizes."""
 
+import numpy as np
 import pytest
 
 from simclr_jax.config import overrides, parts
 from simclr_jax.data.readable import Readable
 from simclr_jax.run import at_hand
 from support.runs import TINY
-from support.sources import encoded, readable, split, write
+from support.sources import encoded, npy, readable, split, write
 
 
 def test_three_quarters_of_the_images_reach_the_side(tmp_path):
@@ -14,6 +15,13 @@ def test_three_quarters_of_the_images_reach_the_side(tmp_path):
         write(tmp_path / f"{index}.png", encoded("white", "PNG", size=(side, 70)))
     found = at_hand.side_of(readable(tmp_path, held_out=0.1))
     assert found in (30, 40)
+
+
+def test_the_channels_of_an_array_are_not_taken_for_a_side(tmp_path):
+    for index in range(4):
+        write(tmp_path / f"{index}.npy", npy(np.zeros((5, 200, 210), np.uint8)))
+    images = Readable(split("folder", tmp_path), on_bad_image="error", channels=5)
+    assert at_hand.side_of(images) == 200
 
 
 def test_images_without_a_size_are_taken_for_small_ones(tmp_path):
