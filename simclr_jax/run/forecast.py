@@ -7,9 +7,9 @@ import sys
 import jax
 from ml_collections import FrozenConfigDict
 
-from simclr_jax.config import inputs, parts
+from simclr_jax.config import inputs
 from simclr_jax.config.parts import Parts
-from simclr_jax.run import advice, at_hand, estimate
+from simclr_jax.run import advice, at_hand, estimate, online, voters
 from simclr_jax.run.estimate import duration
 from simclr_jax.run.outline import Images, Row, size, times
 from simclr_jax.run.rehearsal import Rehearsal
@@ -173,10 +173,8 @@ def evaluation_seconds(config: FrozenConfigDict, images: Images, found: Rehearsa
     if config.objective.name == "contrastive":
         made += -(-len(evaluation) // batch) * batch
         passes += views * made
-    if parts.classes(config):
-        plain = len(evaluation)
-        if train.num_classes and not train.multilabel:
-            plain += min(config.eval.knn_images, len(train))
+    if online.is_judged(config, evaluation):
+        plain = len(evaluation) + len(voters.voting(config, train, evaluation))
         made += plain / views
         passes += plain
     steps = passes / (views * found.batch_size) * found.step_seconds * _FORWARD

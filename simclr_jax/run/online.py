@@ -203,22 +203,33 @@ def open_evaluation(
     imitated = None
     if isinstance(built.objective, Distilled) and not source.num_classes:
         imitated = Imitated(built.objective.teacher, config.objective.temperature)
-    judged = source.num_classes and not source.multilabel
     return OnlineEvaluation(
         model=built.objective.model,
         mesh=built.mesh,
         compared=pairs if config.objective.name == "contrastive" else None,
-        images=partial(images, source) if source.num_classes or imitated else None,
+        images=partial(images, source) if is_judged(config, source) else None,
         multilabel=source.multilabel,
         imitated=imitated,
         voters=voters(
             config,
-            train if judged else None,
+            train,
+            source,
             model=built.objective.model,
             mesh=built.mesh,
             images=images,
         ),
     )
+
+
+def is_judged(config: FrozenConfigDict, source: Readable) -> bool:
+    """Whether the classifier is judged by images: by their labels, or by what its teacher says.
+
+    Args:
+      config: The config of the run; data.num_classes must be known.
+      source: The evaluation split.
+    """
+    by_something = source.num_classes > 0 or config.objective.name == "distill"
+    return parts.classes(config) > 0 and by_something
 
 
 def embed(

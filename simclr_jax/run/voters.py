@@ -83,30 +83,50 @@ class Voters:
         return int(self._right(x, label, mask, *known)) if len(known[1]) else 0
 
 
+def voting(config: FrozenConfigDict, train: Readable | None, evaluation: Readable) -> np.ndarray:
+    """The indices (m,) of the training images that vote in a run, ascending.
+
+    There are none where the config asks for none, or the images of one of the splits do not have a
+    class each.
+
+    Args:
+      config: The config of the run.
+      train: The training images; None: none of them votes.
+      evaluation: The images for which they vote.
+    """
+    splits = [evaluation] if train is None else [evaluation, train]
+    with_class = all(split.num_classes and not split.multilabel for split in splits)
+    if train is None or not config.eval.knn_images or not with_class:
+        return np.zeros(0, np.int64)
+    candidates = np.arange(len(train))
+    if any(overrides.get(config, f"data.{key}") is not None for key in rules.LABELS):
+        candidates = np.flatnonzero(train.source.labels() >= 0)
+    return candidates[evenly_spaced(candidates, config.eval.knn_images)]  # type: ignore[arg-type]
+
+
 def voters(
     config: FrozenConfigDict,
     train: Readable | None,
+    evaluation: Readable,
     *,
     model: SimCLR,
     mesh: Mesh,
     images: Callable[..., Iterator[dict[str, np.ndarray]]],
 ) -> Voters | None:
-    """The voters of a run; None where it asks for none, or the training images tell no class.
+    """The voters of a run; None where no image votes, see `voting`.
 
     Args:
       config: The config of the run.
       train: The training images; None: there are no voters.
+      evaluation: The images for which they vote.
       model: The network.
       mesh: The mesh of the devices.
       images: A function that opens the batches of a split, `data.pipeline.eval_batches` with the
         other arguments.
     """
-    if train is None or not config.eval.knn_images or not train.num_classes or train.multilabel:
+    chosen = voting(config, train, evaluation)
+    if train is None or not len(chosen):
         return None
-    candidates = np.arange(len(train))
-    if any(overrides.get(config, f"data.{key}") is not None for key in rules.LABELS):
-        candidates = np.flatnonzero(train.source.labels() >= 0)
-    chosen = candidates[evenly_spaced(candidates, config.eval.knn_images)]  # type: ignore[arg-type]
     opened = partial(images, train, order=chosen)
     return Voters(model=model, mesh=mesh, images=opened, classes=train.num_classes)
 

@@ -70,6 +70,18 @@ def test_the_time_of_a_run_is_that_of_its_parts(images, mesh8):
     assert "5 steps 1 s, 1 evaluation " in later
 
 
+def test_an_evaluation_without_labels_has_neither_a_classifier_nor_voters(images, monkeypatch):
+    """Two views of 3 batches of 128; of a distillation, with one view, the 360 images alone."""
+    config = parts.with_counts(overrides.load(["--config=digits"]), images.train)
+    of = found(later=1e9)
+    monkeypatch.setattr(images.evaluation, "num_classes", 0)
+    each = forecast.evaluation_seconds(config, images, of)
+    assert each == pytest.approx(2 * 384 / 256 * 0.1 / 3)
+    distilled = overrides.changed(config, {"objective.name": "distill"})
+    each = forecast.evaluation_seconds(distilled, images, of)
+    assert each == pytest.approx(360 / 128 * 0.1 / 3)
+
+
 def test_what_was_timed_is_told_in_lines_of_a_terminal(images, mesh8):
     config = parts.with_counts(overrides.load(["--config=digits"]), images.train)
     rows = forecast.timed(

@@ -90,12 +90,13 @@ def test_they_are_evenly_chosen_among_those_whose_label_is_seen(mesh8, keys, exp
         asked.append(order.tolist())
         return iter(())
 
-    found = voters.voters(config, source, model=network(), mesh=mesh8, images=images)
+    others = {"model": network(), "mesh": mesh8, "images": images}
+    found = voters.voters(config, source, source, **others)
     if expected is None:
         assert found is None
     else:
         found._images()
         assert asked == [expected]
     unlabelled = Readable(source.source, on_bad_image="error", labelled=False)
-    for without in (None, unlabelled):
-        assert voters.voters(config, without, model=network(), mesh=mesh8, images=images) is None
+    for train, evaluation in ((None, source), (unlabelled, source), (source, unlabelled)):
+        assert voters.voters(config, train, evaluation, **others) is None
