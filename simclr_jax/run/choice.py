@@ -7,7 +7,7 @@ by what process 0 has measured.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from ml_collections import FrozenConfigDict
@@ -16,8 +16,8 @@ from simclr_jax import optim, processes
 from simclr_jax.config import constraints, overrides, parts, wish
 from simclr_jax.data.readable import Readable
 from simclr_jax.errors import UserError
-from simclr_jax.run import at_hand, progress, sizes
-from simclr_jax.run.sizes import Cost, Network
+from simclr_jax.run import at_hand, progress, sizes, voters
+from simclr_jax.run.sizes import Cost, Length, Network
 
 MEASURING = 0.15  # The share of the time that measuring may take.
 PROGRAMS = 2.0  # The time of a run's other programs and its end, in compilations of its step.
@@ -59,26 +59,6 @@ def made(
     return config
 
 
-class Length(NamedTuple):
-    """A network, and how long it is trained.
-
-    Attributes:
-      network: The network and its input.
-      batch_size: The number of images of a batch.
-      seen: The number of images that the run sees, those of all epochs.
-      evaluations: The number of evaluations.
-      training: The seconds of training.
-      evaluating: The seconds of all evaluations.
-    """
-
-    network: Network
-    batch_size: int
-    seen: float
-    evaluations: int = 1
-    training: float = 0.0
-    evaluating: float = 0.0
-
-
 class Chooser:
     """What is known of a run while its sizes are chosen.
 
@@ -102,6 +82,7 @@ class Chooser:
         self._on_cpu = jax.default_backend() == "cpu"
         self._stem = config.model.stem
         self._wanted = 3600.0 * config.train.hours
+        self._voters = len(voters.voting(config, source, evaluation))
         self._side = at_hand.side_of(source)
         given = {name: self._given(key) for name, key in _NETWORK.items()}
         self._networks = sizes.ladder(self._side, **given)
@@ -155,12 +136,15 @@ class Chooser:
     def _best(self, networks: list[Network]) -> Network | None:
         """The largest network that is worth its work, by what has been measured."""
         costs = [sizes.predicted(each, self._measured, self._stem) for each in networks]
+        left, seen = self._left(), self._seen()
+        of_each = zip(networks, costs, strict=True)
+        evaluating = [self._evaluations(*each, seen)[1] for each in of_each]
         return sizes.largest(
             networks,
             costs,
-            (1 - EVALUATING) * self._left(),
+            [left - max(EVALUATING * left, seconds) for seconds in evaluating],
             images=len(self._source),
-            seen=self._seen(),
+            seen=seen,
             stem=self._stem,
         )
 
@@ -201,27 +185,47 @@ class Chooser:
           network: The network, which has been measured.
 
         Raises:
-          UserError: There is no time for `FEWEST` updates.
+          UserError: There is no time for `FEWEST` updates, or for those of the given length.
         """
-        cost, left, images = self._measured[network], self._left(), len(self._source)
-        scoring = sizes.evaluation_seconds(
-            cost,
-            images=len(self._evaluation),
-            voters=min(self._config.eval.knn_images, images),
-            labelled=self._source.num_classes > 0 and self._evaluation.num_classes > 0,
-        )
-        count = min(max(int(EVALUATING * left / scoring), 1), EVALUATIONS)
-        if every := self._given_interval(self._batch_size(network, cost.seen(left, images))):
-            count = max(1, math.ceil(left / (every * cost.together + scoring)))
-        training = left - count * scoring
-        seen = self._seen() or cost.seen(training, images)
+        cost, images, given = self._measured[network], len(self._source), self._seen()
+        count, evaluating, most = self._evaluations(network, cost, given)
+        training = self._left() - evaluating
+        seen = given or min(cost.seen(training, images), most)
         size = self._batch_size(network, seen)
-        if training <= 0 or seen < FEWEST * size:
+        if training <= 0 or (given is None and seen < FEWEST * size):
             raise self._too_short()
-        if self._seen() is None:
+        if given is None:
             seen = min(seen, sizes.MOST_EPOCHS * images)
         training = min(training, cost.seconds(seen, images))
-        return Length(network, size, seen, count, training, count * scoring)
+        return Length(network, size, seen, count, training, evaluating)
+
+    def _evaluations(
+        self, network: Network, cost: Cost, seen: float | None
+    ) -> tuple[int, float, float]:
+        """The number of evaluations, their seconds, and the most images that are seen with them.
+
+        Args:
+          network: The network.
+          cost: The cost of an image with it.
+          seen: The number of images that the run sees; None: as many as the time allows.
+        """
+        left, images = self._left(), len(self._source)
+        each = sizes.evaluation_seconds(
+            cost,
+            images=len(self._evaluation),
+            voters=self._voters,
+            labelled=self._source.num_classes > 0 and self._evaluation.num_classes > 0,
+        )
+        if self._given_interval(1) is None:
+            count = min(max(int(EVALUATING * left / each), 1), EVALUATIONS)
+            return count, count * each, math.inf
+        size, smaller = math.inf, self._batch_size(network, seen or cost.seen(left, images))
+        while smaller < size:  # Smaller batches have more evaluations, and leave fewer images.
+            size, every = smaller, self._given_interval(smaller) or math.inf
+            count = sizes.evaluations(cost, left, images=images, every=every, each=each)
+            count = count if seen is None else math.ceil(seen / every)
+            smaller = self._batch_size(network, seen or count * every)
+        return count, count * each, count * every
 
     def _given_interval(self, batch_size: int) -> float | None:
         """The images that are seen between two evaluations, where the config gives that."""
@@ -232,10 +236,12 @@ class Chooser:
 
     def _too_short(self) -> UserError:
         """The error for a time in which there is no training with any network."""
-        cost = min(cost.first for cost in self._measured.values())
+        network, cost = min(self._measured.items(), key=lambda item: item[1].first)
         spent = self._wanted - self._left()
         seen = self._seen() or FEWEST * self._batch_size(self._networks[0], 1.0)
-        least = 1.2 * (spent + seen * cost / (1 - EVALUATING)) / 3600
+        training = cost.seconds(seen, len(self._source))
+        _, evaluating, _ = self._evaluations(network, cost, seen)
+        least = 1.2 * (spent + max(training / (1 - EVALUATING), training + evaluating)) / 3600
         return UserError(
             f"config.train.hours={self._config.train.hours:g}: must be about {least:.2g} or more "
             f"here, where start, measuring and compiling take {spent:.0f} s"

@@ -102,6 +102,26 @@ class Cost(NamedTuple):
         return images + (seconds - images * self.first) / self.together
 
 
+class Length(NamedTuple):
+    """A network, and how long it is trained.
+
+    Attributes:
+      network: The network and its input.
+      batch_size: The number of images of a batch.
+      seen: The number of images that the run sees, those of all epochs.
+      evaluations: The number of evaluations.
+      training: The seconds of training.
+      evaluating: The seconds of all evaluations.
+    """
+
+    network: Network
+    batch_size: int
+    seen: float
+    evaluations: int = 1
+    training: float = 0.0
+    evaluating: float = 0.0
+
+
 def work(network: Network, stem: str = "auto") -> float:
     """The work of an encoder for an image, in the unit of a block of 64 filters for a pixel.
 
@@ -193,7 +213,7 @@ def predicted(network: Network, measured: Mapping[Network, Cost], stem: str = "a
 def largest(
     networks: Sequence[Network],
     costs: Sequence[Cost],
-    seconds: float,
+    seconds: Sequence[float],
     *,
     images: float,
     seen: float | None = None,
@@ -204,7 +224,7 @@ def largest(
     Args:
       networks: The networks, from small to large.
       costs: The cost of an image with each.
-      seconds: The seconds of training.
+      seconds: The seconds of training with each.
       images: The number of training images.
       seen: The number of images that the run sees, if its length is given; None: as many as the
         time allows, and at least those that are `needed`, but with the first network.
@@ -213,9 +233,10 @@ def largest(
     Returns:
       The network. None: a run of the given length takes longer with each of them.
     """
-    for place, (network, cost) in reversed(list(enumerate(zip(networks, costs, strict=True)))):
+    each = zip(networks, costs, seconds, strict=True)
+    for place, (network, cost, has) in reversed(list(enumerate(each))):
         wanted = seen or (needed(network, stem) if place else 0.0)
-        if cost.seconds(wanted, images) <= seconds:
+        if cost.seconds(wanted, images) <= has:
             return network
     return None
 
@@ -276,6 +297,29 @@ def evaluation_seconds(cost: Cost, *, images: int, voters: int, labelled: bool) 
     alone = images + voters if labelled else 0
     step = cost.step * (images / 3 + alone / 6)
     return cost._replace(step=step, input=cost.input * (images + alone / 2)).apart
+
+
+def evaluations(cost: Cost, seconds: float, *, images: float, every: float, each: float) -> int:
+    """The number of evaluations with which a training sees the most images in the time, at least 1.
+
+    The last one is at the end, so that a run of at most n intervals has n of them.
+
+    >>> cost = Cost(0.1, 0.1, 0.1, 0.1, shared=False)
+    >>> [evaluations(cost, left, images=9, every=100, each=5) for left in (12, 30, 34, 36)]
+    [1, 2, 2, 3]
+
+    Args:
+      cost: The cost of an image in training.
+      seconds: The seconds of training and evaluating.
+      images: The number of images of an epoch.
+      every: The number of images that are seen between two evaluations.
+      each: The seconds of an evaluation.
+    """
+    part = each / every  # An image's part of the time of the next evaluation.
+    with_it = cost._replace(first=cost.first + part, together=cost.together + part)
+    whole = int(with_it.seen(seconds, images) / every)
+    begun = cost.seen(seconds - (whole + 1) * each, images) > whole * every
+    return max(1, whole + begun)
 
 
 def warmup(updates: float) -> float:

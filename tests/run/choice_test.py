@@ -126,11 +126,55 @@ def test_a_given_length_is_kept_and_the_network_fits_it(choose, length):
         choose(length, "--config.train.hours=0.05", speed=0.1)
 
 
-def test_a_time_that_ends_before_the_training_begins_is_refused_with_a_better_one(choose):
-    with pytest.raises(UserError, match=r"config.train.hours=0.01: must be about 0\.\d+") as caught:
-        choose("--config.train.hours=0.01")
+@pytest.mark.parametrize(
+    ("flags", "about"),
+    [
+        ((), {}),
+        ((), {"images": 2_000_000, "kept": 200_000}),  # An evaluation takes longer than training.
+        (("--config.eval.every_steps=2",), {"kept": 5000}),
+        (("--config.train.epochs=9", "--config.eval.every_epochs=1"), {"kept": 5000}),
+        (("--config.train.steps=700",), {}),
+    ],
+)
+@pytest.mark.parametrize("speed", [5e-4, 2e-3, 2e-2])
+def test_a_time_that_is_too_short_is_refused_with_one_that_is_long_enough(
+    choose, flags, about, speed
+):
+    with pytest.raises(UserError, match=r"config.train.hours=0.01: must be about \d") as caught:
+        choose("--config.train.hours=0.01", *flags, speed=speed, **about)
     better = float(str(caught.value).split("about ")[1].split(" ")[0])
-    assert choose(f"--config.train.hours={better}")[0].train.epochs > 0
+    assert choose(f"--config.train.hours={better}", *flags, speed=speed, **about)
+    with pytest.raises(UserError):  # It is not much longer than need be.
+        choose(f"--config.train.hours={better / 2.5}", *flags, speed=speed, **about)
+
+
+@pytest.mark.parametrize("length", ["--config.train.epochs=3", "--config.train.steps=10"])
+def test_a_given_length_may_be_of_few_updates(choose, length):
+    config, _, _ = choose(length, images=180)
+    assert parts.schedule(config).total_steps < choice.FEWEST
+
+
+def test_evaluations_of_a_given_length_are_those_that_it_has(choose):
+    _, lines, _ = choose("--config.train.epochs=9", "--config.eval.every_epochs=3")
+    assert "for 3 evaluations" in lines[0]
+
+
+def test_a_network_is_not_chosen_whose_evaluation_takes_the_time_of_the_training(choose):
+    """Of a given length: otherwise the run would take longer than its time."""
+    about = {"images": 5000, "kept": 500_000, "speed": 5e-4}
+    few, _, _ = choose("--config.train.epochs=20", "--config.train.hours=0.4", **about)
+    network = sizes.Network(few.data.image_size, few.model.depth, few.model.width)
+    step = 5e-4 * sizes.work(network) / sizes.UNIT
+    evaluating = 500_000 * (step / 2 + 1.5e-4)  # Two views and, for the labels, the image itself.
+    assert seconds(few, 5e-4) + evaluating < 0.4 * 3600
+
+
+def test_evaluations_after_every_few_updates_are_counted_by_the_batch_that_is_chosen(choose):
+    config, _, _ = choose("--config.eval.every_steps=2", "--config.train.hours=0.24", kept=5000)
+    network = sizes.Network(config.data.image_size, config.model.depth, config.model.width)
+    step = 2e-3 * sizes.work(network) / sizes.UNIT
+    count = parts.schedule(config).total_steps / 2
+    assert seconds(config, 2e-3) + count * 5000 * (step / 2 + 1.5e-4) < 0.24 * 3600
 
 
 def test_evaluations_take_a_small_share_of_a_short_run(choose):

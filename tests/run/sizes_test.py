@@ -16,7 +16,8 @@ def chosen(hours, *, side=500, speed=1e-3, seen=None, **given):
     networks = sizes.ladder(side, **given)
     measured = {networks[0]: cost(speed * sizes.work(networks[0]) / sizes.UNIT, 1e-5)}
     costs = [sizes.predicted(network, measured) for network in networks]
-    return sizes.largest(networks, costs, 3600 * hours, images=5000, seen=seen)
+    time = [3600 * hours] * len(networks)
+    return sizes.largest(networks, costs, time, images=5000, seen=seen)
 
 
 def cost(step, made, shared=True):
