@@ -241,6 +241,7 @@ class _Opened(NamedTuple):
 
 def _opened(config: FrozenConfigDict, workdir: str | None, starting: startup.Startup) -> _Opened:
     """Opens the images of a run, chooses what its config leaves open, and builds its parts."""
+    workdirs.check_shared(workdir)
     source, eval_source = sources.open_splits(wish.provisional(config, jax.device_count()))
     config = teacher.with_classes(choice.made(config, source, eval_source, starting.seconds))
     described, names = workdirs.described(workdir) or {}, record.named_classes(source)

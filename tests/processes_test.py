@@ -14,6 +14,7 @@ import pytest
 
 from simclr_jax import processes as parts_of_a_run
 from simclr_jax import train
+from simclr_jax.config import overrides, record
 from simclr_jax.errors import HostError
 from support.commands import ended, start
 from support.runs import TINY, rows, status_of
@@ -143,6 +144,18 @@ def test_processes_with_different_configs_are_refused(tmp_path):
     found = ends(run_of(2, command, own=lambda process_id: [f"--config.seed={process_id}"]))
     assert [status for status, _ in found] == [2, 2]
     assert all("--process_id=1: has another config" in line for _, line in found)
+
+
+@pytest.mark.slow
+def test_processes_that_see_different_workdirs_are_refused_before_they_choose(tmp_path):
+    """Process 0 alone has the run that has begun, so that it would choose nothing."""
+    config = overrides.load([*RUN, "--config.train.steps=4"])
+    (tmp_path / "0").mkdir()
+    record.write(tmp_path / "0", record.describe(config, device="cpu", devices=4, fingerprints={}))
+    command = ["-m", "simclr_jax.train", *RUN, "--config.train.steps=4"]
+    found = ends(run_of(2, command, own=lambda process_id: [f"--workdir={tmp_path}/{process_id}"]))
+    assert [status for status, _ in found] == [2, 2], found
+    assert all("the processes find different runs there" in line for _, line in found)
 
 
 @pytest.mark.slow

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -150,6 +152,27 @@ def begun(config: FrozenConfigDict, workdir: str | None) -> FrozenConfigDict:
         return wish.kept(config, record.from_json(stored))
     wish.check(config)
     return config
+
+
+def check_shared(workdir: str | None) -> None:
+    """Checks that all processes find the same run in a folder, or none. All must call it together.
+
+    What a run that has begun goes on with is in its config.json. Processes that do not see the same
+    one would differ in what they choose, and wait for each other in vain.
+
+    Args:
+      workdir: The folder of the run, which need not exist; None: there is none.
+
+    Raises:
+      UserError: A process finds another run than process 0, or process 0 finds another one.
+    """
+    found = json.dumps(described(workdir), sort_keys=True).encode()
+    own = [zlib.crc32(found) >> 1, len(found)]
+    if not processes.all_have(processes.from_primary(own) == own):
+        raise UserError(
+            f"--workdir={workdir}: the processes find different runs there; name a folder that all "
+            "of them see"
+        )
 
 
 @contextlib.contextmanager

@@ -54,6 +54,23 @@ def test_whether_a_folder_could_be_made_is_told_without_making_it(tmp_path, monk
         workdirs.could_be_made(f"{tmp_path}/run")
 
 
+@pytest.mark.parametrize("other", [None, {"config": {"seed": 1}}])
+def test_a_process_that_finds_another_run_than_process_0_is_refused(monkeypatch, other):
+    found, of_process_0 = [{"config": {"seed": 0}}], []
+
+    def from_primary(own):
+        of_process_0.append(own)
+        return of_process_0[0]
+
+    monkeypatch.setattr("simclr_jax.run.workdir.described", lambda workdir: found[0])
+    monkeypatch.setattr("simclr_jax.processes.from_primary", from_primary)
+    for _ in range(2):  # Process 0, and another one that finds the same.
+        workdirs.check_shared("runs/1")
+    found[0] = other
+    with pytest.raises(UserError, match="--workdir=runs/1: the processes find different runs"):
+        workdirs.check_shared("runs/1")
+
+
 def test_rows_are_on_disk_before_the_checkpoint_that_ends_them(tmp_path):
     events = []
 
