@@ -56,6 +56,11 @@ class Kept:
                     self._pixels[index], self._labels[index] = image, label
                     self._has[index] = True
 
+    def clear(self) -> None:
+        """Keeps none of the images any more, but their place in memory."""
+        with self._lock:
+            self._has[:] = False
+
     def of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The pixels (n, H, W, C) uint8 and the labels of images that are kept."""
         return self._pixels[indices], self._labels[indices]

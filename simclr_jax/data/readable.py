@@ -193,6 +193,15 @@ class Readable:
         """Whether each image could be read, as far as it was tried, as bools (n,)."""
         return np.array([int(index) not in self.bad for index in indices], bool)
 
+    def checked(self, indices: np.ndarray) -> np.ndarray:
+        """Whether each image has been checked by this process and is readable, as bools (n,)."""
+        return self._good[indices] != 0
+
+    def check_again(self) -> None:
+        """Checks each image once more when it is read next, as if it had not been read yet."""
+        self._good[:] = 0
+        self._kept.clear()
+
     def bad_in_any(self) -> np.ndarray:
         """The indices (b,) of the images that any process found unreadable, ascending.
 

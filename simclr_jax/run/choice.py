@@ -128,7 +128,7 @@ class Chooser:
         config = overrides.changed(self._config, self.values(Length(network, size, images)))
         constraints.check_run(config, devices=jax.device_count())
         cost, compiling = at_hand.cost(parts.with_counts(config, self._source), self._source)
-        # What an image takes more in the first epoch is seen once, for then it is known.
+        # What an image takes more in the first epoch is seen best before its file has been read.
         checking = max(each.first - each.together for each in (cost, *self._measured.values()))
         self._measured[network] = cost._replace(first=cost.together + checking)
         self._compiling = max(self._compiling, compiling)

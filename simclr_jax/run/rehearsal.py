@@ -1,6 +1,7 @@
 """A few steps of a run, which are timed and thrown away: what a run takes, without the run."""
 
 import contextlib
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ _SKIPPED = 2  # The number of batches that a pipeline makes before it is timed.
 _LEAST, _MOST = 3, 50  # The numbers of batches or steps that are timed together.
 _ROWS = 256  # The largest number of images of a batch of the input that is timed alone.
 _AGAIN = 2000  # The largest number of such batches of images that are known.
+_AHEAD = 300  # More batches than a pipeline makes ahead, so that it has work until the end.
 
 Batch = Mapping[str, np.ndarray]
 Step = Callable[[TrainState, Any], tuple[TrainState, Any]]
@@ -152,13 +154,13 @@ def rehearse(
     Args:
       config: The config of the run; its counts must be known.
       built: The parts of the run.
-      source: The images to train on, of which the process has seen hardly any.
+      source: The images to train on.
       state: The state that the steps begin with, which is used up.
       start: The number of updates that led to the state.
       seconds: The length of each timing of the input; the steps take as long as they take.
     """
     rows = meshes.local_rows(built.mesh, config.train.batch_size)
-    progress.note("timing the input alone")  # First, for then it has seen no image yet.
+    progress.note("timing the input alone")  # First, for then the most images are unread.
     fed, known = time_feed(config, source, rows=len(rows), seconds=seconds)
     progress.note("compiling the train step")
     batches = inputs.train_batches(config, source, rows=rows, start_step=start, stop_step=start + 1)
@@ -170,12 +172,14 @@ def rehearse(
     each = max(statistics.median(alone), config.train.batch_size / fed.later)
     (count,) = processes.from_primary([round(min(_MOST, max(_LEAST, seconds / each)))])
     progress.note(f"timing {count} steps with their input")
-    order = _again(known, _SKIPPED + count, config.train.batch_size, config.seed)
+    most = _SKIPPED + count + _AHEAD
+    order = _again(known, most, config.train.batch_size, config.seed)
     batches = inputs.train_batches(
-        config, source, rows=rows, start_step=0, stop_step=_SKIPPED + count, in_order=order
+        config, source, rows=rows, start_step=0, stop_step=most, in_order=order
     )
     with contextlib.closing(batches):
-        together = time_together(step, state, batches, built.mesh, skipped=_SKIPPED)
+        taken = itertools.islice(batches, _SKIPPED + count)
+        together = time_together(step, state, taken, built.mesh, skipped=_SKIPPED)
     return Rehearsal(
         batch_size=config.train.batch_size,
         compile_seconds=compile_seconds,
@@ -241,7 +245,8 @@ def time_together(
     Args:
       step: The train step.
       state: The state to begin with, which is used up.
-      batches: This process's rows of the batches, at least one more than `skipped`.
+      batches: This process's rows of the batches, at least one more than `skipped`; the pipeline
+        that makes them has to go on after the last one, or it would be at rest in the last steps.
       mesh: The mesh of the devices.
       skipped: The number of the first steps that are not timed, at least 1.
     """
@@ -262,9 +267,12 @@ def time_feed(
 ) -> tuple[Feed, np.ndarray]:
     """Times the input while no step runs: images for the first time, then the same ones again.
 
+    The first ones are those that have not been read yet, in the run's order. Where too few of them
+    are left, all are taken for new ones, though their files have been read before.
+
     Args:
       config: The config of the run.
-      source: The images to train on, of which the process has seen hardly any.
+      source: The images to train on.
       rows: The number of images of a batch that this process makes.
       seconds: The length of each of the two timings, unless the images come to an end.
 
@@ -272,13 +280,19 @@ def time_feed(
       The images in a second, and the indices of the images that are known now, int64.
     """
     size = max(1, min(rows, _ROWS, len(source) // (2 * (_SKIPPED + _LEAST))))
-    order, steps = inputs.order(config, len(source), size), len(source) // size
-    own = np.arange(size)
+    index, _ = inputs.order(config, len(source), len(source)).batch(0)
+    unread = index[~source.checked(index)]
+    if len(unread) < size * (_SKIPPED + _LEAST):
+        source.check_again()
+        unread = index
+    steps, own = len(unread) // size, np.arange(size)
+    shape = steps, size
+    order = Picked(np.resize(unread, shape), np.zeros(shape, np.int64), config.seed)
     batches = inputs.train_batches(
         config, source, rows=own, start_step=0, stop_step=steps, in_order=order
     )
     first, count = rate(batches, seconds)
-    known = np.concatenate([order.batch(step)[0] for step in range(count)])
+    known = unread[: count * size]
     again = _again(known, _AGAIN, size, config.seed)
     batches = inputs.train_batches(
         config, source, rows=own, start_step=0, stop_step=_AGAIN, in_order=again

@@ -10,9 +10,18 @@ import pytest
 
 from simclr_jax import state as states
 from simclr_jax.config import inputs, overrides, parts, sources
+from simclr_jax.data.readable import Readable
+from simclr_jax.data.synthetic import Photos
 from simclr_jax.run import rehearsal
 from simclr_jax.run.rehearsal import Feed, Rehearsal
 from support.runs import TINY
+
+
+class Unread(list):
+    """Images of which none has been read."""
+
+    def checked(self, indices):
+        return indices < 0
 
 
 @pytest.fixture
@@ -106,7 +115,7 @@ def test_the_input_is_timed_for_the_first_time_and_again_with_the_same_images(mo
         return batches(now, *[took] * (stop_step - start_step))
 
     monkeypatch.setattr(inputs, "train_batches", train_batches)
-    config, source = overrides.load(["--config=digits"]), range(64)
+    config, source = overrides.load(["--config=digits"]), Unread(range(64))
     feed, known = rehearsal.time_feed(config, source, rows=32, seconds=20.0)
     assert feed == (pytest.approx(10.0), pytest.approx(20.0))
     first, again = orders
@@ -114,6 +123,54 @@ def test_the_input_is_timed_for_the_first_time_and_again_with_the_same_images(mo
     assert all(epoch.tolist() == [0] * 6 for _, epoch in first)
     assert all(epoch.tolist() == [1] * 6 for _, epoch in again)
     assert {*np.concatenate([index for index, _ in again]).tolist()} == {*known.tolist()}
+
+
+@pytest.mark.parametrize(("count", "again"), [(0, False), (20, False), (60, True)])
+def test_images_that_were_read_before_are_not_timed_as_new_ones(monkeypatch, count, again):
+    """Of 64 images some have been read; where hardly any is left, all are checked once more."""
+    source = Readable(Photos(64, width=8, height=8), on_bad_image="error")
+    before = np.arange(count)
+    source.load_pixels(before)
+    first = []
+
+    def train_batches(config, source, *, rows, start_step, stop_step, in_order):
+        for step in range(start_step, stop_step):
+            index, epoch = in_order.batch(step, rows)
+            first.append(index[(epoch == 0) & source.checked(index)])
+            pixels, _ = source.load_pixels(index)
+            yield {"image": pixels}
+
+    monkeypatch.setattr(inputs, "train_batches", train_batches)
+    config = overrides.load(["--config=digits"])
+    feed, known = rehearsal.time_feed(config, source, rows=32, seconds=0.0)
+    assert np.concatenate(first).size == 0
+    assert feed.first > 0
+    assert {*known} & {*before} if again else not {*known} & {*before}
+
+
+def test_the_pipeline_has_work_until_the_last_step_that_is_timed(monkeypatch, mesh1):
+    made, asked, config = [], [], overrides.load(["--config=digits"])
+
+    def train_batches(config, source, *, rows, start_step, stop_step, in_order=None):
+        asked.append(stop_step - start_step)
+        for step in range(start_step, stop_step):
+            made.append(step if in_order is None else in_order.batch(step, rows))
+            yield {"image": np.zeros((len(rows), 1))}
+
+    def time_together(step, state, batches, mesh, *, skipped):
+        return float(len([*batches]) - skipped)
+
+    feed = Feed(1e3, 1e3), np.arange(9)
+    monkeypatch.setattr(inputs, "train_batches", train_batches)
+    monkeypatch.setattr(rehearsal, "time_feed", lambda *args, **kwargs: feed)
+    monkeypatch.setattr(rehearsal, "compiled", lambda *args: (None, 1.0, None))
+    monkeypatch.setattr(rehearsal, "time_steps", lambda *args: (0, (1.0,)))
+    monkeypatch.setattr(rehearsal, "time_together", time_together)
+    source, built = SimpleNamespace(kept_bytes=0), SimpleNamespace(mesh=mesh1)
+    of = rehearsal.rehearse(config, built, source, 0, seconds=4.0)
+    assert of.together == 4
+    assert len(made) == 1 + 2 + 4
+    assert asked[-1] > 2 + 4 + 100
 
 
 @pytest.mark.parametrize(("told", "total"), [(True, 100 + 30 - 20 + 7 + 5), (False, None)])
