@@ -17,6 +17,8 @@ def test_images_of_the_size_of_the_first_one_are_kept():
     pixels, labels = kept.of(np.array([0, 4, 0]))
     assert pixels[:, 0, 0, 0].tolist() == [2, 0, 2]
     assert labels.tolist() == [3, 1, 3]
+    kept.clear()
+    assert kept.missing(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("side", "most"), [(65, 10**9), (8, 9 * 8 * 8 * 3 - 1)])
