@@ -101,6 +101,8 @@ class Chooser:
           UserError: There is no time for a training, or not for one of the given length.
         """
         network = self._networks[0 if self._on_cpu else len(self._networks) // 2]
+        if self._left() <= 0:
+            raise self._must_be("longer", "the start alone", self._passed())
         while True:
             began = self._passed()
             self._measure(network)
@@ -242,10 +244,11 @@ class Chooser:
         training = cost.seconds(seen, len(self._source))
         _, evaluating, _ = self._evaluations(network, cost, seen)
         least = 1.2 * (spent + max(training / (1 - EVALUATING), training + evaluating)) / 3600
-        return UserError(
-            f"config.train.hours={self._config.train.hours:g}: must be about {least:.2g} or more "
-            f"here, where start, measuring and compiling take {spent:.0f} s"
-        )
+        return self._must_be(f"about {least:.2g} or more", "start, measuring, compiling", spent)
+
+    def _must_be(self, wanted: str, what: str, spent: float) -> UserError:
+        said = f"must be {wanted} here, with {spent:.0f} s for {what}"
+        return UserError(f"config.train.hours={self._config.train.hours:g}: {said}")
 
     def values(self, length: Length) -> dict[str, Any]:
         """The values of the keys that are open."""

@@ -148,6 +148,13 @@ def test_a_time_that_is_too_short_is_refused_with_one_that_is_long_enough(
         choose(f"--config.train.hours={better / 2.5}", *flags, speed=speed, **about)
 
 
+def test_a_time_that_the_start_has_taken_is_refused_before_anything_is_measured(
+    choose,
+):
+    with pytest.raises(UserError, match=r"must be longer here, with 360 s for the start alone"):
+        choose("--config.train.hours=0.09", elapsed=360.0)
+
+
 @pytest.mark.parametrize("length", ["--config.train.epochs=3", "--config.train.steps=10"])
 def test_a_given_length_may_be_of_few_updates(choose, length):
     config, _, _ = choose(length, images=180)
