@@ -231,7 +231,8 @@ def _eval() -> ConfigDict:
     c.every_steps = placeholder(int)
     c.batch_size = placeholder(int)  # The images of a global batch; None: train.batch_size.
     # The largest number of training images, evenly chosen, among which the neighbours are sought
-    # whose labels tell the class of an evaluation image, at least 0; 0: no eval_knn.
+    # whose labels tell the class of an evaluation image, at least 0; 0: no eval_knn. The nearest
+    # 200 vote; of fewer than 400 images with labels a tenth, at least 1, which the run says.
     c.knn_images = 4096
     return c
 

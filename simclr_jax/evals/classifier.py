@@ -76,6 +76,7 @@ def run(task: Task) -> dict[str, Any]:
     return {
         "split": ", ".join(source.split for source in opened.values()),
         "num_examples": scores.tally.count if labelled else total,
+        "num_classes": task.network.model.classes,
         "unreadable": count.done - total,
         "unlabelled": total - scores.tally.count if labelled else 0,
         "class_names": names or None,

@@ -3,7 +3,7 @@
 Reference: Wu et al. 2018, section 3.4 (arXiv 1805.01978).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,9 +39,9 @@ def run(task: Task) -> dict[str, Any]:
     keys, test, train = task.config.knn, task.features(task.test), task.features(task.train)
     task.check_examples(train.labels, test.labels)
     tallies = {k: Tally() for k in values_of(keys.k)}
-    if max(tallies) > (known := int((train.labels >= 0).sum())):
-        said = f"config.knn.k={max(tallies)}: all of the {known} training images vote"
-        processes.say(said)
+    known = int((train.labels >= 0).sum())
+    if doubt := in_doubt(tallies, known):
+        processes.say(doubt)
     start = 0
     for block in votes(
         train,
@@ -60,9 +60,32 @@ def run(task: Task) -> dict[str, Any]:
         **task.tested(test),
         **by_k[first],
         "k": int(first),
+        "voters": known,
         "temperature": keys.temperature,
         **({"by_k": by_k} if isinstance(keys.k, tuple) else {}),
     }
+
+
+def in_doubt(ks: Iterable[int], voters: int) -> str | None:
+    """Why the accuracies of some numbers of neighbours say little; None where none is too large.
+
+    >>> in_doubt([200, 20], 180).partition(", so ")[0]
+    'config.knn.k=200 is more than half of the 180 training images that vote'
+    >>> in_doubt([200, 20], 1000)
+
+    Args:
+      ks: The numbers of neighbours.
+      voters: The number of training images that have a vote.
+    """
+    wrong = [k for k in ks if neighbours.too_many(k, voters)]
+    if not wrong or voters < 2:  # Of one image there is no other number.
+        return None
+    listed = ",".join(map(str, wrong))
+    return (
+        f"config.knn.k={listed} is more than half of the {voters} training images that vote, so "
+        "that frequent classes win by their number and the accuracy says little; "
+        f"config.knn.k={neighbours.few(voters)}, a tenth of them, says more"
+    )
 
 
 def in_words(result: dict[str, Any]) -> str:

@@ -84,12 +84,22 @@ def mean_and_deviation(results: list[dict[str, float]]) -> dict[str, float]:
     return means | {f"{key}_std": float(values.std()) for key, values in table.items()}
 
 
+def tells_top5(result: dict[str, Any]) -> bool:
+    """Whether the top-5 accuracy of a result tells anything: of 5 classes or fewer it is always 1.
+
+    Results of earlier versions do not have the number of classes.
+    """
+    return "top5" in result and result.get("num_classes", 6) > 5
+
+
 def in_words(result: dict[str, Any]) -> str:
     """The accuracies of a result, as text.
 
     >>> found = {"top1": 0.9, "top5": 1.0, "num_examples": 8, "unreadable": 2, "dataset": "digits"}
     >>> in_words(found)
     'top-1 90.0%, top-5 100.0% on 8 images of digits, 2 unreadable left out'
+    >>> in_words({**found, "num_classes": 4})
+    'top-1 90.0% on 8 images of digits, 2 unreadable left out'
     >>> in_words({**found, "unreadable": 0, "dataset": "folder", "data_dir": "/cats", "layer": "h"})
     'top-1 90.0%, top-5 100.0% on 8 images of folder /cats, layer h'
     """
@@ -100,7 +110,8 @@ def in_words(result: dict[str, Any]) -> str:
     if "map11" in result:
         found = f"11-point mAP {result['map11']:.1%}"
     else:
-        found = f"top-1 {result['top1']:.1%}{spread}, top-5 {result['top5']:.1%}"
+        top5 = f", top-5 {result['top5']:.1%}" if tells_top5(result) else ""
+        found = f"top-1 {result['top1']:.1%}{spread}{top5}"
     return f"{found} on {subject(result, left_out)}"
 
 

@@ -326,6 +326,7 @@ class Task:
         return {
             "split": self.test.split,
             "num_examples": int(is_labelled(test.labels).sum()),
+            "num_classes": self.test.num_classes,
             "unreadable": len(self.test) - len(test.labels),
             "unlabelled": int((~is_labelled(test.labels)).sum()),
         }

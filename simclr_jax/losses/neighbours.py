@@ -28,6 +28,30 @@ def nearest(similarity: jax.Array, labels: jax.Array, *, k: int) -> tuple[jax.Ar
     return found, jnp.take_along_axis(labels, index, axis=1)
 
 
+def too_many(k: int, voters: int) -> bool:
+    """Whether k neighbours are more than half of the voters, so that their votes tell little.
+
+    The more of all voters take part, the more the most frequent class wins, whatever is near.
+
+    >>> too_many(200, 400), too_many(200, 399)
+    (False, True)
+
+    Args:
+      k: The number of neighbours.
+      voters: The number of images that have a vote.
+    """
+    return 2 * k > voters
+
+
+def few(voters: int) -> int:
+    """A number of neighbours for few voters: a tenth of them, but at least 1.
+
+    >>> few(180), few(7)
+    (18, 1)
+    """
+    return max(1, voters // 10)
+
+
 def weights(similarity: jax.Array, temperature: jax.typing.ArrayLike) -> jax.Array:
     """The weights (n, k) of neighbours, exp((similarity - highest similarity) / temperature).
 

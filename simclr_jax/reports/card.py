@@ -17,7 +17,7 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax.config import inputs, record, rules, settings, shipped
 from simclr_jax.config.overrides import get
-from simclr_jax.evals import results
+from simclr_jax.evals import results, scores
 from simclr_jax.pages import charts, html
 from simclr_jax.reports import runs
 from simclr_jax.reports.runs import Run
@@ -238,7 +238,9 @@ def _row(row: results.Result) -> list[str]:
     images = f"{row.get('num_examples', 0):,} of {_of(row)}, {_split(row)}"
     return [
         f"{_protocol(row)}{network}", str(row.get("layer", "h")), images,
-        _percent(row, "top1"), _percent(row, "top5"), ", ".join(others) or settings.NONE,
+        _percent(row, "top1"),
+        _percent(row, "top5") if scores.tells_top5(row) else settings.NONE,
+        ", ".join(others) or settings.NONE,
     ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from ml_collections import FrozenConfigDict
 
 from simclr_jax.config import parts, record
 from simclr_jax.errors import UserError
-from simclr_jax.evals import results
+from simclr_jax.evals import knn, results
 from simclr_jax.run import network, unreadable
 from simclr_jax.run.health import Health, Start
 from simclr_jax.run.speed import MUCH
@@ -265,6 +265,7 @@ def warnings(run: Run) -> list[str]:
         )
         if names:
             found.append(f"{what}, in {folder}/: {', '.join(names)}.")
+    found += _of_knn(run)
     waits = [row["input_wait"] for row in run.rows if row.get("input_wait") is not None]
     if waits and statistics.median(waits) >= MUCH:
         found.append(
@@ -289,6 +290,18 @@ def _of_health(run: Run) -> list[str]:
         ):
             health.judge(row, finite=True)
     return [f"{line[0].upper()}{line[1:]}." for line in found]
+
+
+def _of_knn(run: Run) -> list[str]:
+    """The evaluations by nearest neighbours in which too many of the training images voted."""
+    found = []
+    for row in run.results:
+        k, voters = row.get("k"), row.get("voters")
+        if row.get("protocol") == "knn" and isinstance(k, int) and isinstance(voters, int):
+            ks = [int(each) for each in row.get("by_k", {k: {}})]
+            if doubt := knn.in_doubt(ks, voters):
+                found.append(f"eval/{row['folder']}: {doubt}.")
+    return found
 
 
 def _inside(folder: epath.Path) -> list[epath.Path]:

@@ -1,6 +1,7 @@
 """The training images whose labels vote for the class of an evaluation image, during training.
 
-The votes are those of the evaluation by nearest neighbours, of fewer training images.
+The votes are those of the evaluation by nearest neighbours, of fewer training images; where these
+are few, fewer neighbours vote.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,8 +22,9 @@ from simclr_jax.data.readable import Readable
 from simclr_jax.data.source import evenly_spaced
 from simclr_jax.losses import neighbours
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.run import progress
 
-NEIGHBOURS = 200  # The number of neighbours of an image that vote; with fewer, all do.
+NEIGHBOURS = 200  # The number of neighbours of an image that vote, where that is not too many.
 
 Known = tuple[np.ndarray, np.ndarray]  # Representations (m, F) float32 and labels (m,) int32.
 
@@ -53,10 +55,13 @@ class Voters:
             compiler_options=meshes.compiler_options(mesh),
         )
         self._represent = on_all(partial(represent, model=model))
-        self._right = jax.jit(partial(right, classes=classes))
+        self._right = jax.jit(partial(right, classes=classes), static_argnames="k")
+        self._said = False
 
     def known(self, variables: Any, give_up: Callable[[], bool]) -> Known | None:
         """The representations and the labels of the images with a label; None where it gave up.
+
+        The first time it says how many neighbours vote, where it is not `NEIGHBOURS`.
 
         Args:
           variables: The weights, {"params", "batch_stats"}.
@@ -69,7 +74,14 @@ class Voters:
             h, label = map(np.asarray, self._represent(variables, meshes.put(batch, self._mesh)))
             found.append(h[label >= 0])
             labels.append(label[label >= 0])
-        return np.concatenate(found), np.concatenate(labels)
+        known = np.concatenate(found), np.concatenate(labels)
+        if (k := voting(len(known[1]))) != NEIGHBOURS and not self._said and len(known[1]):
+            self._said = True
+            progress.note(
+                f"eval_knn takes the votes of the {k} nearest of {len(known[1])} training images, "
+                f"a tenth of them; {NEIGHBOURS} would be more than half"
+            )
+        return known
 
     def right(self, x: jax.Array, label: jax.Array, mask: jax.Array, known: Known) -> int:
         """The number of images of a batch for whose class most votes are; see `right`.
@@ -80,7 +92,8 @@ class Voters:
           mask: False (n,) for those not to count.
           known: What `known` returned; without an image none is right.
         """
-        return int(self._right(x, label, mask, *known)) if len(known[1]) else 0
+        voters = len(known[1])
+        return int(self._right(x, label, mask, *known, k=voting(voters))) if voters else 0
 
 
 def voting(config: FrozenConfigDict, train: Readable | None, evaluation: Readable) -> np.ndarray:
@@ -131,6 +144,18 @@ def voters(
     return Voters(model=model, mesh=mesh, images=opened, classes=train.num_classes)
 
 
+def voting(voters: int) -> int:
+    """The number of neighbours of an image that vote: `NEIGHBOURS`, unless they are too many.
+
+    >>> voting(400), voting(399), voting(3)
+    (200, 39, 1)
+
+    Args:
+      voters: The number of images that have a vote.
+    """
+    return neighbours.few(voters) if neighbours.too_many(NEIGHBOURS, voters) else NEIGHBOURS
+
+
 def represent(
     variables: Any, batch: dict[str, jax.Array], *, model: SimCLR
 ) -> tuple[jax.Array, jax.Array]:
@@ -153,8 +178,9 @@ def right(
     known_labels: jax.Array,
     *,
     classes: int,
+    k: int,
 ) -> jax.Array:
-    """The number of images for whose class most votes of their `NEIGHBOURS` neighbours are.
+    """The number of images for whose class most votes of their k nearest neighbours are.
 
     Args:
       x: The representations (n, F) of the images.
@@ -163,11 +189,12 @@ def right(
       known: The representations (m, F) of the voters.
       known_labels: Their labels (m,), int.
       classes: The number of classes.
+      k: The number of neighbours that vote.
     """
     unit, others = losses.l2_normalize(x), losses.l2_normalize(known)
     similarity = jnp.matmul(unit, others.T, precision=jax.lax.Precision.HIGHEST)
     labels = jnp.broadcast_to(known_labels, similarity.shape)
-    similarity, labels = neighbours.nearest(similarity, labels, k=NEIGHBOURS)
+    similarity, labels = neighbours.nearest(similarity, labels, k=k)
     weight = neighbours.weights(similarity, neighbours.TEMPERATURE)
     chosen = neighbours.votes(weight, labels, classes=classes).argmax(axis=1)
     return jnp.sum(mask & (label >= 0) & (chosen == label))

@@ -68,6 +68,14 @@ def test_eight_devices_take_the_neighbours_of_one_even_among_equal_ones(rng, mes
     assert (one[0].argmax(axis=1) == train.labels[nearest]).all()
 
 
+def test_numbers_of_neighbours_that_are_more_than_half_of_the_voters_are_doubted():
+    assert knn.in_doubt([200], 400) is None
+    said = knn.in_doubt([200, 20, 190], 360)
+    assert said.startswith("config.knn.k=200,190 is more than half of the 360 training images")
+    assert "config.knn.k=36, a tenth of them, says more" in said
+    assert knn.in_doubt([1], 1) is None
+
+
 def test_an_image_without_a_label_is_no_neighbour(blobs, mesh8):
     train, test = blobs
     labels = np.where(np.arange(len(train.labels)) % 3, train.labels, -1)

@@ -44,3 +44,10 @@ def test_the_line_for_people_has_a_spread_where_there_is_one():
     result = {"top1": 0.9342, "top5": 0.998, "num_examples": 360, "dataset": "digits"}
     assert scores.in_words(result) == "top-1 93.4%, top-5 99.8% on 360 images of digits"
     assert scores.in_words(result | {"top1_std": 0.012}).startswith("top-1 93.4% ± 1.2%, top-5")
+
+
+def test_the_line_for_people_has_no_top5_of_five_classes_which_is_always_100_percent():
+    result = {"top1": 0.9342, "top5": 1.0, "num_examples": 360, "dataset": "digits"}
+    assert scores.in_words(result | {"num_classes": 5}) == "top-1 93.4% on 360 images of digits"
+    assert ", top-5 100.0% on" in scores.in_words(result | {"num_classes": 6})
+    assert not scores.tells_top5({"num_classes": 10})

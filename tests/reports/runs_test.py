@@ -79,6 +79,18 @@ def test_what_went_wrong_is_told(run, tmp_path):
     assert said[4].endswith("5, 12.")
 
 
+def test_an_evaluation_in_which_nearly_all_vote_is_warned_of(run):
+    result = {"protocol": "knn", "dataset": "digits", "folder": "knn/8/h,digits", "k": 200}
+    few, many, old = {**result, "voters": 180}, {**result, "voters": 400}, result
+    assert runs.warnings(dataclasses.replace(run, results=[many, old])) == []
+    (said,) = runs.warnings(dataclasses.replace(run, results=[few]))
+    assert said.startswith("eval/knn/8/h,digits: config.knn.k=200 is more than half of the 180")
+    assert "config.knn.k=18, a tenth of them, says more." in said
+    by_k = few | {"k": 20, "by_k": {"20": {}, "100": {}}}
+    (said,) = runs.warnings(dataclasses.replace(run, results=[by_k]))
+    assert "config.knn.k=100 is more than half" in said
+
+
 def test_the_best_evaluation_is_one_of_the_trained_network_on_its_own_images(run):
     result = {"protocol": "knn", "dataset": "digits", "checkpoint_step": 8, "top1": 0.5}
     results = [

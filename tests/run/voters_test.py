@@ -48,7 +48,7 @@ def test_they_vote_as_the_evaluation_by_neighbours_does_and_masked_ones_have_no_
     asked = rng.normal(size=(BATCH, 6)).astype(np.float32)
     counted = np.arange(BATCH) != 3
     ((votes,),) = knn.votes(
-        Features(x, known), asked, classes=CLASSES, ks=[voters.NEIGHBOURS],
+        Features(x, known), asked, classes=CLASSES, ks=[voters.voting(len(known))],
         temperature=neighbours.TEMPERATURE, mesh=mesh8,
     )  # fmt: skip
     truth = votes.argmax(axis=1).astype(np.int32)
@@ -56,6 +56,28 @@ def test_they_vote_as_the_evaluation_by_neighbours_does_and_masked_ones_have_no_
     truth[0], truth[1] = (truth[0] + 1) % CLASSES, -1
     assert voting.right(asked, truth, counted, (x, known)) == BATCH - 3
     assert voting.right(asked, truth, counted, (x[:0], known[:0])) == 0
+
+
+def test_of_few_voters_a_tenth_votes_and_that_is_said_once(mesh8, capsys):
+    """Where all of them vote, the class of most of them wins, whatever is near."""
+    labels = np.repeat(np.arange(3), (24, 16, 8)).astype(np.int32)
+    images = np.eye(3, 6, dtype=np.float32)[labels].reshape(-1, 1, 2, 3)
+    mask = np.ones(48, bool)
+    voting = voters.Voters(
+        model=network(), mesh=mesh8, images=lambda: batches(images, labels, mask), classes=CLASSES
+    )
+    for _ in range(2):
+        known = voting.known({}, lambda: False)
+    said = "eval_knn takes the votes of the 4 nearest of 48 training images"
+    assert capsys.readouterr().err.count(said) == 1
+    # The largest class is nearly as near as the true one.
+    asked = np.float32([[0.95, 1, 0, 0, 0, 0], [0.95, 0, 1, 0, 0, 0]] * 4)
+    truth = np.int32([1, 2] * 4)
+    assert voting.right(asked, truth, np.ones(8, bool), known) == 8
+
+
+def test_with_enough_voters_it_is_200_whatever_their_number():
+    assert [voters.voting(count) for count in (400, 4096, 399, 5)] == [200, 200, 39, 1]
 
 
 def test_it_gives_up_when_it_is_told_to(mesh8):
