@@ -17,6 +17,7 @@ from simclr_jax.evals import coming
 from simclr_jax.evals import features as features_of
 from simclr_jax.evals.similarity import Nearest
 from simclr_jax.evals.task import Task
+from simclr_jax.losses.neighbours import few
 from simclr_jax.pages import html
 from simclr_jax.pages.clouds import name_of
 from simclr_jax.reports import neighbours
@@ -26,7 +27,8 @@ from simclr_jax.store import checkpoint
 
 SIDE = 96  # The largest side in pixels of a picture.
 MAP_SIDE = 64  # The side of the pictures of a map.
-VOTERS, TEMPERATURE = 20, 0.1  # The neighbours that vote, and the temperature of their votes.
+VOTERS, TEMPERATURE = 20, 0.1  # The most neighbours that vote, and their votes' temperature.
+JUDGED_LEAST = 10  # The fewest images of which each is judged by the others.
 QUERIES, SHOWN = 8, 8  # The images whose neighbours are shown, and the number of neighbours.
 FAILURES = 12  # The largest number of failures that are shown.
 FILTERS = 128  # The largest number of filters that are shown.
@@ -176,15 +178,33 @@ class Failure(NamedTuple):
     misled_by: int
 
 
+def voting(count: int) -> int:
+    """The number of neighbours that vote for an image: `VOTERS`, but at most a tenth of the others.
+
+    An image is left out of its own votes, so its class has a vote less than it would: where all the
+    others vote, the most frequent of the other classes wins, whatever is near.
+
+    >>> voting(1000), voting(20)
+    (20, 1)
+
+    Args:
+      count: The number of images, with that one.
+    """
+    return min(VOTERS, few(count - 1))
+
+
 def judged(found: Sample) -> tuple[np.ndarray, list[Failure]]:
     """What an image's neighbours say of its class, each image left out of its own neighbours.
+
+    `voting` says how many neighbours vote.
 
     Returns:
       The confusion matrix (C, C), and the failures, those with the most votes first.
     """
     classes = len(found.classes)
+    k = voting(len(found.labels))
     shares = neighbours.votes(
-        found.nearest, found.labels, classes=classes, k=VOTERS, temperature=TEMPERATURE
+        found.nearest, found.labels, classes=classes, k=k, temperature=TEMPERATURE
     )
     taken_for, known = shares.argmax(axis=1), shares.max(axis=1) > 0
     labels = np.where(known, found.labels, -1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from simclr_jax.config import settings
-from simclr_jax.evals import results
+from simclr_jax.evals import results, scores
 from simclr_jax.pages import charts, clouds, matrices
 from simclr_jax.reports import curves, pictures, runs
 from simclr_jax.reports.pictures import Sample
@@ -108,11 +108,12 @@ def _result(row: results.Result) -> list[str]:
         if key not in _SCORED and isinstance(row.get(key), int | float)
     ]
     place = row["folder"].split("/")
+    top5 = _number(row, "top5") if scores.tells_top5(row) else None
     return [
         str(row.get("protocol", place[0])),
         "untrained" if row.get("untrained") else str(row.get("checkpoint_step", place[1])),
         place[-1].replace(",", ", "),
-        *(charts.in_words(_number(row, key), percent=True) for key in ("top1", "top5")),
+        *(charts.in_words(each, percent=True) for each in (_number(row, "top1"), top5)),
         charts.in_words(_number(row, "num_examples")),
         ", ".join(others),
     ]
@@ -206,6 +207,10 @@ def _judgement(found: Sample) -> Values:
     why = "" if found.several_classes else "The images have one class only"
     if not found.classes:
         why = "The images have no labels"
+    if not why and (count := len(found.names)) < pictures.JUDGED_LEAST:
+        few = f"There are {count} images, too few to judge each by the others, which takes "
+        few += f"{pictures.JUDGED_LEAST} of them."
+        return value | {"unjudged": few, "failures_note": few}
     counts, failures = (np.zeros((0, 0), int), []) if why else pictures.judged(found)
     if not why and not counts.any():
         why = "Images with labels have no others with labels near them"
@@ -219,10 +224,7 @@ def _judgement(found: Sample) -> Values:
     value["matrix"] = matrices.drawn(
         counts,
         names,
-        note=f"Of {counts.sum():,} images with labels, by the votes of the {pictures.VOTERS} "
-        f"nearest of the others (temperature {pictures.TEMPERATURE:g}): "
-        f"{counts.trace() / max(1, counts.sum()):.1%} are right. An evaluation takes the "
-        "neighbours from the training images instead.",
+        note=_about_votes(found, counts),
     )
     value["confused"] = matrices.confused(counts, names, _PAIRS)
     value["failures"] = [_failure(found, failure) for failure in failures[: pictures.FAILURES]]
@@ -234,6 +236,22 @@ def _judgement(found: Sample) -> Values:
         else "No image was taken for one of another class."
     )
     return value
+
+
+def _about_votes(found: Sample, counts: np.ndarray) -> str:
+    """Whose votes a confusion matrix (C, C) is by, how many are right, and how many cannot be."""
+    k, count = pictures.voting(len(found.names)), len(found.names)
+    whose = f"votes of the {k} nearest of the others (temperature {pictures.TEMPERATURE:g})"
+    by = whose if k > 1 else "class of the nearest other one"
+    why = f", since {pictures.VOTERS} would be too many of {count}" if k < pictures.VOTERS else ""
+    alone = int((np.bincount(found.labels[found.labels >= 0]) == 1).sum())
+    are = "is the only one of its class" if alone == 1 else "are the only ones of their classes"
+    return (
+        f"Of {counts.sum():,} images with labels, by the {by}{why}: "
+        f"{counts.trace() / max(1, counts.sum()):.1%} are right. "
+        + (f"{alone} {are}, and cannot be. " if alone else "")
+        + "An evaluation takes the neighbours from the training images instead."
+    )
 
 
 def _failure(found: Sample, failure: pictures.Failure) -> Values:

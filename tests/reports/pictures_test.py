@@ -106,6 +106,48 @@ def test_failures_are_images_whose_neighbours_are_of_another_class(sample):
         assert failure.misled_by in sample.nearest.rows[failure.image]
 
 
+def of_classes(sample, rng, counts):
+    """A sample of images of classes whose features are far apart; counts: how many of each."""
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    x = np.eye(len(counts), 16, dtype=np.float32)[labels]
+    x = x + rng.normal(0, 0.05, x.shape).astype(np.float32)
+    return sample._replace(
+        names=[f"{row}.png" for row in range(len(x))],
+        pictures=[np.zeros((8, 8, 3), np.uint8)] * len(x),
+        labels=labels, classes=[f"class {row}" for row in range(len(counts))], x=x,
+        nearest=neighbours.nearest(x, pictures.VOTERS),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("counts", [(8, 5, 4, 3), (30, 5, 3, 3)])
+def test_few_images_of_clear_classes_are_all_right(sample, rng, counts):
+    """With 20 voters the largest class outvotes the others."""
+    few = of_classes(sample, rng, counts)
+    confused, failures = pictures.judged(few)
+    assert confused.tolist() == np.diag(counts).tolist()
+    assert failures == []
+    note = sections.of_pictures(few, by="pca")["pictures"]["matrix"]["note"]
+    k, count = max(1, (sum(counts) - 1) // 10), sum(counts)
+    by = f"votes of the {k} nearest of the others (temperature 0.1)"
+    by = by if k > 1 else "class of the nearest other one"
+    assert note.startswith(
+        f"Of {count} images with labels, by the {by}, since 20 would be too many of {count}: "
+        "100.0% are right."
+    )
+
+
+def test_images_that_are_alone_in_their_class_are_counted(sample, rng):
+    found = sections.of_pictures(of_classes(sample, rng, (9, 6, 1, 1)), by="pca")["pictures"]
+    assert "88.2% are right. 2 are the only ones of their classes, and" in found["matrix"]["note"]
+
+
+def test_nine_images_are_too_few_to_be_judged(sample, rng):
+    found = sections.of_pictures(of_classes(sample, rng, (5, 4)), by="pca")["pictures"]
+    assert found["matrix"] is None
+    assert found["unjudged"] == found["failures_note"]
+    assert found["unjudged"].startswith("There are 9 images, too few to judge each by the others")
+
+
 def test_queries_are_of_different_classes(sample):
     found = pictures.queries(sample)
     assert len(found) == pictures.QUERIES == len({int(sample.labels[row]) for row in found})
