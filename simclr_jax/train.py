@@ -56,6 +56,7 @@ with epy.lazy_imports():  # --help and most refusals need none of these.
         startup,
         teacher,
         unreadable,
+        warned,
         watchdog,
     )
     from simclr_jax.run import workdir as workdirs
@@ -165,7 +166,9 @@ def train(
             order=inputs.order(config, len(source)),
             name_of=source.name,
             workdir=workdirs.Workdir(root, described, checkpoints, log, listed.save),
-            health=health.Health.of_run(config, built.schedule.warmup_steps, rows),
+            health=health.Health.of_run(
+                config, built.schedule.warmup_steps, rows, warned.Kept(root, step)
+            ),
             preemption=signals,
             clock=timing,
             measure=built.measure,

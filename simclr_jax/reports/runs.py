@@ -15,8 +15,8 @@ from ml_collections import FrozenConfigDict
 from simclr_jax.config import parts, record
 from simclr_jax.errors import UserError
 from simclr_jax.evals import knn, results
-from simclr_jax.run import network, unreadable
-from simclr_jax.run.health import Health, Start
+from simclr_jax.run import network, unreadable, warned
+from simclr_jax.run.health import Health, Start, Warned
 from simclr_jax.run.speed import MUCH
 from simclr_jax.store import checkpoint, lock
 from simclr_jax.store.rows import Row, read_rows
@@ -38,6 +38,7 @@ class Run:
       steps: The steps of the checkpoints, ascending.
       trains: Whether a trainer holds the run's lock.
       unreadable: The images that the run could not read; see `unreadable.read`.
+      warned: The warnings that the run gave of its health; None: it has kept none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Run:
     steps: list[int]
     trains: bool
     unreadable: dict[str, dict[str, Any]]
+    warned: dict[str, Warned] | None = None
 
     @property
     def imported(self) -> bool:
@@ -105,6 +107,7 @@ def _read(root: epath.Path, name: str) -> Run:
         steps=checkpoint.Reader(root).steps(),
         trains=lock.sign_of_life(root) is not None,
         unreadable=unreadable.read(root),
+        warned=warned.read(root),
     )
 
 
@@ -122,6 +125,8 @@ def at(run: Run, step: int) -> Run:
             row for row in run.results if row.get("untrained") or row.get("checkpoint_step") == step
         ],
         steps=[each for each in run.steps if each <= step],
+        warned=run.warned
+        and {kind: each for kind, each in run.warned.items() if each.step <= step},
     )
 
 
@@ -276,10 +281,15 @@ def warnings(run: Run) -> list[str]:
 
 
 def _of_health(run: Run) -> list[str]:
-    """The warnings of the judge of a run, asked again about the logged rows."""
-    found: list[str] = []
+    """The warnings that a run gave of its health.
+
+    Where it has kept none, as in an earlier version, its judge is asked about the logged rows.
+    """
+    if run.warned is not None:
+        return [_sentence(each.line) for each in run.warned.values()]
+    found: list[Warned] = []
     if run.imported or not run.rows:
-        return found
+        return []
     warmup = parts.schedule(run.config).warmup_steps
     health = Health.of_run(run.config, warmup, [], tell=found.append)
     start = Start.of_run(run.config)
@@ -289,7 +299,11 @@ def _of_health(run: Run) -> list[str]:
             value is not None for key, value in row.items() if key not in UNTIMED
         ):
             health.judge(row, finite=True)
-    return [f"{line[0].upper()}{line[1:]}." for line in found]
+    return [_sentence(each.line) for each in found]
+
+
+def _sentence(line: str) -> str:
+    return f"{line[:1].upper()}{line[1:]}."
 
 
 def _of_knn(run: Run) -> list[str]:

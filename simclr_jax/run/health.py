@@ -25,6 +25,20 @@ LEFT_OUT = {"nt_xent": 1, "dcl": 2}
 _log = logging.getLogger(__name__)
 
 
+class Warned(NamedTuple):
+    """A warning of the health of a run.
+
+    Attributes:
+      kind: What it is of, 'stuck' or 'collapse'.
+      step: The step at which it was given.
+      line: The warning, as a line that begins with the step.
+    """
+
+    kind: str
+    step: int
+    line: str
+
+
 class Start(NamedTuple):
     """The loss of a network that knows nothing, which a run is expected to leave.
 
@@ -85,7 +99,7 @@ class Health:
       allowed: The number of updates that may be skipped because they are not finite; 0: the first
         one ends the run.
       skipped: The number of updates that the run has skipped so far.
-      tell: What is told of a stuck loss and of collapsed embeddings, a line each; None: the log.
+      tell: What is told of a stuck loss and of collapsed embeddings; None: the log, a line each.
     """
 
     def __init__(
@@ -95,11 +109,11 @@ class Health:
         patience: int,
         allowed: int,
         skipped: int,
-        tell: Callable[[str], Any] | None = None,
+        tell: Callable[[Warned], Any] | None = None,
     ):
         self._start, self._patience = start, patience
         self._allowed, self.skipped = allowed, skipped
-        self._tell = tell or _log.warning
+        self._tell = tell or (lambda warned: _log.warning("%s", warned.line))
         self._recent: deque[Row] = deque(maxlen=WINDOW)
         self._warned: set[str] = set()
 
@@ -109,7 +123,7 @@ class Health:
         config: FrozenConfigDict,
         warmup_steps: int,
         rows: list[Row],
-        tell: Callable[[str], Any] | None = None,
+        tell: Callable[[Warned], Any] | None = None,
     ) -> "Health":
         """The health of a run that continues.
 
@@ -186,11 +200,12 @@ class Health:
             return
         loss = self._mean(start.key)
         if loss > STUCK * start.loss:
+            where = "still near" if loss * STUCK < start.loss else "above"
             self._warn(
                 "stuck",
-                f"step {step}: the {start.key.replace('_', ' ')} is {loss:.2f}, still near "
-                f"{start.formula} = {start.loss:.2f}, that of {start.what}; likely optim.lr is too "
-                "low or too high, or the augmentations too strong",
+                f"step {step}: the {start.key.replace('_', ' ')}, a mean over {self._over()}, is "
+                f"{loss:.2f}, {where} {start.formula} = {start.loss:.2f}, that of {start.what}; "
+                "likely optim.lr is too low or too high, or the augmentations too strong",
             )
 
     def _look_for_collapse(self, step: int) -> None:
@@ -201,22 +216,28 @@ class Health:
             self._warn(
                 "collapse",
                 f"step {step}: all embeddings have become the same (mean similarity "
-                f"{self._mean('mean_similarity'):.3f}); likely optim.lr is too high, or the images "
-                "are all alike",
+                f"{self._mean('mean_similarity'):.3f}, over {self._over()}); likely optim.lr is "
+                "too high, or the images are all alike",
             )
         elif self._mean("effective_rank") < COLLAPSED_RANK:
             self._warn(
                 "collapse",
                 f"step {step}: the embeddings have collapsed to a line (effective rank "
-                f"{self._mean('effective_rank'):.2f}); likely optim.lr is too high, or the images "
-                "are all alike",
+                f"{self._mean('effective_rank'):.2f}, a mean over {self._over()}); likely optim.lr "
+                "is too high, or the images are all alike",
             )
 
     def _mean(self, key: str) -> float:
         return sum(row[key] for row in self._recent) / len(self._recent)
 
+    def _over(self) -> str:
+        """The steps whose rows a mean is over."""
+        first, last = (self._recent[row]["step"] for row in (0, -1))
+        some = "" if last - first + 1 == len(self._recent) else f"{len(self._recent)} of "
+        return f"{some}steps {first} to {last}"
+
     def _warn(self, kind: str, line: str) -> None:
-        """Logs the first warning of a kind."""
+        """Tells the first warning of a kind."""
         if kind not in self._warned:
             self._warned.add(kind)
-            self._tell(line)
+            self._tell(Warned(kind, self._recent[-1]["step"], line))

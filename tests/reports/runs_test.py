@@ -8,6 +8,7 @@ import pytest
 
 from simclr_jax.errors import UserError
 from simclr_jax.reports import runs
+from simclr_jax.run.health import Warned
 from simclr_jax.store import lock
 
 
@@ -64,7 +65,7 @@ def test_what_went_wrong_is_told(run, tmp_path):
         row["input_wait"] = 0.5
     rows[6] |= {"loss": None, "skipped_updates": 1}
     root = type(run.root)(tmp_path)
-    said = runs.warnings(dataclasses.replace(run, root=root, rows=rows))
+    said = runs.warnings(dataclasses.replace(run, root=root, rows=rows, warned=None))
     assert [line.split(":")[0] for line in said] == [
         "Step 100",
         "Step 100",
@@ -75,8 +76,22 @@ def test_what_went_wrong_is_told(run, tmp_path):
         "The devices waited for input 50% of the time (the median over the rows)",
     ]
     assert "all embeddings have become the same" in said[0]
-    assert "still near 2·log(2B - 1)" in said[1]
+    assert "over 20 of steps 80 to 100" in said[0]
+    assert "a mean over 20 of steps 80 to 100, is" in said[1]
+    assert ", still near 2·log(2B - 1)" in said[1]
     assert said[4].endswith("5, 12.")
+
+
+def test_the_warnings_that_a_run_gave_are_repeated_and_it_is_not_judged_again(run):
+    rows = [{**run.rows[0], "step": step, "mean_similarity": 0.999} for step in range(1, 200)]
+    assert run.warned == {}
+    quiet = dataclasses.replace(run, rows=rows)
+    assert runs.warnings(quiet) == []
+    line = "step 120: the contrastive loss, a mean over steps 101 to 120, is 7.38"
+    ill = dataclasses.replace(quiet, warned={"stuck": Warned("stuck", 120, line)})
+    assert runs.warnings(ill) == [f"S{line[1:]}."]
+    assert runs.warnings(runs.at(ill, 120)) == [f"S{line[1:]}."]
+    assert runs.warnings(runs.at(ill, 119)) == []
 
 
 def test_an_evaluation_in_which_nearly_all_vote_is_warned_of(run):

@@ -46,6 +46,29 @@ def test_an_ill_run_is_told_once_and_not_before_its_patience_ends(warnings, ill,
     assert "step 50:" in warnings()[0]
 
 
+@pytest.mark.parametrize(
+    ("loss", "where"), [(9.8, "still near"), (10.2, "still near"), (10.4, "above")]
+)
+def test_a_stuck_loss_is_a_mean_over_steps_and_near_its_start_or_above(loss, where):
+    told = []
+    watch = health(tell=told.append)
+    for step in range(1, 51):
+        watch.judge(row(step, loss=loss + step % 2 - 0.5), finite=True)
+    (warned,) = told
+    assert (warned.kind, warned.step) == ("stuck", 50)
+    assert warned.line.startswith(
+        f"step 50: the contrastive loss, a mean over steps 31 to 50, is {loss:.2f}, {where} 2·log("
+    )
+
+
+def test_a_mean_over_some_steps_says_how_many():
+    told = []
+    watch = health(tell=told.append)
+    for step in range(5, 105, 5):
+        watch.judge(row(step, loss=10.4), finite=True)
+    assert "a mean over 20 of steps 5 to 100, is 10.40, above" in told[0].line
+
+
 def test_the_loss_of_images_that_look_alike_is_known_of_two_losses(rng):
     """Others may be as large in a good run; a number is that of the loss itself."""
     alike = np.tile(rng.normal(size=5).astype(np.float32), (2, 48, 1))
