@@ -76,8 +76,8 @@ def test_what_went_wrong_is_told(run, tmp_path):
         "The devices waited for input 50% of the time (the median over the rows)",
     ]
     assert "all embeddings have become the same" in said[0]
-    assert "over 20 of steps 80 to 100" in said[0]
-    assert "a mean over 20 of steps 80 to 100, is" in said[1]
+    assert "over steps 81 to 100" in said[0]
+    assert "a mean over steps 81 to 100, is" in said[1]
     assert ", still near 2·log(2B - 1)" in said[1]
     assert said[4].endswith("5, 12.")
 
