@@ -154,9 +154,14 @@ def tiff_tags(data: bytes) -> ImageFileDirectory_v2:
 
 def is_misread(image: ImageFile) -> bool:
     """Whether Pillow reads one channel of an open TIFF of three or more, or -1 of 8 bits as 255."""
-    tags = getattr(image, "tag_v2", {})
-    signed = image.mode == "L" and _SIGNED in tags.get(_FORMAT, ())
-    return signed or (len(image.getbands()) == 1 and int(tags.get(_SAMPLES, 1)) > 2)
+    signed = image.mode == "L" and _SIGNED in getattr(image, "tag_v2", {}).get(_FORMAT, ())
+    return signed or (len(image.getbands()) == 1 and unread(image) > 1)
+
+
+def unread(image: ImageFile) -> int:
+    """The number of channels of an open TIFF that Pillow does not read; 0 of other images."""
+    there = int(getattr(image, "tag_v2", {}).get(_SAMPLES, 1))
+    return max(0, there - len(image.getbands()))
 
 
 def described(data: bytes, kind: str | None) -> tuple[int, int]:

@@ -56,7 +56,7 @@ def of(data: bytes) -> Header:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of what is beside the pixels, as EXIF data.
             with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-                if arrays.is_misread(image):
+                if arrays.is_misread(image) or arrays.unread(image):
                     return _of_array(data, kind)
                 mode = image.mode.partition(";")[0]
                 bits = 1 if image.mode == "1" else depth.bits_of(image, data)

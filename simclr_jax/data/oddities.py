@@ -7,12 +7,15 @@ from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
-from simclr_jax.data import arrays, depth, images
+from simclr_jax.data import alpha, arrays, depth, images
 
 _DARK = 2**14  # The largest value up to which images of 16 bits are nearly black.
 _DEEP_SAMPLE = 4  # The number of such images, one after the other, that are worth a line.
-_SAMPLE = 64  # The number of images whose values are compared with a range, or read as arrays.
+# The number of images whose values are compared with a range, that are read as arrays, or whose
+# alpha channel is looked at.
+_SAMPLE = 64
 
 
 class Oddities:
@@ -27,8 +30,9 @@ class Oddities:
         self._range, self._channels = value_range, channels
         self._look_for_dark = value_range is None
         self._left_to_compare = 0 if value_range is None else _SAMPLE
-        self._arrays_left = _SAMPLE
+        self._arrays_left = self._alphas_left = _SAMPLE
         self._look_for_frames = self._look_for_narrowed = self._look_for_first = True
+        self._look_for_unread = True
         self._look_for_type = value_range is None
         self._deep = self._brightest = 0
 
@@ -40,17 +44,23 @@ class Oddities:
         """
         kind = images.format_of(data)
         as_array = is_read_as_array(data, kind, self._range, self._channels)
+        if not as_array:
+            yield from self._of_alpha(data, kind)
         if kind not in (None, "JPEG", "PNG") and not as_array:
             with Image.open(io.BytesIO(data), formats=(str(kind),)) as image:
                 narrowed, floats = depth.narrowed(image, data), image.mode == "F"
                 white_is_0 = depth.white_is_0(image)
                 frames = self._look_for_frames and getattr(image, "is_animated", False)
+                unread = self._look_for_unread and _unread_in_words(image)
             if frames:
                 self._look_for_frames = False
                 yield "has several frames or pages; of such files the first one is used"
             if narrowed and self._look_for_narrowed:
                 self._look_for_narrowed = False
                 yield f"is {narrowed}: nearly black where fewer are used"
+            if unread:
+                self._look_for_unread = False
+                yield unread
             if self._range is None and (floats or white_is_0):
                 return
         look = self._look_for_dark or self._left_to_compare > 0
@@ -67,6 +77,20 @@ class Oddities:
                 f"{depth.white_of(values.dtype)} for white, unless value_range says otherwise"
             )
         yield from self._of_values(values)
+
+    def _of_alpha(self, data: bytes, kind: str | None) -> Iterator[str]:
+        """Yields a line about the first image with pixels that are not opaque."""
+        share = alpha.not_opaque(data, kind) if self._alphas_left > 0 else None
+        if share is None:
+            return
+        self._alphas_left -= 1
+        if share:
+            self._alphas_left = 0
+            yield (
+                f"is transparent in {share:.2%} of its pixels, in whole or in part: that is left "
+                "out, and the colours that they have in the file are seen; that is said of the "
+                "first such image alone"
+            )
 
     def _of_values(self, values: np.ndarray) -> Iterator[str]:
         """Yields lines about the values of an image of more than 8 bits, or of an array."""
@@ -95,6 +119,20 @@ class Oddities:
                 f"{self._brightest}: nearly black, as 65535 is white; value_range can say "
                 f"which values are black and white, as value_range=(0,{2**bits - 1}) of {bits} bits"
             )
+
+
+def _unread_in_words(image: ImageFile) -> str:
+    """How many channels an open image has of which some are not read; '' where all are."""
+    unread = arrays.unread(image)
+    if not unread:
+        return ""
+    bands = image.getbands()
+    there, colours = len(bands) + unread, sum(band not in ("A", "a") for band in bands)
+    which = "the first one is" if colours == 1 else f"the first {colours} are"
+    return (
+        f"has {there} channels, of which {which} used; channels={there} uses all of them; that is "
+        "said of the first such image alone"
+    )
 
 
 def is_read_as_array(

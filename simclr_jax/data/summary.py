@@ -150,6 +150,12 @@ def facts(summary: Summary) -> dict[str, str]:
         "same files": _groups_in_words(summary, summary.exact),
         "look the same": _groups_in_words(summary, summary.near),
     }
+    if alphas := [one.not_opaque for one in seen if one.not_opaque is not None]:
+        found["transparency"] = (
+            f"{_images(len(alphas))} with an alpha channel or a transparent colour, "
+            f"{sum(map(bool, alphas)):,} of them with pixels that are not opaque; transparency is "
+            "left out"
+        )
     colourless = sum(one.grey for one in seen)
     if colourless:
         found["without colour"] = f"{colourless:,} ({_percent(colourless / len(seen))})" + (
@@ -298,13 +304,13 @@ def _groups_in_words(summary: Summary, groups: Sequence[duplicates.Group]) -> st
 
 
 def _shared(kinds: Iterable[str]) -> str:
-    """The kinds and their shares, the most frequent first, such as 'RGB 98%, grey 2%'."""
+    """All kinds and their shares, the most frequent first, such as 'RGB 98 (98%), grey 2 (2%)'."""
     found = Counter(kinds)
     total = sum(found.values())
     if len(found) == 1:
         return f"{next(iter(found))}, all"
     return ", ".join(
-        f"{kind} {count:,} ({_percent(count / total)})" for kind, count in found.most_common(_SIZES)
+        f"{kind} {count:,} ({_percent(count / total)})" for kind, count in found.most_common()
     )
 
 

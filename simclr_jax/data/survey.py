@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simclr_jax.data import arrays, checks, duplicates, headers, images, oddities
+from simclr_jax.data import alpha, arrays, checks, duplicates, headers, images, oddities
 from simclr_jax.data.depth import ValueRange
 from simclr_jax.data.source import Source, evenly_spaced
 
@@ -33,6 +33,8 @@ class Seen(NamedTuple):
       flat: Whether all its pixels have the same colour.
       grey: Whether it has colours, and no pixel has one.
       clipped: The share of its values that lie outside the range of black and white.
+      not_opaque: The share of its pixels whose transparency is left out; None for an image that has
+        neither an alpha channel nor a transparent colour, or whose alpha is one of the channels.
       lines: What is worth a line about it, from `oddities.Oddities`, which follows its name.
     """
 
@@ -47,6 +49,7 @@ class Seen(NamedTuple):
     flat: bool
     grey: bool
     clipped: float
+    not_opaque: float | None
     lines: tuple[str, ...]
 
 
@@ -133,6 +136,12 @@ class _Looks(NamedTuple):
             return 0.0
         return oddities.clipped(oddities.values_of(data, *self), self.value_range)
 
+    def not_opaque(self, data: bytes) -> float | None:
+        """The share of the pixels of an image whose transparency is left out, if it has any."""
+        kind = images.format_of(data)
+        as_array = oddities.is_read_as_array(data, kind, *self)
+        return None if as_array else alpha.not_opaque(data, kind)
+
 
 def _looked_at(
     loaded: Sequence[bytes | str], looks: _Looks, pool: ThreadPoolExecutor
@@ -154,7 +163,7 @@ def _looked_at(
             if known is None:
                 known = images.decoded(data, *looks)[1]
             seen = _seen(data, arrays.arranged(known, looks.channels))
-            return seen._replace(clipped=looks.clipped(data))
+            return seen._replace(clipped=looks.clipped(data), not_opaque=looks.not_opaque(data))
         except ValueError as error:
             return str(error)
 
@@ -165,9 +174,12 @@ def _seen(data: bytes, pixels: np.ndarray) -> Seen:
     """What is kept of an image: its content `data` and its pixels (H, W, C) uint8."""
     small, hashed = duplicates.thumbnail(pixels)
     height, width, channels = pixels.shape
+    header = headers.of(data)
+    if header.format == "TIFF" and channels not in images.ENCODED:  # Its pages are channels too.
+        header = header._replace(channels=f"{channels} channels")
     return Seen(
         number=-1,
-        header=headers.of(data),
+        header=header,
         width=width,
         height=height,
         length=len(data),
@@ -177,5 +189,6 @@ def _seen(data: bytes, pixels: np.ndarray) -> Seen:
         flat=int(small.max()) - int(small.min()) <= 1 and bool((pixels == pixels[0, 0]).all()),
         grey=channels == 3 and bool((pixels[..., :1] == pixels[..., 1:]).all()),
         clipped=0.0,
+        not_opaque=None,
         lines=(),
     )

@@ -1,13 +1,25 @@
 """What is said once of images that can be read; `images_test` has the lines about formats."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from simclr_jax.data import survey
 from simclr_jax.data.oddities import Oddities
-from support.sources import npy, split, tiff, write
+from support.sources import encoded, npy, split, tiff, write
 
 RAMP = np.arange(400, dtype=np.uint16).reshape(10, 40) * 10  # From 0 to 3,990.
+
+
+def half_clear():
+    """A PNG of which the left half is transparent."""
+    image = Image.new("RGBA", (8, 8), (200, 90, 10, 255))
+    image.paste((200, 90, 10, 0), (0, 0, 4, 8))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_values_outside_the_range_are_said_once_and_counted(tmp_path):
@@ -57,3 +69,29 @@ def test_what_is_white_is_said_of_signed_values_of_8_bits(write_file, channels):
     assert not list(Oddities(None, channels).of(write_file(np.ones(shape, np.uint8), **options)))
     (line,) = Oddities(None, channels).of(write_file(np.ones(shape, np.int8), **options))
     assert "has values of int8: 0 is taken for black and 255 for white" in line
+
+
+def test_transparency_is_said_of_the_first_image_that_has_any():
+    lines = Oddities(None)
+    opaque, clear = encoded("teal", "PNG", "RGBA"), half_clear()
+    assert list(lines.of(opaque)) == []
+    (line,) = lines.of(clear)
+    assert "transparent in 50.00% of its pixels" in line
+    assert list(lines.of(clear)) == []
+    for channels in (2, 4):  # There alpha is a channel, or the image cannot be read.
+        assert list(Oddities(None, channels).of(clear)) == []
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count", [2, 5])
+def test_channels_of_a_tiff_that_are_not_used_are_said_once(channels, count):
+    lines = Oddities(None, channels)
+    pixels = np.full((9, 9, count), 7, np.uint8)
+    kind = "minisblack" if count == 2 else "rgb"
+    data = tiff(pixels, photometric=kind, planarconfig="contig")
+    (line,) = lines.of(data)
+    used = "the first one is" if count == 2 else "the first 3 are"
+    assert f"has {count} channels, of which {used} used; channels={count} uses all" in line
+    assert list(lines.of(data)) == []
+    assert list(Oddities(None, count).of(data)) == []
+    assert list(Oddities(None, channels).of(tiff(pixels[..., 0], photometric="minisblack"))) == []

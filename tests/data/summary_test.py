@@ -142,3 +142,23 @@ def test_sizes_fall_into_ranges_of_which_one_begins_at_the_side_of_the_views():
 
 def test_broken_images_are_named_with_their_reasons(found):
     assert found.broken() == [("made-up/train/12", "not an image")]
+
+
+def test_every_format_and_all_transparency_is_counted():
+    made = Image.new("RGB", (24, 24), "teal")
+    kinds = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "PPM", "AVIF"]
+    images = []
+    for kind in kinds:
+        buffer = io.BytesIO()
+        made.save(buffer, kind)
+        images.append(buffer.getvalue())
+    for alpha in (0, 255):
+        buffer = io.BytesIO()
+        Image.new("RGBA", (24, 24), (9, 9, 9, alpha)).save(buffer, "PNG")
+        images.append(buffer.getvalue())
+    facts = summary.facts(summarized(Split("train", images, [-1] * len(images))))
+    assert [kind for kind in kinds if f"{kind} " not in facts["formats"]] == []
+    assert facts["transparency"] == (
+        "2 images with an alpha channel or a transparent colour, 1 of them with pixels that are "
+        "not opaque; transparency is left out"
+    )

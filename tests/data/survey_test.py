@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from simclr_jax.data import depth, survey
-from support.sources import encoded, split, write
+from support.sources import encoded, split, tiff, write
 
 
 @pytest.fixture
@@ -68,3 +68,32 @@ def test_an_image_is_seen_as_the_value_range_says(tmp_path):
     assert sum(len(one.lines) for one in dark) == 1
     assert not any(one.lines for one in light)
     assert depth.is_deep_png(buffer.getvalue())
+
+
+def test_transparency_is_counted_where_it_is_left_out(tmp_path):
+    for number in range(6):
+        write(tmp_path / f"{number}.png", encoded("teal", "PNG", "RGBA" if number else "RGB"))
+    clear = io.BytesIO()
+    Image.new("RGBA", (9, 9), (10, 20, 30, 0)).save(clear, "PNG")
+    write(tmp_path / "7.png", clear.getvalue())
+    source = split("folder", tmp_path, held_out=0.0001 + 1 / 7)
+    shares = {source.name(one.number): one.not_opaque for one in survey.scan(source, 9).seen}
+    assert {shares.pop("7.png", 1), shares.pop("0.png", None)} == {1, None}
+    assert set(shares.values()) == {0}
+    assert {one.not_opaque for one in survey.scan(source, 9, channels=4).seen} == {None}
+
+
+@pytest.mark.parametrize("pages", [False, True])
+def test_a_tiff_of_two_channels_is_said_to_have_two(tmp_path, pages):
+    pixels = np.arange(2 * 9 * 8, dtype=np.uint8).reshape(9, 8, 2)
+    for number in range(5):
+        kwargs = {} if pages else {"planarconfig": "contig"}
+        found = np.moveaxis(pixels, -1, 0).copy() if pages else pixels
+        write(tmp_path / f"{number}.tif", tiff(found, photometric="minisblack", **kwargs))
+    source = split("folder", tmp_path)
+    assert {one.header.channels for one in survey.scan(source, 9, channels=2).seen} == {
+        "2 channels"
+    }
+    three = survey.scan(source, 9).seen
+    assert {one.header.channels for one in three} == {"grey" if pages else "2 channels"}
+    assert sum(len(one.lines) for one in three) == 1
