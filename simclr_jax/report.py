@@ -161,10 +161,13 @@ def _shown(run: runs.Run, images: int, by: str, data_dir: str | None) -> dict[st
     values: dict[str, Any] = {}
     try:
         network = pictures.newest(run)
+        every = pictures.filters(network)
+        some = f", the first {pictures.FILTERS} of its {len(every)} filters"
         values |= {
-            "filters": pictures.filters(network),
-            "filters_note": f"The first convolution of checkpoint {network.name}, each filter "
-            "scaled by its largest weight; grey is 0.",
+            "filters": every[: pictures.FILTERS],
+            "filters_note": f"The first convolution of checkpoint {network.name}"
+            f"{some * (len(every) > pictures.FILTERS)}, each filter scaled by its largest weight; "
+            "grey is 0.",
         }
         if run.config.data.name is None:
             none = "The run has no images of its own: its weights were imported."

@@ -122,6 +122,18 @@ def test_without_pictures_nothing_is_computed(unevaluated, tmp_path, monkeypatch
     assert [each["id"] for each in parts(to).all("h2")] == [*SECTIONS, "pictures"]
 
 
+def test_filters_that_are_not_shown_are_counted(unevaluated, tmp_path, monkeypatch):
+    monkeypatch.setattr("simclr_jax.reports.pictures.FILTERS", 3)
+    monkeypatch.setattr("simclr_jax.reports.pictures.sample", refused)
+    to = tmp_path / "page.html"
+    assert status_of(report.main, unevaluated, f"--html={to}") == 0
+    assert "the first 3 of its 4 filters, each filter scaled" in "".join(parts(to).text)
+
+
+def refused(*_, **__):
+    raise ArgumentError("directory", "/gone", "no such folder")
+
+
 def test_images_that_are_gone_leave_the_rest_of_the_page(unevaluated, tmp_path, monkeypatch):
     def gone(config):
         raise ArgumentError("directory", "/gone", "no such folder")

@@ -87,17 +87,17 @@ def arrange(folders: Folders) -> Layout:
     train = [name for name in splits if role(name) == "train"]
     train = [name for name in train if name == "train"] or train
     if len(train) > 1:
-        return Layout(base, unclear=f"{_listed(train)} may each be what to train on")
+        return Layout(base, unclear=f"{listed(train)} may each be what to train on")
     if not train:
-        known = f"{_listed(splits)} may be splits"
-        what = f"classes like {_listed(others)}" if others else "the only images"
+        known = f"{listed(splits)} may be splits"
+        what = f"classes like {listed(others)}" if others else "the only images"
         return Layout(base, unclear=f"{known} or {what}, and none is called 'train'")
     if len(splits) == 1 and others:
         nested = bool(tops(folders, f"{base}{train[0]}/")[0])
         if train == ["train"] and not nested and not loose:
             return Layout(base)  # A class of trains.
         return Layout(
-            base, unclear=f"'{train[0]}' may be a split, or a class like {_listed(others)}"
+            base, unclear=f"'{train[0]}' may be a split, or a class like {listed(others)}"
         )
 
     def rank(name: str) -> tuple[int, int, str]:
@@ -175,7 +175,7 @@ def _no_classes(names: Sequence[str]) -> str | None:
     used = {name: {role(word) for word in words[name]} for name in names}
     training = [name for name in names if "train" in used[name]]
     if training and any(used[name] & {"val", "test"} or len(training) > 1 for name in names):
-        return f"{_listed(names)} may be parts of splits, or classes"
+        return f"{listed(names)} may be parts of splits, or classes"
     pictures = [name for name in names if _PICTURES.fullmatch(name)]
     about = [name for name in names if _ABOUT.fullmatch(name)]
     single = len(about) == 1 and any(
@@ -183,7 +183,7 @@ def _no_classes(names: Sequence[str]) -> str | None:
     )
     twice = all(any(map(size.fullmatch, names)) for size in _TWICE)
     if pictures or twice or (about and not single):
-        return f"{_listed(names)} may be classes, or images and what belongs to them"
+        return f"{listed(names)} may be classes, or images and what belongs to them"
     return None
 
 
@@ -200,7 +200,7 @@ def _splits_inside(folders: Folders, base: str) -> str | None:
     return None
 
 
-def _listed(names: Sequence[str]) -> str:
-    """The first names, quoted, for messages."""
+def listed(names: Sequence[str]) -> str:
+    """The first names, quoted, and the number of the others, for messages."""
     shown = ", ".join(map(repr, names[:5]))
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -177,7 +177,7 @@ class Root:
             _log.warning("the split %r has no labels: %s", self.evaluation, reason)
         elif found - own:
             text = "the split %r has classes that the training split has not: %s"
-            _log.warning(text, self.evaluation, ", ".join(map(repr, sorted(found - own)[:5])))
+            _log.warning(text, self.evaluation, arrangement.listed(sorted(found - own)))
 
 
 def _in_words(listing: Listing) -> str:

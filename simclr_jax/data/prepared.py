@@ -16,6 +16,7 @@ with epy.lazy_imports():
     import tensorflow_datasets as tfds
 
 _INFO = "dataset_info.json"  # The file that each version of a dataset has in its folder.
+_NAMED = 20  # The largest number of prepared datasets that a message names.
 
 
 def open_builder(name: str, directory: str | None) -> Any:
@@ -73,7 +74,9 @@ def _not_there(name: str, root: epath.Path, directory: str | None, code: str) ->
         reason = f"{wanted}not prepared in {root}, where there is {', '.join(versions)}"
         return ArgumentError("name", name, f"{reason}; name one of these")
     datasets = [folder.name for folder in _subfolders(root) if _versions(root, folder.name)]
-    there = f", where there is {', '.join(datasets[:20])}" if datasets else ""
+    shown = ", ".join(datasets[:_NAMED])
+    more = f" and {len(datasets) - _NAMED} more" if len(datasets) > _NAMED else ""
+    there = f", where there is {shown}{more}" if datasets else ""
     if code:
         return ArgumentError(
             "directory",

@@ -43,6 +43,8 @@ def drawn(
     side = len(pictures[0])
     kinds = sorted({int(label) for label in labels})
     legend = [(name_of(kind, names), colour(kind, len(names))) for kind in kinds]
+    if len(legend) > NAMED:
+        note += f" The colours of {len(legend)} classes are not listed; each dot names its own."
     return {
         "size": (WIDTH, HEIGHT),
         "radius": 4 if len(places) <= 400 else 3,

@@ -31,7 +31,7 @@ VOTERS, TEMPERATURE = 20, 0.1  # The most neighbours that vote, and their votes'
 JUDGED_LEAST = 10  # The fewest images of which each is judged by the others.
 QUERIES, SHOWN = 8, 8  # The images whose neighbours are shown, and the number of neighbours.
 FAILURES = 12  # The largest number of failures that are shown.
-FILTERS = 128  # The largest number of filters that are shown.
+FILTERS = 128  # The largest number of filters that a report shows.
 UMAP_LEAST = 5  # The fewest images of which UMAP makes a map.
 _AT_A_TIME = 64  # The number of images that are decoded at a time.
 
@@ -252,4 +252,4 @@ def filters(network: Network) -> Sequence[np.ndarray]:
         kernel = np.repeat(kernel.mean(axis=2, keepdims=True), 3, axis=2)
     scale = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)), 1e-12)
     pixels = np.round(127.5 + 127.5 * kernel / scale).clip(0, 255).astype(np.uint8)
-    return [pixels[..., number] for number in range(min(FILTERS, pixels.shape[-1]))]
+    return [pixels[..., number] for number in range(pixels.shape[-1])]

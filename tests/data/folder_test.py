@@ -75,6 +75,13 @@ def test_a_split_without_folders_of_a_class_has_no_labels(tmp_path, caplog):
     assert split("folder", tmp_path).class_names == ("cat", "dog")
 
 
+def test_of_many_unknown_classes_the_first_are_named_and_the_others_counted(tmp_path, caplog):
+    images(tmp_path, "train/cat", "val/cat", *(f"val/new{number}" for number in range(7)))
+    with caplog.at_level(logging.WARNING, "simclr_jax"):
+        split("folder", tmp_path, "eval")
+    assert "has not: 'new0', 'new1', 'new2', 'new3', 'new4' and 2 more" in caplog.text
+
+
 def test_a_loose_image_is_named_as_what_takes_labels_away(tmp_path, caplog):
     images(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog")
     write(tmp_path / "val" / "loose.jpg", encoded("red"))

@@ -45,6 +45,13 @@ def test_another_version_than_the_codes_is_named(tmp_path):
         assert "where there is cifar10:3.0.0; name one of these" in str(error.value)
 
 
+def test_of_many_datasets_the_first_are_named_and_the_others_counted(tmp_path):
+    for number in range(23):
+        write(tmp_path / f"set{number:02}/1.0.0/dataset_info.json", b"{}")
+    with pytest.raises(UserError, match=r"set00, set01, .*, set19 and 3 more"):
+        split("tidy", tmp_path)
+
+
 def test_a_folder_of_another_dataset_is_not_read(array_records, tmp_path):
     shutil.copytree(array_records, tmp_path / "data")
     with pytest.raises(UserError, match="none prepared in"):

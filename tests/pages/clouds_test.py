@@ -42,3 +42,4 @@ def test_many_classes_have_no_legend():
     count = clouds.NAMED + 1
     found = drawn(np.zeros((count, 2)), np.arange(count), [str(k) for k in range(count)])
     assert found["legend"] == []
+    assert f"The colours of {count} classes are not listed" in found["note"]
