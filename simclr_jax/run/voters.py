@@ -75,7 +75,7 @@ class Voters:
             found.append(h[label >= 0])
             labels.append(label[label >= 0])
         known = np.concatenate(found), np.concatenate(labels)
-        if (k := voting(len(known[1]))) != NEIGHBOURS and not self._said and len(known[1]):
+        if (k := nearest_of(len(known[1]))) != NEIGHBOURS and not self._said and len(known[1]):
             self._said = True
             progress.note(
                 f"eval_knn takes the votes of the {k} nearest of {len(known[1])} training images, "
@@ -93,7 +93,7 @@ class Voters:
           known: What `known` returned; without an image none is right.
         """
         voters = len(known[1])
-        return int(self._right(x, label, mask, *known, k=voting(voters))) if voters else 0
+        return int(self._right(x, label, mask, *known, k=nearest_of(voters))) if voters else 0
 
 
 def voting(config: FrozenConfigDict, train: Readable | None, evaluation: Readable) -> np.ndarray:
@@ -144,10 +144,10 @@ def voters(
     return Voters(model=model, mesh=mesh, images=opened, classes=train.num_classes)
 
 
-def voting(voters: int) -> int:
+def nearest_of(voters: int) -> int:
     """The number of neighbours of an image that vote: `NEIGHBOURS`, unless they are too many.
 
-    >>> voting(400), voting(399), voting(3)
+    >>> nearest_of(400), nearest_of(399), nearest_of(3)
     (200, 39, 1)
 
     Args:

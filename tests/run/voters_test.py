@@ -48,7 +48,7 @@ def test_they_vote_as_the_evaluation_by_neighbours_does_and_masked_ones_have_no_
     asked = rng.normal(size=(BATCH, 6)).astype(np.float32)
     counted = np.arange(BATCH) != 3
     ((votes,),) = knn.votes(
-        Features(x, known), asked, classes=CLASSES, ks=[voters.voting(len(known))],
+        Features(x, known), asked, classes=CLASSES, ks=[voters.nearest_of(len(known))],
         temperature=neighbours.TEMPERATURE, mesh=mesh8,
     )  # fmt: skip
     truth = votes.argmax(axis=1).astype(np.int32)
@@ -77,7 +77,7 @@ def test_of_few_voters_a_tenth_votes_and_that_is_said_once(mesh8, capsys):
 
 
 def test_with_enough_voters_it_is_200_whatever_their_number():
-    assert [voters.voting(count) for count in (400, 4096, 399, 5)] == [200, 200, 39, 1]
+    assert [voters.nearest_of(count) for count in (400, 4096, 399, 5)] == [200, 200, 39, 1]
 
 
 def test_it_gives_up_when_it_is_told_to(mesh8):
