@@ -62,7 +62,7 @@ def test_what_went_wrong_is_told(run, tmp_path):
         (tmp_path / name).touch()
     rows = [{**run.rows[0], "step": step, "mean_similarity": 0.999} for step in range(1, 200)]
     for row in rows:
-        row["input_wait"] = 0.5
+        row |= {"input_wait": 0.5, "contrastive_loss": 6.9}
     rows[6] |= {"loss": None, "skipped_updates": 1}
     root = type(run.root)(tmp_path)
     said = runs.warnings(dataclasses.replace(run, root=root, rows=rows, warned=None))
