@@ -10,6 +10,7 @@ from simclr_jax.evals.queries import Query
 from simclr_jax.evals.similarity import Nearest
 from simclr_jax.pages import html
 from simclr_jax.reports import found as results_of
+from simclr_jax.store import files
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
@@ -43,7 +44,7 @@ def test_names_are_escaped_and_images_need_no_labels(index):
     found = results_of.Found(index, queries, [near(5, 1)], None, 0.0)
     assert list(found.lines())[1] == "   1  0.5000  <5>.png  (train)"
     page = html.page("search.html", **results_of.values(found, {5: PICTURE}, (), ""))
-    page.encode()
+    assert "a \ufffd.jpg" in files.as_text(page)
     assert 'alt="&lt;5&gt;.png"' in page
     assert "<5>" not in page
     assert "2 not finite" in page
