@@ -136,9 +136,10 @@ def _in_graph(copied: int) -> Callable[[tf.Tensor], tuple[tf.RaggedTensor, tf.Te
             # The result depends on a pixel, so that the decoding is not optimised away.
             return none, 1 + tf.cast(_eighth(data)[0, 0, 0], tf.int32)
 
-        choices = [(count > TOGETHER_PIXELS, lambda: (none, tf.constant(0)))]
-        if copied < TOGETHER_PIXELS:
-            choices.append((~is_png & (count > copied), part))
+        choices = [
+            (count > TOGETHER_PIXELS, lambda: (none, tf.constant(0))),
+            (~is_png & (count > copied), part),
+        ]
         pixels, seen = tf.case(choices, default=whole)
         return pixels, shape, seen
 
