@@ -4,6 +4,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,6 +30,7 @@ from simclr_jax.errors import DivergedError
 from simclr_jax.evals import stored
 from simclr_jax.models.heads import count_layers
 from simclr_jax.models.simclr import SimCLR
+from simclr_jax.run.progress import Count, note
 from simclr_jax.store import files
 
 Change = Callable[[jax.Array, jax.Array], jax.Array]  # See `Extractor.batches`.
@@ -313,12 +315,22 @@ def cached(
             (place,) = stack.enter_context(files.replacing(path))
         else:
             place = stack.enter_context(files.temporary_folder()) / "features"
-        stored.write(place, extractor.evaluation(source), dtype=stored_dtype)
+        stored.write(place, _counted(extractor, source), dtype=stored_dtype)
         features = Features(*stored.mapped(place))
     if folder and processes.is_primary():
         stored.prune(folder, keep)
     processes.meet()
     return features
+
+
+def _counted(extractor: Computes, source: Readable) -> Iterator[Features]:
+    """Yields the features of a source, and says how far they are."""
+    note(f"computing the features of {len(source):,} images of {source.split!r}")
+    count = Count("features", len(source), sys.stderr)
+    for found in extractor.evaluation(source):
+        yield found
+        count.add(len(found.x))
+    count.end()
 
 
 def digest(variables: Any) -> str:
