@@ -262,7 +262,11 @@ class Folder:
         return File(name, stat.st_size, stat.st_mtime_ns)
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
-        return list(self._pool.map(self._read, indices)), self._labels[np.asarray(indices)]
+        # A task for each file would take as long as reading a small one.
+        few = max(1, -(-len(indices) // (2 * _THREADS)))
+        parts = [indices[k : k + few] for k in range(0, len(indices), few)]
+        found = self._pool.map(lambda part: [*map(self._read, part)], parts)
+        return list(itertools.chain.from_iterable(found)), self._labels[np.asarray(indices)]
 
     def labels(self) -> np.ndarray:
         return self._labels

@@ -25,16 +25,19 @@ with epy.lazy_imports():
 
 # The formats that are read, as Pillow names them but for NumPy's, and what their files begin with.
 FORMATS = {
-    "JPEG": rb"\xff\xd8",
-    "PNG": rb"\x89PNG",
-    "GIF": rb"GIF8[79]a",
-    "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
-    "WEBP": rb"RIFF.{4}WEBP",
-    "TIFF": rb"II[*+]\0|MM\0[*+]",
-    "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
-    "AVIF": rb".{4}ftyp(?:.{4})*?avi[fs]",
-    "PPM": rb"P[1-6f]\s+[#\d]",
-    "NPY": rb"\x93NUMPY",
+    name: re.compile(begin, re.DOTALL)
+    for name, begin in {
+        "JPEG": rb"\xff\xd8",
+        "PNG": rb"\x89PNG",
+        "GIF": rb"GIF8[79]a",
+        "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
+        "WEBP": rb"RIFF.{4}WEBP",
+        "TIFF": rb"II[*+]\0|MM\0[*+]",
+        "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+        "AVIF": rb".{4}ftyp(?:.{4})*?avi[fs]",
+        "PPM": rb"P[1-6f]\s+[#\d]",
+        "NPY": rb"\x93NUMPY",
+    }.items()
 }
 # The numbers of channels of images that TensorFlow decodes, as PNG or JPEG. Of others there are the
 # pixels alone.
@@ -85,7 +88,7 @@ def format_of(data: bytes) -> str | None:
     ('GIF', None)
     """
     head = data[:HEAD_BYTES]
-    return next((name for name, begin in FORMATS.items() if re.match(begin, head, re.DOTALL)), None)
+    return next((name for name, begin in FORMATS.items() if begin.match(head)), None)
 
 
 def decoded(
