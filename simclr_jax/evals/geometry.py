@@ -31,6 +31,7 @@ from simclr_jax.errors import UserError
 from simclr_jax.evals.scores import subject
 from simclr_jax.evals.task import Task
 from simclr_jax.losses import l2_normalize
+from simclr_jax.run.progress import note
 
 # The rules of the config section "geometry".
 RULES: dict[str, Rule] = {"geometry.split": one_of("eval", "train")}
@@ -60,6 +61,7 @@ def run(task: Task) -> dict[str, Any]:
     )  # Of one view, another such.
     augmented = task.extractor.views(source, views, seed=task.config.seed)
     covariance, moment = moments(x)
+    note(f"comparing two views of each of {len(source):,} images")
     return {
         "split": source.split,
         "num_examples": len(x),

@@ -29,6 +29,7 @@ from simclr_jax.evals.regression import Regressions
 from simclr_jax.evals.scores import Tally, accuracies, mean_and_deviation
 from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
+from simclr_jax.run.progress import note
 
 with epy.lazy_imports():
     from sklearn import preprocessing
@@ -160,6 +161,8 @@ def _train(
     keys, seed = task.config.linear, task.config.seed
     steps = num_steps(num_examples=number, batch_size=keys.batch_size, epochs=keys.epochs)
     common: dict[str, Any] = {"batch_size": keys.batch_size, "steps": steps, "seed": seed}
+    count = "a classifier" if len(settings) == 1 else f"{len(settings)} classifiers"
+    note(f"training {count} on {number:,} images, {steps:,} steps")
     probes = train(batches(**common), settings=settings, classes=task.train.num_classes, **common)
     lines = [
         f"the classifier has diverged (a loss of {probe.loss:.3g} after update {probe.updates} of "
@@ -202,6 +205,7 @@ def _of_few_labels(task: Task) -> dict[str, Any]:
         source = task.train.source
         _check_enough(source.labels(), classes, keys.labels_per_class, source.class_names)
     train, test = task.features(task.train), task.features(task.test)
+    note(f"fitting classifiers to {keys.draws} draws of {keys.labels_per_class} labels a class")
     results = few_labels(
         train,
         test,

@@ -19,6 +19,7 @@ from simclr_jax.evals.regression import Fit, Regressions
 from simclr_jax.evals.scores import Tally
 from simclr_jax.evals.scores import in_words as scores_in_words
 from simclr_jax.evals.task import Task
+from simclr_jax.run.progress import note
 
 # The rules of the config section "logistic".
 RULES = {
@@ -98,6 +99,7 @@ def fitted(
     """
     rows = Rows(data.parts, columns=len(l2) * classes, mesh=meshes.make())
     regressions = Regressions(rows, classes)
+    note(f"fitting regressions of {len(l2)} strengths")
     tried = regressions.fit(data.train, l2)
     right, loss = regressions.right(data.validation, tried)
     values = _values(data, right, tried, metric)
