@@ -13,15 +13,14 @@ from etils import epath
 from ml_collections import FrozenConfigDict
 
 from simclr_jax.config import parts, record
+from simclr_jax.data import fingerprint
 from simclr_jax.errors import UserError
-from simclr_jax.evals import knn, results
+from simclr_jax.evals import coming, knn, results
 from simclr_jax.run import network, unreadable, warned
 from simclr_jax.run.health import Health, Start, Warned
 from simclr_jax.run.speed import MUCH
 from simclr_jax.store import checkpoint, lock
-from simclr_jax.store.rows import Row, read_rows
-
-UNTIMED = ("images_per_second", "input_wait")  # Values that a row may lack without harm.
+from simclr_jax.store.rows import UNTIMED, Row, read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +138,12 @@ def state(run: Run) -> str:
     where = f"{run.reached:,} of {run.total:,} steps"
     if run.trains:
         return f"In training: {where} when this page was made."
+    last = max(run.steps, default=0)
+    if run.config.train.on_nonfinite == "stop" and coming.nonfinite(run.root, last):
+        return (
+            f"Diverged: {where}, then a number was not finite. The same command comes to it again; "
+            "with a lower optim.lr and --allow_config_change it goes on."
+        )
     return f"Interrupted or stopped: {where}. The same simclr-train command goes on with it."
 
 
@@ -220,19 +225,41 @@ def _measured(run: Run) -> dict[str, str]:
 def best_evaluation(run: Run) -> str | None:
     """The highest top-1 accuracy of the evaluations, and what it is of; None where there is none.
 
-    That of the untrained network, and of other images than the run's, do not count.
+    That of the untrained network, and of other images than those that the run is evaluated on, do
+    not count: of another folder, say, or those that it was trained on.
     """
-    own = {row["folder"]: row for row in run.results if _is_own(run, row)}
-    if not own:
+    scored = [row for row in run.results if _is_scored(run, row)]
+    ranked = sorted(scored, key=lambda row: -row["top1"])
+    best = next((row for row in ranked if _is_own(run, row)), None)
+    if best is None:
         return None
-    best = max(own.values(), key=lambda row: row["top1"])
     return f"top-1 {best['top1']:.1%}, {best.get('protocol')} at step {best.get('checkpoint_step')}"
 
 
-def _is_own(run: Run, row: results.Result) -> bool:
+def _is_scored(run: Run, row: results.Result) -> bool:
     score = row.get("top1")
     known = isinstance(score, int | float) and math.isfinite(score)
     return known and not row.get("untrained") and row.get("dataset") == run.config.data.name
+
+
+def _is_own(run: Run, row: results.Result) -> bool:
+    """Whether a result is of the run's evaluation images, as far as both tell."""
+    ours = run.described.get("fingerprints", {}).get("eval", {})
+    if row.get("split", ours.get("split")) != ours.get("split", row.get("split")):
+        return False
+    stored = results.read(run.root / "eval" / row["folder"] / "result.json") or {}
+    theirs = stored.get("of", {}).get("images", {}).get("eval", {})
+    return not fingerprint.differences(theirs, ours)
+
+
+def first_evaluation(run: Run) -> str:
+    """The command of an evaluation that any checkpoint of a run can have, without --run."""
+    evaluated = run.described.get("fingerprints", {}).get("eval", {"labels": ""})
+    several = run.last("eval_binary_accuracy") is not None
+    if run.imported:
+        return "simclr-eval --config=eval/geometry --config.data.name=…"
+    votes = run.config.data.num_classes and "labels" in evaluated and not several
+    return f"simclr-eval --config=eval/{'knn' if votes else 'geometry'}"
 
 
 def parameters(run: Run) -> int | None:

@@ -13,6 +13,7 @@ from simclr_jax.store import files, outage
 from simclr_jax.store.files import GrowingObject, is_remote
 
 Row = dict[str, Any]  # The numbers of a step by name, "step" among them.
+UNTIMED = ("images_per_second", "input_wait")  # Those that a row may lack without harm.
 
 _log = logging.getLogger(__name__)
 

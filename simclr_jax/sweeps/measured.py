@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from simclr_jax.errors import DivergedError, UserError
 from simclr_jax.evals import results
 from simclr_jax.store import files
-from simclr_jax.store.rows import Row, read_rows
+from simclr_jax.store.rows import UNTIMED, Row, read_rows
 from simclr_jax.sweeps.points import Point
 
 FILE = "measured.json"
@@ -91,14 +91,16 @@ def of_run(point: Point, metric: str, name: str) -> float:
 
     Raises:
       UserError: The rows do not have it.
-      DivergedError: It is not finite.
+      DivergedError: It is not finite, which a row has as None.
     """
     rows = _rows(point)
     last = [row[metric] for row in rows if row["epoch"] > rows[-1]["epoch"] - 1 and metric in row]
+    if metric in UNTIMED:  # A row of which no step was timed does not have them.
+        last = [value for value in last if value is not None]
     if not last:
-        known = sorted({key for row in rows for key in row})
+        known = sorted({key for row in rows for key in row if row[key] is not None})
         raise _unknown(name, metric, known)
-    return _finite(statistics.fmean(last), name)
+    return _finite(statistics.fmean(math.nan if each is None else each for each in last), name)
 
 
 def of_result(result: results.Result, metric: str, name: str) -> float:

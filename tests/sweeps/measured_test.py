@@ -98,9 +98,20 @@ def test_a_metric_that_is_not_there_is_named_with_those_that_are(point):
         measured.of_run(point, "loss", "m")
 
 
-def test_a_measure_that_is_not_finite_is_none(point):
-    write_rows(point, {"step": 1, "epoch": 0.5, "loss": math.nan})
+@pytest.mark.parametrize("value", [math.nan, None])  # None is how a row is written.
+def test_a_measure_that_is_not_finite_is_none(point, value):
+    rows = [{"step": 1, "epoch": 0.5, "loss": 2.0}, {"step": 2, "epoch": 1.0, "loss": value}]
+    write_rows(point, *rows)
     with pytest.raises(DivergedError, match="measure m: is nan"):
         measured.of_run(point, "loss", "m")
     with pytest.raises(DivergedError, match="measure m: is inf"):
         measured.of_result({"top1": math.inf}, "top1", "m")
+
+
+def test_a_row_without_a_timed_step_has_no_part_in_the_speed(point):
+    rows = [{"step": k, "epoch": k / 4, "images_per_second": s} for k, s in ((1, None), (2, 50.0))]
+    write_rows(point, *rows)
+    assert measured.of_run(point, "images_per_second", "m") == 50.0
+    write_rows(point, rows[0])
+    with pytest.raises(UserError, match="metric='images_per_second'"):
+        measured.of_run(point, "images_per_second", "m")
