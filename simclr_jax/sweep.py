@@ -148,7 +148,7 @@ def listing(points: Sequence[studies.Point], topology: str | None) -> str:
             raise UserError("--list: needs the images here, or --topology, to tell the hours")
         progress.note("timing a few steps of the first point")
         rates = {costs.per_image(first): [costs.time_steps(first, source)]}
-        how = f"by {costs.STEPS} steps of the first point that were timed on this machine"
+        how = "by a few steps of the first point that were timed on this machine"
     return costs.listing(points, counted, costs.by_rates(rates), how)
 
 

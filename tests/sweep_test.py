@@ -231,8 +231,8 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_same_numbers(study, tmp_path, ca
         return ran(study, folder, capsys, *argv)
 
     status, out, err = run(undisturbed, "--list")
-    assert (status, err.splitlines()[-1]) == (0, "timing a few steps of the first point")
-    assert "by 3 steps of the first point that were timed on this machine" in out
+    assert (status, "timing a few steps of the first point" in err.splitlines()) == (0, True)
+    assert "by a few steps of the first point that were timed on this machine" in out
     assert not undisturbed.exists()
 
     # The point that is asked for alone, and then what is left.

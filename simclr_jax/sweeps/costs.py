@@ -5,7 +5,6 @@ second: in the runs of the sweep so far, or else in a few steps with the sweep's
 timed here. The rates of two networks are taken to be as their arithmetic (`flops.of_step`).
 """
 
-import contextlib
 import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ml_collections import FrozenConfigDict
 
 from simclr_jax import mesh as meshes
-from simclr_jax.config import inputs, overrides, parts, sources
+from simclr_jax.config import overrides, parts, sources
 from simclr_jax.data.readable import Readable
 from simclr_jax.errors import ArgumentError, UserError
 from simclr_jax.run import rehearsal, start
@@ -21,7 +20,7 @@ from simclr_jax.sweeps import measured
 from simclr_jax.sweeps.points import Point
 from simclr_jax.tpu import flops
 
-STEPS = 3  # The number of steps that are timed, after the first one.
+SECONDS = 1.0  # The length in seconds of each timing; the steps take as long as they take.
 ROWS = 64  # The largest number of images a device in a batch whose steps are timed.
 
 Hours = Callable[[FrozenConfigDict], float]  # The hours of a run; its counts must be known.
@@ -139,7 +138,8 @@ def by_rates(rates: dict[float, list[float]]) -> Hours:
 def time_steps(config: FrozenConfigDict, source: Readable) -> float:
     """The images in a second of a few steps, from reading them to the update.
 
-    The batch is at most `ROWS` images a device.
+    The batch is at most `ROWS` images a device. The step is compiled before, and the input has work
+    until the last step, so that no batch is made in a time that is not counted.
 
     Args:
       config: The config of a run without a teacher; its counts must be known.
@@ -150,8 +150,6 @@ def time_steps(config: FrozenConfigDict, source: Readable) -> float:
     small = {"train.batch_size": batch_size, "train.microbatches": 1, "init.run": None}
     config = overrides.changed(config, small)
     built = parts.build(config, mesh)
-    rows = meshes.local_rows(mesh, batch_size)
-    batches = inputs.train_batches(config, source, rows=rows, start_step=0, stop_step=STEPS + 1)
-    with contextlib.closing(batches):
-        state = start.first_state(config, built)
-        return batch_size / rehearsal.time_together(built.step, state, batches, mesh, skipped=1)
+    state = start.first_state(config, built)
+    found = rehearsal.rehearse(config, built, source, state, seconds=SECONDS)
+    return batch_size / found.together

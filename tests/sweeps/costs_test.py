@@ -1,5 +1,7 @@
 """What points cost: by the rates of runs, by timed steps, and where the images are not here."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from simclr_jax.config import overrides
@@ -69,3 +71,20 @@ def test_images_that_are_not_here_are_counted_by_the_config(tmp_path):
     unknown = sweeps.points(tmp_path, tiny=there | {"data.num_examples": None})
     with pytest.raises(ArgumentError):
         costs.Counted().config(unknown[0].config)
+
+
+def test_the_steps_of_a_point_are_timed_with_input_until_the_last(monkeypatch, mesh1):
+    """The rehearsal's pipeline goes on after the last step; four batches would all be ready."""
+    asked = []
+
+    def rehearse(config, built, source, state, *, seconds):
+        asked.append((config.train.batch_size, config.train.microbatches, config.init.run, state))
+        return SimpleNamespace(together=0.5)
+
+    monkeypatch.setattr("simclr_jax.mesh.make", lambda: mesh1)
+    monkeypatch.setattr("simclr_jax.config.parts.build", lambda config, mesh: "the parts")
+    monkeypatch.setattr("simclr_jax.run.start.first_state", lambda config, built: f"of {built}")
+    monkeypatch.setattr("simclr_jax.run.rehearsal.rehearse", rehearse)
+    assert costs.time_steps(config(**{"train.microbatches": 2}), "images") == 64 / 0.5
+    assert costs.time_steps(config(**{"train.batch_size": 32}), "images") == 32 / 0.5
+    assert asked == [(64, 1, None, "of the parts"), (32, 1, None, "of the parts")]
