@@ -158,7 +158,14 @@ def _lengths(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _highest(found: np.ndarray, k: int) -> np.ndarray:
-    """The columns of the k highest values of each row of (n, m), in order; all of fewer columns."""
+    """The columns of the k highest values of each row of (n, m), in order; all of fewer columns.
+
+    Of equal values the first are taken.
+    """
     if found.shape[1] <= k:
         return np.broadcast_to(np.arange(found.shape[1]), found.shape)
-    return np.sort(np.argpartition(-found, k - 1, axis=1)[:, :k], axis=1)
+    order = np.argpartition(-found, (k - 1, k), axis=1)
+    last, next_one = (np.take_along_axis(found, order[:, [n]], 1)[:, 0] for n in (k - 1, k))
+    tied = last == next_one  # The partition takes any of them.
+    order[tied] = np.argsort(-found[tied], axis=1, kind="stable")
+    return np.sort(order[:, :k], axis=1)

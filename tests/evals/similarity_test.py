@@ -47,6 +47,13 @@ def test_of_equal_ones_the_first_come_first(blocks):
     assert found.rows.tolist() == [[1, 2, 3, 4]]
 
 
+def test_of_many_copies_the_first_come_first_too(rng, blocks):
+    kinds = rng.integers(0, 5, 600)
+    x = np.eye(5, dtype=np.float32)[kinds]
+    found = similarity.nearest(np.eye(5, dtype=np.float32), x, 7)
+    assert found.rows.tolist() == [np.flatnonzero(kinds == kind)[:7].tolist() for kind in range(5)]
+
+
 def test_features_of_half_the_size_are_compared_as_float32(rng, tmp_path):
     x = rng.normal(size=(20, 8)).astype(np.float16)
     x.tofile(tmp_path / "x")
