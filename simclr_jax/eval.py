@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             to=values.to,
         )
         if found and not values.to:
-            processes.say(following(config.protocol, values.run))
+            processes.say(following(config.protocol, values.run, untrained=values.untrained))
 
     argv = sys.argv[1:] if argv is None else argv
     if not any(re.match(r"--?list(=(true|t|1|yes|y))?$", arg, re.IGNORECASE) for arg in argv):
@@ -96,17 +96,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def following(protocol: str, run: str) -> str:
+def following(protocol: str, run: str, *, untrained: bool = False) -> str:
     """The command to go on with after an evaluation, as text.
 
     >>> following("embed", "runs/my photos")
     "next: simclr-search --run='runs/my photos' QUERY.jpg --html=found.html"
+    >>> following("embed", "runs/digits", untrained=True).partition(" shows")[0]
+    'next: simclr-report runs/digits'
 
     Args:
       protocol: The name of the protocol.
       run: The folder of the run.
+      untrained: Whether it was of the untrained network, which simclr-search refuses.
     """
-    if protocol == "embed":
+    if protocol == "embed" and not untrained:
         return f"next: simclr-search --run={shlex.quote(run)} QUERY.jpg --html=found.html"
     return f"next: simclr-report {shlex.quote(run)} shows all results of the run on a page"
 

@@ -17,6 +17,7 @@ from simclr_jax.errors import UserError, one_line
 from simclr_jax.evals import embed, results, stored
 from simclr_jax.evals.task import Task
 from simclr_jax.pages import html
+from simclr_jax.run import progress
 from simclr_jax.run.network import ROWS_PER_DEVICE, Network
 from simclr_jax.store import checkpoint
 from simclr_jax.store.files import as_text, is_remote
@@ -216,8 +217,8 @@ def pictures(
       rows: The rows of the images.
 
     Returns:
-      The pictures (H, W, 3) uint8 of those that can be read, by row, and the names of the classes,
-      none where they are not known.
+      The pictures (H, W, 3) uint8 of those that can be read, by row, and the names of the classes:
+      none where they are not known, or where the images have other labels now than in the index.
 
     Raises:
       UserError, ArgumentError, HostError: None can be read.
@@ -227,6 +228,7 @@ def pictures(
         by_split.setdefault(index.split(row), {}).setdefault(index.name(row), []).append(row)
     opened = task.open(index.result["split"])
     pictures: dict[int, np.ndarray] = {}
+    renumbered = False
     for split, wanted in by_split.items():
         source = opened[split]
         there = [
@@ -236,24 +238,36 @@ def pictures(
         ]
         for start in range(0, len(there), _AT_A_TIME):
             part = there[start : start + _AT_A_TIME]
-            loaded, _ = source.load([place for place, _ in part])
-            for (place, name), image in zip(part, loaded, strict=True):
+            loaded, labels = source.load([place for place, _ in part])
+            for (place, name), image, label in zip(part, loaded, labels, strict=True):
                 if place not in source.bad:  # Another image stands for one that is.
                     picture = html.reduced(html.rgb(image.pixels()), SIDE)
                     pictures |= dict.fromkeys(wanted[name], picture)
+                    before = {index.label(row) for row in wanted[name]} - {None}
+                    renumbered |= np.ndim(label) == 0 and bool(before - {int(label)})
+    if renumbered:
+        progress.note(
+            "classes are shown by their numbers: images have other labels now than when they were "
+            "embedded, as after a class was added; embed them again for the names"
+        )
+        return pictures, ()
     names = next((source.source.class_names for source in opened.values()), ())
     return pictures, tuple(names)
 
 
 def value_range(index: ImageIndex) -> Any:
     """The values that were black and white in images of more than 8 bits; None: the usual ones."""
-    found = index.result["of"]["view"]["value_range"]
+    found = _view(index).get("value_range")
     return None if found is None else tuple(found)
 
 
 def channels(index: ImageIndex) -> int:
     """The number of channels of the images."""
-    return int(index.result["of"]["view"].get("channels", 3))
+    return int(_view(index).get("channels", 3))
+
+
+def _view(index: ImageIndex) -> dict[str, Any]:
+    return index.result.get("of", {}).get("view", {})
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simclr_jax.evals.index import ImageIndex
+from simclr_jax.evals.index import ImageIndex, channels
 from simclr_jax.evals.queries import Query
 from simclr_jax.evals.similarity import Nearest
+from simclr_jax.pages import html
 
 GROUPS, SHOWN = 100, 24  # The most groups on a page, and the most images of a group there.
 
@@ -101,6 +102,7 @@ def values(
             for row, similarity in zip(near.rows.tolist(), near.similarity.tolist(), strict=True)
         ]
 
+    shown = html.shown_as(channels(found.searched))
     names = [query.name for query in found.queries]
     groups = found.shown_groups()
     sections = [(f"query-{number}", name) for number, name in enumerate(names, 1)]
@@ -108,7 +110,7 @@ def values(
         sections.append(("duplicates", "Near-duplicates"))
     return {
         "sections": sections,
-        "about": found.searched.about,
+        "about": ". ".join(filter(None, (found.searched.about, shown))),
         "place": str(found.searched.folder),
         "missing": missing,
         "queries": [

@@ -127,3 +127,18 @@ def test_pictures_of_rows_are_the_images_and_a_missing_one_is_left_out(indexed):
     for row, picture in images.items():
         expected = np.asarray(Image.open(indexed[1] / found.name(row)))
         np.testing.assert_array_equal(picture, expected)
+
+
+def test_a_class_that_was_added_since_gives_no_wrong_names(indexed, capsys):
+    """The labels of the index are those of before, when 0 was the cat."""
+    found, _ = indices.find(indexed[0], None)
+    task = indices.task(found, checkpoint.Reader(indexed[0]), "RUN", queries=1)
+    ape = indexed[1] / "ape"
+    ape.mkdir()
+    try:
+        shutil.copy(indexed[1] / "cat/2.png", ape / "2.png")
+        images, classes = indices.pictures(found, task, [0, 5])
+    finally:
+        shutil.rmtree(ape)
+    assert (sorted(images), classes) == ([0, 5], ())
+    assert "classes are shown by their numbers" in capsys.readouterr().err

@@ -49,3 +49,10 @@ def test_names_are_escaped_and_images_need_no_labels(index):
     assert "<5>" not in page
     assert "2 not finite" in page
     assert "Near-duplicates" not in page
+
+
+def test_which_of_many_channels_are_shown_is_said(index):
+    of_five = index._replace(result=index.result | {"of": {"view": {"channels": 5}}})
+    for searched, said in (index, False), (of_five, True):
+        values = results_of.values(results_of.Found(searched, [], [], [], 0.9), {}, (), "")
+        assert ("Of the 5 channels the first three are shown" in values["about"]) == said
