@@ -156,6 +156,7 @@ def test_a_run_without_anything_but_its_config_has_a_page(unevaluated, tmp_path)
     text = "".join(parts(run / "report.html").text)
     assert "No rows of training yet" in text
     assert "The run has no checkpoint yet" in text
+    assert "No evaluation yet. It needs a checkpoint." in text
 
 
 def test_imported_weights_and_rows_of_another_kind_have_a_page(unevaluated, tmp_path):

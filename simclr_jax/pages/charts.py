@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from simclr_jax.errors import ArgumentError
@@ -36,11 +36,13 @@ class Line:
       name: What it is of, for the legend.
       x: The places along the axis, ascending.
       y: The values; None where there is none, which leaves a gap.
+      number: Its number from 0, which gives its colour; None: its place in the chart.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[float | None]
+    number: int | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def thinned(line: Line, most: int = MOST) -> Line:
             kept |= {min(known, key=value.__getitem__), max(known, key=value.__getitem__)}
         kept |= set([row for row in part if not math.isfinite(value[row])][:1])
     rows = sorted(kept)
-    return Line(line.name, [line.x[row] for row in rows], [line.y[row] for row in rows])
+    x, y = [line.x[row] for row in rows], [line.y[row] for row in rows]
+    return replace(line, x=x, y=y)
 
 
 def means(line: Line, stretches: int = STRETCHES) -> Line:
@@ -194,7 +197,8 @@ def drawn(chart: Chart) -> dict[str, Any]:
     for number, (line, whole) in enumerate(zip(lines, chart.lines, strict=True)):
         # What is noise would hide where a long line goes.
         mean = placed(means(whole)) if len(whole.x) > MOST else []
-        of_line = _shown(line.name, number, placed(line), percent=chart.percent)
+        own = number if line.number is None else line.number
+        of_line = _shown(line.name, own, placed(line), percent=chart.percent)
         shown.append({**of_line, "means": _path(mean)})
     level = chart.level and {"y": down(chart.level[0]), "name": chart.level[1]}
     return {

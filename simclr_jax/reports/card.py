@@ -86,8 +86,7 @@ def of_run(path: str, step: int, about: Mapping[str, Any]) -> str:
         results=[_row(row) for row in scored],
         commands=[_command(run, row) for row in scored],
         others=len(found.results) - len(run.results),
-        evaluate=f"simclr-eval --config=eval/{'knn' if run.config.data.num_classes else 'geometry'}"
-        f" --run=RUN --step={step}",
+        evaluate=f"{runs.first_evaluation(run)} --run=RUN --step={step}",
         limits=[*_limits(run, step, scored)],
         second_paper=bool(run.config.model.sk_ratio) or objective == "distill",
     )

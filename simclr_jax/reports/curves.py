@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from simclr_jax.pages.charts import Chart, Line, has_values
@@ -120,6 +121,8 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
             ]
         for title, members in groups:
             lines = [_line(run, key, name, by_epoch=by_epoch) for run, key, name in members]
+            if len(runs) > 1:  # A run has one colour, also where others have no such number.
+                lines = [replace(line, number=place) for place, line in enumerate(lines)]
             drawn = [line for line in lines if has_values(line)]
             if drawn:
                 found.append(

@@ -75,16 +75,15 @@ def _without_rows(found: Sequence[Run]) -> str:
 def _evaluations(found: Sequence[Run]) -> Values:
     """The table of the results of evaluations, and what to do where there are none."""
     missing = [
-        f"simclr-eval --config=eval/{'knn' if run.config.data.num_classes else 'geometry'} "
-        f"--run={shlex.quote(str(run.root))}"
+        f"{runs.first_evaluation(run)} --run={shlex.quote(str(run.root))}"
         for run in found
-        if not run.results
+        if not run.results and run.steps
     ]
+    adds = f" This adds one: {'; '.join(missing)}" if missing else " It needs a checkpoint."
+    lacking = any(not run.results for run in found)
     value: Values = {
         "evaluations": None,
-        "evaluations_missing": f"No evaluation yet. This adds one: {'; '.join(missing)}"
-        if missing
-        else "",
+        "evaluations_missing": f"No evaluation yet.{adds}" if lacking else "",
     }
     pairs = [(run, row) for run in found for row in run.results]
     if pairs:
@@ -206,7 +205,7 @@ def _judgement(found: Sample) -> Values:
     value: Values = {"matrix": None, "confused": [], "failures": [], "unjudged": ""}
     why = "" if found.several_classes else "The images have one class only"
     if not found.classes:
-        why = "The images have no labels"
+        why = "The images have no labels, or can have several"
     if not why and (count := len(found.names)) < pictures.JUDGED_LEAST:
         few = f"There are {count} images, too few to judge each by the others, which takes "
         few += f"{pictures.JUDGED_LEAST} of them."
@@ -246,10 +245,13 @@ def _about_votes(found: Sample, counts: np.ndarray) -> str:
     why = f", since {pictures.VOTERS} would be too many of {count}" if k < pictures.VOTERS else ""
     alone = int((np.bincount(found.labels[found.labels >= 0]) == 1).sum())
     are = "is the only one of its class" if alone == 1 else "are the only ones of their classes"
+    unjudged = int((found.labels >= 0).sum() - counts.sum())
+    rest = f"{unjudged:,} more, without a label among those neighbours, are left out. "
     return (
         f"Of {counts.sum():,} images with labels, by the {by}{why}: "
         f"{counts.trace() / max(1, counts.sum()):.1%} are right. "
         + (f"{alone} {are}, and cannot be. " if alone else "")
+        + (rest if unjudged else "")
         + "An evaluation takes the neighbours from the training images instead."
     )
 

@@ -100,3 +100,9 @@ def test_the_table_and_the_sentence_say_what_is_drawn():
 def test_a_line_without_a_value_is_refused():
     with pytest.raises(ArgumentError, match="must have a value"):
         charts.drawn(Chart("Loss", [Line("a", [1], [None])]))
+
+
+def test_a_line_with_a_number_of_its_own_has_its_colour():
+    found = charts.drawn(Chart("Loss", [Line("b", [0, 1], [1, 2], number=1)]))
+    assert found["lines"][0]["colour"] == 2
+    assert charts.thinned(Line("b", range(9), range(9), number=1), most=4).number == 1

@@ -57,3 +57,10 @@ def test_several_runs_have_a_line_each_over_epochs_where_their_batches_differ(ru
 
 def test_a_run_without_rows_has_no_charts(run):
     assert curves.charts([dataclasses.replace(run, rows=[])]) == []
+
+
+def test_a_run_has_its_colour_in_charts_of_numbers_that_others_lack(run):
+    without = [{key: row[key] for key in row if key != "eval_top1"} for row in run.rows]
+    bare = dataclasses.replace(run, name="without", rows=without)
+    (line,) = by_title([bare, run])["Accuracy of the classifier: evaluation, top-1"].lines
+    assert (line.name, line.number) == (run.name, 1)

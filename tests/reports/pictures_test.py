@@ -225,3 +225,14 @@ def test_a_map_by_umap_is_the_same_again(rng):
 def test_a_run_without_checkpoints_has_no_network(run):
     with pytest.raises(UserError, match="has no checkpoint yet"):
         pictures.newest(dataclasses.replace(run, root=run.root / "nowhere"))
+
+
+def test_images_that_no_label_is_near_are_counted_beside_the_matrix(sample, rng):
+    """Of 110 images 22 have labels: twenty near each other, and two far from any other label."""
+    many = of_classes(sample, rng, (30, 40, 40))
+    labels = np.full(110, -1, np.int32)
+    labels[:10], labels[10:20], labels[[30, 70]] = 0, 1, 2
+    found = sections.of_pictures(many._replace(labels=labels), by="pca")["pictures"]
+    note = found["matrix"]["note"]
+    assert note.startswith("Of 20 images with labels, by the ")
+    assert " 2 more, without a label among those neighbours, are left out. " in note

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from simclr_jax.config import overrides
 from simclr_jax.errors import UserError
 from simclr_jax.reports import runs
 from simclr_jax.run.health import Warned
@@ -118,3 +119,44 @@ def test_the_best_evaluation_is_one_of_the_trained_network_on_its_own_images(run
     found = runs.best_evaluation(dataclasses.replace(run, results=results))
     assert found == "top-1 60.0%, knn at step 4"
     assert runs.best_evaluation(run) is None
+
+
+def test_evaluations_of_other_images_than_the_run_is_evaluated_on_are_not_the_best(run, tmp_path):
+    """Folders of images share a name, and the classifier can be applied to the training images."""
+    ours = run.described["fingerprints"]["eval"]
+    kept = {"protocol": "knn", "dataset": "digits", "checkpoint_step": 8, "split": ours["split"]}
+    rows = []
+    for name, top1, split, images in (
+        ("own", 0.5, ours["split"], ours),
+        ("trained", 0.9, run.described["fingerprints"]["train"]["split"], None),
+        ("other", 0.8, ours["split"], ours | {"names": "of another folder"}),
+    ):
+        row = {**kept, "folder": f"knn/8/{name}", "top1": top1, "split": split}
+        place = tmp_path / "eval" / row["folder"]
+        place.mkdir(parents=True)
+        of = {"images": {"eval": images} if images else {}}
+        (place / "result.json").write_text(json.dumps(row | {"of": of}))
+        rows.append(row)
+    root = type(run.root)(tmp_path)
+    found = runs.best_evaluation(dataclasses.replace(run, root=root, results=rows))
+    assert found == "top-1 50.0%, knn at step 8"
+
+
+def test_a_run_that_has_diverged_is_not_said_to_go_on(run, tmp_path):
+    (tmp_path / "nonfinite").mkdir()
+    (tmp_path / "nonfinite/4.json").touch()
+    stopped = dataclasses.replace(run, rows=run.rows[:3], steps=[2], root=type(run.root)(tmp_path))
+    assert runs.state(stopped).startswith("Diverged: 3 of 8 steps, then a number was not finite.")
+    past = dataclasses.replace(stopped, rows=run.rows[:6], steps=[2, 5])
+    assert runs.state(past).startswith("Interrupted or stopped: 6 of 8 steps.")
+
+
+def test_the_evaluation_that_is_advised_is_one_that_the_run_can_have(run):
+    assert runs.first_evaluation(run) == "simclr-eval --config=eval/knn"
+    several = dataclasses.replace(run, rows=[{"step": 1, "eval_binary_accuracy": 0.9}])
+    unlabelled = {"fingerprints": {"train": {"labels": "a"}, "eval": {"split": "test"}}}
+    for other in several, dataclasses.replace(run, described=unlabelled):
+        assert runs.first_evaluation(other) == "simclr-eval --config=eval/geometry"
+    without = {"data.num_examples": None, "data.name": None}
+    imported = dataclasses.replace(run, config=overrides.changed(run.config, without))
+    assert runs.first_evaluation(imported).endswith("eval/geometry --config.data.name=…")
