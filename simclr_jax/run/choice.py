@@ -285,8 +285,7 @@ class Chooser:
         """
         network, train = length.network, config.train
         peak = optim.peak_learning_rate(config.optim.lr, train.batch_size, config.optim.lr_scaling)
-        warmup = round(config.optim.warmup_epochs * len(self._source) / train.batch_size)
-        updates = parts.schedule(config).total_steps
+        schedule = parts.schedule(config)
         place = "small images" if network.image_size <= sizes.SMALL else "photographs"
         longest = length.seen == sizes.MOST_EPOCHS * len(self._source)
         lines = {
@@ -298,10 +297,10 @@ class Chooser:
             tuple(_NETWORK.values()): f"sees {length.seen:,.0f} images, "
             f"{self._measured[network]}; {self._beyond(length)}",
             ("train.batch_size",): "about a quarter of the root of the images that are seen",
-            ("train.epochs",): f"{updates:,} updates"
+            ("train.epochs",): f"{schedule.total_steps:,} updates"
             + (", no more than the paper's longest run" if longest else ""),
             ("optim.lr", "optim.warmup_epochs", "loss.temperature"): f"a rate of {peak:.3g} after "
-            f"{warmup} updates of warm-up",
+            f"{schedule.warmup_steps} updates of warm-up",
             ("augment.ops", "augment.strength"): f"the authors' for {place}",
             ("model.dtype",): f"for a {jax.default_backend()}",
         }
@@ -328,10 +327,10 @@ class Chooser:
         cost = sizes.predicted(larger, self._measured, self._stem)
         if (seen := self._seen()) is not None:
             return f"{larger} would take {cost.seconds(seen, images):,.0f} s"
-        return (
-            f"{larger} would see {cost.seen(length.training, images):,.0f}, of the "
-            f"{sizes.needed(larger, self._stem):,.0f} that make it worth its work"
-        )
+        seen, needed = cost.seen(length.training, images), sizes.needed(larger, self._stem)
+        if seen >= needed and larger not in self._measured:
+            return f"there was no time to time {larger}"
+        return f"{larger} would see {seen:,.0f}, of the {needed:,.0f} that make it worth its work"
 
 
 def _in_words(value: Any) -> str:

@@ -177,8 +177,8 @@ def ladder(
 def needed(network: Network, stem: str = "auto") -> float:
     """The number of images that a run has to see for a network to be worth its work.
 
-    It grows as the root of the work, so that of more time a half, in logarithms, goes to a larger
-    network and a half to a longer run.
+    It grows as the root of the work, so that of more time two thirds, in logarithms, go to a larger
+    network and a third to a longer run.
 
     >>> needed(Network(64, 18, 0.25)), needed(Network(64, 18, 0.5))
     (50000.0, 100000.0)

@@ -105,6 +105,20 @@ def test_each_choice_has_a_line_with_its_reason(choose):
     assert len(lines) == 7
 
 
+def test_a_larger_network_that_was_not_timed_is_said_to_be_left_out_for_that(choose):
+    config, lines, measured = choose("--config.train.hours=0.15", elapsed=60.0, speed=2e-4)
+    assert [*map(str, measured)] == ["ResNet-18 x0.25 at 64 px"]
+    assert config.model.width == 0.25
+    (line,) = [line for line in lines if "model.width=0.25" in line]
+    assert line.endswith("there was no time to time ResNet-18 x0.5 at 64 px")
+
+
+def test_the_warm_up_that_is_said_is_the_schedule_s(choose):
+    config, lines, _ = choose("--config.train.hours=0.15")
+    steps = parts.schedule(config).warmup_steps
+    assert any(line.endswith(f"after {steps} updates of warm-up") for line in lines)
+
+
 def test_small_images_are_neither_enlarged_nor_blurred(choose):
     config, _, _ = choose(side=32)
     assert config.data.image_size == 32
