@@ -87,7 +87,9 @@ def test_unreadable_images_have_no_features_and_are_counted(finished, network, m
     np.testing.assert_array_equal(found.labels, whole.labels[kept])
 
 
-def test_features_that_are_kept_are_computed_again_for_other_weights_or_a_damaged_file(tmp_path):
+def test_features_that_are_kept_are_computed_again_for_other_weights_or_a_damaged_file(
+    tmp_path, capsys
+):
     class Extractor:
         computed = 0
 
@@ -103,6 +105,8 @@ def test_features_that_are_kept_are_computed_again_for_other_weights_or_a_damage
         ]
 
     assert [of("a"), of("b"), of("a"), of("b")] == [1, 2, 1, 2]
+    said = capsys.readouterr().err.splitlines()
+    assert said == 2 * ["computing the features of 360 images of 'test'", "features 2/360"]
     for path in tmp_path.glob("*.npy"):
         path.write_bytes(path.read_bytes()[:40])
     assert of("a") == 3
