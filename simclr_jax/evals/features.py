@@ -327,10 +327,12 @@ def _counted(extractor: Computes, source: Readable) -> Iterator[Features]:
     """Yields the features of a source, and says how far they are."""
     note(f"computing the features of {len(source):,} images of {source.split!r}")
     count = Count("features", len(source), sys.stderr)
-    for found in extractor.evaluation(source):
-        yield found
-        count.add(len(found.x))
-    count.end()
+    try:
+        for found in extractor.evaluation(source):
+            yield found
+            count.add(len(found.x))
+    finally:  # A terminal's line is ended before an error is told.
+        count.end()
 
 
 def digest(variables: Any) -> str:
