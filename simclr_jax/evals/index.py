@@ -257,17 +257,13 @@ def pictures(
 
 def value_range(index: ImageIndex) -> Any:
     """The values that were black and white in images of more than 8 bits; None: the usual ones."""
-    found = _view(index).get("value_range")
+    found = index.result["of"]["view"].get("value_range")
     return None if found is None else tuple(found)
 
 
 def channels(index: ImageIndex) -> int:
     """The number of channels of the images."""
-    return int(_view(index).get("channels", 3))
-
-
-def _view(index: ImageIndex) -> dict[str, Any]:
-    return index.result.get("of", {}).get("view", {})
+    return int(index.result["of"]["view"].get("channels", 3))
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

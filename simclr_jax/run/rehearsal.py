@@ -179,7 +179,7 @@ def rehearse(
     )
     with contextlib.closing(batches):
         taken = itertools.islice(batches, _SKIPPED + count)
-        together = time_together(step, state, taken, built.mesh, skipped=_SKIPPED)
+        together = time_together(step, state, taken, built.mesh)
     return Rehearsal(
         batch_size=config.train.batch_size,
         compile_seconds=compile_seconds,
@@ -237,29 +237,27 @@ def time_steps(
     return state, tuple(seconds[1:])
 
 
-def time_together(
-    step: Step, state: TrainState, batches: Iterator[Batch], mesh: Mesh, *, skipped: int
-) -> float:
+def time_together(step: Step, state: TrainState, batches: Iterator[Batch], mesh: Mesh) -> float:
     """The seconds of a step while the input makes the next batches, as in the training loop.
 
     Args:
       step: The train step.
       state: The state to begin with, which is used up.
-      batches: This process's rows of the batches, at least one more than `skipped`; the pipeline
-        that makes them has to go on after the last one, or it would be at rest in the last steps.
+      batches: This process's rows of the batches, more than `_SKIPPED`, whose steps are not timed.
+        The pipeline that makes them has to go on after the last one, or it would be at rest in the
+        last steps.
       mesh: The mesh of the devices.
-      skipped: The number of the first steps that are not timed, at least 1.
     """
     running, began, number = None, 0.0, 0
     for number, batch in enumerate(batches, 1):
         state, metrics = step(state, meshes.put(batch, mesh))
         jax.block_until_ready(running)  # The host is one step ahead of the devices.
         running = metrics["loss"]
-        if number == skipped:
+        if number == _SKIPPED:
             jax.block_until_ready(running)
             began = time.monotonic()
     jax.block_until_ready(running)
-    return (time.monotonic() - began) / (number - skipped)
+    return (time.monotonic() - began) / (number - _SKIPPED)
 
 
 def time_feed(

@@ -20,6 +20,7 @@ def index():
     """An index of 300 images, without labels."""
     rows = pa.table({"split": ["train"] * 300, "name": [f"<{k}>.png" for k in range(300)]})
     result = {"dataset": "folder", "layer": "z", "checkpoint_step": 3, "not_finite": 2}
+    result |= {"of": {"view": {}}}
     return ImageIndex(epath.Path("/index"), result, np.zeros((300, 4), np.float32), rows)
 
 

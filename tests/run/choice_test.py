@@ -113,8 +113,9 @@ def test_a_larger_network_that_was_not_timed_is_said_to_be_left_out_for_that(cho
     assert line.endswith("there was no time to time ResNet-18 x0.5 at 64 px")
 
 
-def test_the_warm_up_that_is_said_is_the_schedule_s(choose):
-    config, lines, _ = choose("--config.train.hours=0.15")
+@pytest.mark.parametrize("hours", [0.15, 2.0, 4.0])
+def test_the_warm_up_that_is_said_is_the_schedule_s(choose, hours):
+    config, lines, _ = choose(f"--config.train.hours={hours}")
     steps = parts.schedule(config).warmup_steps
     assert any(line.endswith(f"after {steps} updates of warm-up") for line in lines)
 
