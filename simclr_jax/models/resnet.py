@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from simclr_jax.errors import chosen
 from simclr_jax.models.attention import Module, SelectiveKernel, SqueezeExcite
+from simclr_jax.models.convolution import conv_layer
 from simclr_jax.models.norm import BATCH_NORM_MOMENTUM, PooledBatchNorm, batch_norm
 
 STEMS = ("auto", "small", "imagenet")  # The stems that a config can name.
@@ -47,33 +48,6 @@ def is_frozen(module: str, frozen: str) -> bool:
     """
     stage = 0 if module.startswith("stem") else int(module.removeprefix("group").split("_")[0])
     return stage < FROZEN.index(frozen)
-
-
-def conv_layer(filters: int, size: int, stride: int = 1, *, dtype: Any, name: str) -> nn.Conv:
-    """A convolution without bias, with the padding of the authors' code.
-
-    The padding only depends on the kernel's size k: (k-1)//2 pixels before and k//2 after. At
-    stride 1 that is the padding SAME. At stride 2 and even image sizes SAME would shift the kernel
-    by a pixel.
-
-    Args:
-      filters: The number of output channels.
-      size: The height and the width of the kernel, in pixels.
-      stride: The stride in both directions.
-      dtype: The dtype of the computation.
-      name: The name of the layer.
-    """
-    pad = ((size - 1) // 2, size // 2)
-    return nn.Conv(
-        filters,
-        (size, size),
-        strides=(stride, stride),
-        padding=(pad, pad),
-        use_bias=False,
-        kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
-        dtype=dtype,
-        name=name,
-    )
 
 
 class Block(nn.Module):

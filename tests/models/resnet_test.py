@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from simclr_jax.models import resnet
+from simclr_jax.models.convolution import conv_layer
 from simclr_jax.models.norm import batch_norm
 from simclr_jax.models.resnet import ResNet
 
@@ -94,18 +95,6 @@ def test_block_outputs_come_by_name_and_h_is_the_mean_of_the_last():
     np.testing.assert_allclose(h, outputs["group4_block1"].mean(axis=(1, 2)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [7, 8])
-@pytest.mark.parametrize("kernel", [1, 3, 7])
-def test_strided_convolution_is_the_unstrided_one_sampled(size, kernel, rng):
-    """Padding must not depend on the stride: SAME at stride 2 would shift even sizes."""
-    x = jnp.asarray(rng.normal(size=(1, size, size, 2)), jnp.float32)
-    strided = resnet.conv_layer(3, kernel, 2, dtype=jnp.float32, name=None)
-    plain = resnet.conv_layer(3, kernel, 1, dtype=jnp.float32, name=None)
-    variables = strided.init(jax.random.key(0), x)
-    expected = plain.apply(variables, x)[:, ::2, ::2]
-    np.testing.assert_allclose(strided.apply(variables, x), expected, atol=1e-5)
-
-
 def test_residual_branches_start_at_zero():
     model = ResNet(depth=14, width=1 / 16)
     params = jax.jit(
@@ -120,7 +109,7 @@ def test_residual_branches_start_at_zero():
 def test_selective_kernel_mixes_its_two_streams(rng):
     """Equal attention logits leave the plain mean of the streams."""
     x = jnp.asarray(rng.normal(size=(2, 4, 4, 3)), jnp.float32)
-    conv = named(resnet.conv_layer)
+    conv = named(conv_layer)
     norm = named(batch_norm, train=False, running=False)
     layer = resnet.SelectiveKernel(filters=5, stride=1, ratio=0.0625, conv=conv, norm=norm)
     variables = layer.init(jax.random.key(0), x)
