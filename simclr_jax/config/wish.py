@@ -22,6 +22,7 @@ OPEN: dict[str, tuple[type, Any]] = {
     "augment.strength": (float, 0.5),
     "model.depth": (int, 18),
     "model.width": (float, 0.25),
+    "model.stem": (str, "auto"),
     "model.dtype": (str, "float32"),
     "loss.temperature": (float, 0.5),
     "optim.lr": (float, 0.1),

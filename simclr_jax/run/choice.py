@@ -27,7 +27,12 @@ SAVING = 900.0  # The longest time between two checkpoints, in seconds.
 FEWEST = 20  # The number of updates below which a run is refused.
 RATE, TEMPERATURE = 0.3, 0.2  # The rate, which is multiplied by the root of the batch.
 
-_NETWORK = {"image_size": "data.image_size", "depth": "model.depth", "width": "model.width"}
+_NETWORK = {
+    "image_size": "data.image_size",
+    "depth": "model.depth",
+    "width": "model.width",
+    "stem": "model.stem",
+}
 
 
 def made(
@@ -80,7 +85,6 @@ class Chooser:
         self._elapsed = elapsed
         self._open = set(wish.open_keys(config))
         self._on_cpu = jax.default_backend() == "cpu"
-        self._stem = config.model.stem
         self._wanted = 3600.0 * config.train.hours
         self._voters = len(voters.voting(config, source, evaluation))
         self._side = at_hand.side_of(source)
@@ -123,7 +127,7 @@ class Chooser:
         progress.note(f"train.hours={self._config.train.hours:g}: timing {network}")
         seen = 2.0**16 if self._on_cpu else 2.0**20
         if self._measured:
-            cost = sizes.predicted(network, self._measured, self._stem)
+            cost = sizes.predicted(network, self._measured)
             seen = cost.seen(self._left(), len(self._source))
         size = self._batch_size(network, seen)
         images = 100.0 * len(self._source)
@@ -137,7 +141,7 @@ class Chooser:
 
     def _best(self, networks: list[Network]) -> Network | None:
         """The largest network that is worth its work, by what has been measured."""
-        costs = [sizes.predicted(each, self._measured, self._stem) for each in networks]
+        costs = [sizes.predicted(each, self._measured) for each in networks]
         left, seen = self._left(), self._seen()
         of_each = zip(networks, costs, strict=True)
         evaluating = [self._evaluations(*each, seen)[1] for each in of_each]
@@ -147,7 +151,6 @@ class Chooser:
             [left - max(EVALUATING * left, seconds) for seconds in evaluating],
             images=len(self._source),
             seen=seen,
-            stem=self._stem,
         )
 
     def _passed(self) -> float:
@@ -172,12 +175,8 @@ class Chooser:
             return given
         most, unit = math.inf, jax.device_count() * self._config.train.microbatches
         if network is not None:
-            most = sizes.most_in_memory(
-                network,
-                memory=at_hand.memory(),
-                value_bytes=4 if self._dtype == "float32" else 2,
-                stem=self._stem,
-            )
+            each = 4 if self._dtype == "float32" else 2
+            most = sizes.most_in_memory(network, memory=at_hand.memory(), value_bytes=each)
         return sizes.batch_size(seen, images=len(self._source), unit=unit, most=most)
 
     def length(self, network: Network) -> Length:
@@ -265,6 +264,7 @@ class Chooser:
             "augment.strength": 0.5 if small else 1.0,
             "model.depth": network.depth,
             "model.width": network.width,
+            "model.stem": network.stem,
             "model.dtype": self._dtype,
             "loss.temperature": TEMPERATURE,
             "optim.lr": RATE,
@@ -324,10 +324,10 @@ class Chooser:
         if place == len(self._networks):
             return "there is no larger one to choose"
         larger, images = self._networks[place], len(self._source)
-        cost = sizes.predicted(larger, self._measured, self._stem)
+        cost = sizes.predicted(larger, self._measured)
         if (seen := self._seen()) is not None:
             return f"{larger} would take {cost.seconds(seen, images):,.0f} s"
-        seen, needed = cost.seen(length.training, images), sizes.needed(larger, self._stem)
+        seen, needed = cost.seen(length.training, images), sizes.needed(larger)
         if seen >= needed and larger not in self._measured:
             return f"there was no time to time {larger}"
         return f"{larger} would see {seen:,.0f}, of the {needed:,.0f} that make it worth its work"

@@ -127,8 +127,9 @@ def shorter(config: ConfigDict, seconds: float) -> list[str]:
 
 def work(config: ConfigDict) -> float:
     """The work of the encoder for an image; see `sizes.work`."""
-    network = sizes.Network(config.data.image_size, config.model.depth, config.model.width)
-    return sizes.work(network, config.model.stem)
+    model = config.model
+    network = sizes.Network(config.data.image_size, model.depth, model.width, model.stem)
+    return sizes.work(network)
 
 
 def _length(config: ConfigDict, seconds: float) -> str:

@@ -26,30 +26,54 @@ class Network(NamedTuple):
       image_size: The side of the views in pixels.
       depth: The number of layers of the ResNet.
       width: The multiple of its filters.
+      stem: Its stem, one of `resnet.STEMS`.
     """
 
     image_size: int
     depth: int
     width: float
+    stem: str = "auto"
 
     def __str__(self) -> str:
-        return f"ResNet-{self.depth} x{self.width:g} at {self.image_size} px"
+        """The network in words.
+
+        >>> str(Network(64, 18, 0.5, "imagenet")), str(Network(32, 18, 0.5, "imagenet"))
+        ('ResNet-18 x0.5 at 64 px', 'ResNet-18 x0.5 at 32 px, imagenet stem')
+        """
+        usual = resnet.stem_for(self.stem, self.image_size) == resnet.stem_for(
+            "auto", self.image_size
+        )
+        stem = "" if usual else f", {self.stem} stem"
+        return f"ResNet-{self.depth} x{self.width:g} at {self.image_size} px{stem}"
+
+    @property
+    def stride(self) -> int:
+        """How many times smaller the sides are after the stem."""
+        return 4 if resnet.stem_for(self.stem, self.image_size) == "imagenet" else 1
 
 
-# From small to large. Each step multiplies the work by 1.6 to 4.
+# From small to large. Each step multiplies the work by 1.6 to 4. The first of both was better than
+# smaller, larger and finer ones in the same few minutes.
 _PHOTOGRAPHS = [
-    Network(64, 18, 0.25),
-    Network(64, 18, 0.5),
-    Network(96, 18, 0.5),
-    Network(96, 18, 1.0),
-    Network(128, 18, 1.0),
-    Network(128, 50, 1.0),
-    Network(160, 50, 1.0),
-    Network(224, 50, 1.0),
+    Network(64, 18, 0.5, "imagenet"),
+    Network(96, 18, 0.5, "imagenet"),
+    Network(96, 18, 1.0, "imagenet"),
+    Network(128, 18, 1.0, "imagenet"),
+    Network(128, 50, 1.0, "imagenet"),
+    Network(160, 50, 1.0, "imagenet"),
+    Network(224, 50, 1.0, "imagenet"),
 ]
 _SMALL = [
-    *(Network(SMALL, 18, width) for width in (0.25, 0.5, 1.0)),
-    Network(SMALL, 50, 1.0),
+    Network(SMALL, 18, 0.5, "imagenet"),
+    Network(SMALL, 18, 1.0, "imagenet"),
+    Network(SMALL, 18, 0.5, "small"),
+    Network(SMALL, 18, 1.0, "small"),
+    Network(SMALL, 50, 1.0, "small"),
+]
+# Views of fewer pixels are too small for the imagenet stem.
+_SMALLER = [
+    *(Network(SMALL, 18, width, "small") for width in (0.25, 0.5, 1.0)),
+    Network(SMALL, 50, 1.0, "small"),
 ]
 
 
@@ -122,7 +146,7 @@ class Length(NamedTuple):
     evaluating: float = 0.0
 
 
-def work(network: Network, stem: str = "auto") -> float:
+def work(network: Network) -> float:
     """The work of an encoder for an image, in the unit of a block of 64 filters for a pixel.
 
     All blocks of a ResNet take about the same work: where the side of their input is halved, the
@@ -133,15 +157,9 @@ def work(network: Network, stem: str = "auto") -> float:
 
     Args:
       network: The network.
-      stem: Its stem, one of `resnet.STEMS`.
     """
-    side = network.image_size / _stride(network, stem)
+    side = network.image_size / network.stride
     return sum(resnet.BLOCKS[network.depth][1]) * (network.width * side) ** 2
-
-
-def _stride(network: Network, stem: str) -> int:
-    """How many times smaller the sides are after the stem."""
-    return 4 if resnet.stem_for(stem, network.image_size) == "imagenet" else 1
 
 
 def ladder(
@@ -150,31 +168,35 @@ def ladder(
     image_size: int | None = None,
     depth: int | None = None,
     width: float | None = None,
+    stem: str | None = None,
 ) -> list[Network]:
     """The networks to choose from, from small to large, each once.
 
     >>> [network.image_size for network in ladder(100, depth=18)]
-    [64, 64, 96, 96, 100]
+    [64, 96, 96, 100]
 
     Args:
       side: The shorter side of the images, beyond which views would only be enlarged.
       image_size: The side of the views, if it is given.
       depth: The number of layers, if it is given.
       width: The multiple of the filters, if it is given.
+      stem: The stem, if it is given.
     """
-    small = (image_size or side) <= SMALL
+    size = image_size or side
+    of_size = _PHOTOGRAPHS if size > SMALL else _SMALL if size == SMALL else _SMALLER
     found = [
         Network(
             image_size or max(8, min(network.image_size, side)),
             depth or network.depth,
             width or network.width,
+            stem or network.stem,
         )
-        for network in (_SMALL if small else _PHOTOGRAPHS)
+        for network in of_size
     ]
     return list(dict.fromkeys(found))
 
 
-def needed(network: Network, stem: str = "auto") -> float:
+def needed(network: Network) -> float:
     """The number of images that a run has to see for a network to be worth its work.
 
     It grows as the root of the work, so that of more time two thirds, in logarithms, go to a larger
@@ -183,10 +205,10 @@ def needed(network: Network, stem: str = "auto") -> float:
     >>> needed(Network(64, 18, 0.25)), needed(Network(64, 18, 0.5))
     (50000.0, 100000.0)
     """
-    return SEEN * math.sqrt(work(network, stem) / UNIT)
+    return SEEN * math.sqrt(work(network) / UNIT)
 
 
-def predicted(network: Network, measured: Mapping[Network, Cost], stem: str = "auto") -> Cost:
+def predicted(network: Network, measured: Mapping[Network, Cost]) -> Cost:
     """The cost of an image with a network, from that of the measured one with the nearest work.
 
     Of an image's input a half is taken to grow with the area of the views; the other half is
@@ -195,16 +217,15 @@ def predicted(network: Network, measured: Mapping[Network, Cost], stem: str = "a
     Args:
       network: The network.
       measured: The costs that were measured, at least one.
-      stem: The stem of all networks.
     """
     if network in measured:
         return measured[network]
-    own = work(network, stem)
-    nearest = min(measured, key=lambda other: abs(math.log(work(other, stem) / own)))
+    own = work(network)
+    nearest = min(measured, key=lambda other: abs(math.log(work(other) / own)))
     known = measured[nearest]
     area = (network.image_size / nearest.image_size) ** 2
     found = known._replace(
-        step=known.step * own / work(nearest, stem), input=known.input * (0.5 + 0.5 * area)
+        step=known.step * own / work(nearest), input=known.input * (0.5 + 0.5 * area)
     )
     together = known.together * found.apart / known.apart
     return found._replace(together=together, first=together + known.first - known.together)
@@ -217,7 +238,6 @@ def largest(
     *,
     images: float,
     seen: float | None = None,
-    stem: str = "auto",
 ) -> Network | None:
     """The largest network that is worth its work in the time.
 
@@ -228,14 +248,13 @@ def largest(
       images: The number of training images.
       seen: The number of images that the run sees, if its length is given; None: as many as the
         time allows, and at least those that are `needed`, but with the first network.
-      stem: The stem of all networks.
 
     Returns:
       The network. None: a run of the given length takes longer with each of them.
     """
     each = zip(networks, costs, seconds, strict=True)
     for place, (network, cost, has) in reversed(list(enumerate(each))):
-        wanted = seen or (needed(network, stem) if place else 0.0)
+        wanted = seen or (needed(network) if place else 0.0)
         if cost.seconds(wanted, images) <= has:
             return network
     return None
@@ -264,21 +283,19 @@ def batch_size(seen: float, *, images: int, unit: int, most: float = math.inf) -
     return max(2**power // unit, -(-2 // unit)) * unit
 
 
-def most_in_memory(network: Network, *, memory: float, value_bytes: int, stem: str = "auto") -> int:
+def most_in_memory(network: Network, *, memory: float, value_bytes: int) -> int:
     """The largest batch of two views of which half of the memory holds what a step keeps.
 
     Args:
       network: The network.
       memory: The bytes of memory of all devices together.
       value_bytes: The bytes of a value: 4 of float32, 2 of bfloat16.
-      stem: Its stem.
     """
     block, counts = resnet.BLOCKS[network.depth]
     convolutions = 6 if block.expansion == 4 else 2  # A block's outputs, in units of its filters.
     outputs = sum(convolutions * count / 2**stage for stage, count in enumerate(counts))
-    stride = _stride(network, stem)
-    area = (network.image_size / stride) ** 2
-    outputs = 64 * network.width * area * (outputs + (4 if stride == 4 else 1))
+    area = (network.image_size / network.stride) ** 2
+    outputs = 64 * network.width * area * (outputs + (4 if network.stride == 4 else 1))
     return int(memory / 2 / (2 * _VALUES * value_bytes * outputs))
 
 

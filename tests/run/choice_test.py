@@ -28,8 +28,7 @@ def choose(monkeypatch, capsys):
         now = [elapsed]
 
         def cost(config, source):
-            config = {**config.data, **config.model}
-            network = sizes.Network(config["image_size"], config["depth"], config["width"])
+            network = network_of(config)
             measured.append(network)
             now[0] += COMPILING + 5.0
             each = speed * sizes.work(network) / sizes.UNIT
@@ -56,9 +55,14 @@ def choose(monkeypatch, capsys):
     return choose
 
 
+def network_of(config):
+    model = config.model
+    return sizes.Network(config.data.image_size, model.depth, model.width, model.stem)
+
+
 def seconds(config, speed):
     """The seconds that the training of a config takes, with the speed of `choose`."""
-    network = sizes.Network(config.data.image_size, config.model.depth, config.model.width)
+    network = network_of(config)
     each = speed * sizes.work(network) / sizes.UNIT + 1e-4
     return parts.schedule(config).total_steps * config.train.batch_size * each
 
@@ -80,7 +84,7 @@ def test_the_training_fills_the_time(choose, hours, images):
 
 def test_more_time_never_gives_a_smaller_network_or_fewer_updates_with_the_same_one(choose):
     found = [choose(f"--config.train.hours={0.1 * 2**power}")[0] for power in range(9)]
-    works = [sizes.work(sizes.Network(c.data.image_size, c.model.depth, c.model.width))
+    works = [sizes.work(network_of(c))
              for c in found]  # fmt: skip
     assert works == sorted(works)
     assert works[0] < works[-1]
@@ -107,10 +111,10 @@ def test_each_choice_has_a_line_with_its_reason(choose):
 
 def test_a_larger_network_that_was_not_timed_is_said_to_be_left_out_for_that(choose):
     config, lines, measured = choose("--config.train.hours=0.15", elapsed=60.0, speed=2e-4)
-    assert [*map(str, measured)] == ["ResNet-18 x0.25 at 64 px"]
-    assert config.model.width == 0.25
-    (line,) = [line for line in lines if "model.width=0.25" in line]
-    assert line.endswith("there was no time to time ResNet-18 x0.5 at 64 px")
+    assert [*map(str, measured)] == ["ResNet-18 x0.5 at 64 px"]
+    assert (config.data.image_size, config.model.width) == (64, 0.5)
+    (line,) = [line for line in lines if "model.width=0.5" in line]
+    assert line.endswith("there was no time to time ResNet-18 x0.5 at 96 px")
 
 
 @pytest.mark.parametrize("hours", [0.15, 2.0, 4.0])
@@ -128,6 +132,15 @@ def test_small_images_are_neither_enlarged_nor_blurred(choose):
     large, _, _ = choose(side=200)
     assert "blur" in large.augment.ops
     assert large.augment.strength == 1.0
+
+
+@pytest.mark.parametrize(("side", "stem"), [(20, "small"), (32, "imagenet"), (200, "imagenet")])
+def test_the_first_stem_is_the_one_for_photographs_where_views_are_large_enough(choose, side, stem):
+    config, lines, _ = choose("--config.train.hours=0.1", side=side)
+    assert config.model.stem == stem
+    assert any(f"model.stem={stem}" in line for line in lines)
+    given, _, _ = choose("--config.train.hours=0.1", "--config.model.stem=small", side=side)
+    assert given.model.stem == "small"
 
 
 @pytest.mark.parametrize("length", ["--config.train.steps=700", "--config.train.epochs=9"])
@@ -185,7 +198,7 @@ def test_a_network_is_not_chosen_whose_evaluation_takes_the_time_of_the_training
     """Of a given length: otherwise the run would take longer than its time."""
     about = {"images": 5000, "kept": 500_000, "speed": 5e-4}
     few, _, _ = choose("--config.train.epochs=20", "--config.train.hours=0.4", **about)
-    network = sizes.Network(few.data.image_size, few.model.depth, few.model.width)
+    network = network_of(few)
     step = 5e-4 * sizes.work(network) / sizes.UNIT
     evaluating = 500_000 * (step / 2 + 1.5e-4)  # Two views and, for the labels, the image itself.
     assert seconds(few, 5e-4) + evaluating < 0.4 * 3600
@@ -193,7 +206,7 @@ def test_a_network_is_not_chosen_whose_evaluation_takes_the_time_of_the_training
 
 def test_evaluations_after_every_few_updates_are_counted_by_the_batch_that_is_chosen(choose):
     config, _, _ = choose("--config.eval.every_steps=2", "--config.train.hours=0.24", kept=5000)
-    network = sizes.Network(config.data.image_size, config.model.depth, config.model.width)
+    network = network_of(config)
     step = 2e-3 * sizes.work(network) / sizes.UNIT
     count = parts.schedule(config).total_steps / 2
     assert seconds(config, 2e-3) + count * 5000 * (step / 2 + 1.5e-4) < 0.24 * 3600
