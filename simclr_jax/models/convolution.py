@@ -102,8 +102,8 @@ def by_positions(
         )
     )
     seen = ((x[:, r, c], kernel[k, m]) for r, k in rows for c, m in columns)
-    results = [a.reshape(len(a), -1) @ b.reshape(-1, b.shape[-1]) for a, b in seen]
-    return jnp.stack(results, axis=1).reshape(len(x), *shape, kernel.shape[-1])
+    results = [a.reshape(a.shape[0], -1) @ b.reshape(-1, b.shape[-1]) for a, b in seen]
+    return jnp.stack(results, axis=1).reshape(x.shape[0], *shape, kernel.shape[-1])
 
 
 def _overlap(begin: int, size: int, length: int) -> tuple[slice, slice]:

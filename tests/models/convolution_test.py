@@ -1,6 +1,7 @@
 """Convolutions: their padding, and that the products on a CPU are the same convolutions."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -79,3 +80,13 @@ def test_products_keep_the_dtype(rng):
     expected = xla(x, variables["params"]["kernel"], 1)
     np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=0.05)
     assert variables["params"]["kernel"].dtype == jnp.float32
+
+
+def test_a_number_of_images_that_is_not_known_is_kept_open():
+    layer = conv_layer(4, 3, dtype=jnp.float32, name=None)
+    kernel = jnp.ones((3, 3, 5, 4))
+    (images,) = jax.export.symbolic_shape("n")
+    x = jax.ShapeDtypeStruct((images, 2, 2, 5), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda x: layer.apply({"params": {"kernel": kernel}}, x)))
+    y = exported(x).call(jnp.ones((7, 2, 2, 5)))
+    np.testing.assert_allclose(y, np.full((7, 2, 2, 4), 4 * 5.0))
