@@ -1,5 +1,6 @@
 """Convolutions, and the matrix products that compute some of them faster on a CPU."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -50,7 +51,8 @@ def convolve(
       kernel: (k, l, C, D), the kernel.
       strides: The strides in both directions.
       padding: The zeros before and after, in both directions.
-      **options: The further arguments of `jax.lax.conv_general_dilated`, without dilation.
+      **options: Those arguments of `jax.lax.conv_general_dilated` that are not above, without
+        dilation or groups.
 
     Returns:
       (N, H', W', D), in the dtype of x and the kernel.
@@ -60,7 +62,7 @@ def convolve(
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
     shape, size = jax.eval_shape(usual, x, kernel).shape[1:3], kernel.shape[:2]
-    if size == (1, 1) and max(strides) > 1:
+    if size == (1, 1) and max(strides) > 1 and not any(map(any, padding)):
         return lax.platform_dependent(x, kernel, cpu=partial(sampled, strides), default=usual)
     if max(shape) < min(size):
         way = partial(by_positions, shape, strides, padding)
@@ -102,7 +104,9 @@ def by_positions(
         )
     )
     seen = ((x[:, r, c], kernel[k, m]) for r, k in rows for c, m in columns)
-    results = [a.reshape(a.shape[0], -1) @ b.reshape(-1, b.shape[-1]) for a, b in seen]
+    results = [
+        a.reshape(a.shape[0], math.prod(a.shape[1:])) @ b.reshape(-1, b.shape[-1]) for a, b in seen
+    ]
     return jnp.stack(results, axis=1).reshape(x.shape[0], *shape, kernel.shape[-1])
 
 

@@ -113,9 +113,10 @@ def shorter(config: ConfigDict, seconds: float) -> list[str]:
       seconds: The seconds a step takes.
     """
     smaller = {}
+    least = {"data.image_size": 32} if config.model.stem == "imagenet" else {}
     for key, values in _SMALLER.items():
         for value in values:
-            is_smaller = value < overrides.get(config, key)
+            is_smaller = least.get(key, 0) <= value < overrides.get(config, key)
             if is_smaller and 2 * work(overrides.changed(config, {key: value})) <= work(config):
                 smaller[key] = f"--config.{key}={value}"
                 break

@@ -55,25 +55,25 @@ class Network(NamedTuple):
 # From small to large. Each step multiplies the work by 1.6 to 4. The first of both was better than
 # smaller, larger and finer ones in the same few minutes.
 _PHOTOGRAPHS = [
-    Network(64, 18, 0.5, "imagenet"),
-    Network(96, 18, 0.5, "imagenet"),
-    Network(96, 18, 1.0, "imagenet"),
-    Network(128, 18, 1.0, "imagenet"),
-    Network(128, 50, 1.0, "imagenet"),
-    Network(160, 50, 1.0, "imagenet"),
-    Network(224, 50, 1.0, "imagenet"),
+    Network(64, 18, 0.5),
+    Network(96, 18, 0.5),
+    Network(96, 18, 1.0),
+    Network(128, 18, 1.0),
+    Network(128, 50, 1.0),
+    Network(160, 50, 1.0),
+    Network(224, 50, 1.0),
 ]
 _SMALL = [
     Network(SMALL, 18, 0.5, "imagenet"),
     Network(SMALL, 18, 1.0, "imagenet"),
-    Network(SMALL, 18, 0.5, "small"),
-    Network(SMALL, 18, 1.0, "small"),
-    Network(SMALL, 50, 1.0, "small"),
+    Network(SMALL, 18, 0.5),
+    Network(SMALL, 18, 1.0),
+    Network(SMALL, 50, 1.0),
 ]
 # Views of fewer pixels are too small for the imagenet stem.
 _SMALLER = [
-    *(Network(SMALL, 18, width, "small") for width in (0.25, 0.5, 1.0)),
-    Network(SMALL, 50, 1.0, "small"),
+    *(Network(SMALL, 18, width) for width in (0.25, 0.5, 1.0)),
+    Network(SMALL, 50, 1.0),
 ]
 
 
@@ -183,7 +183,9 @@ def ladder(
       stem: The stem, if it is given.
     """
     size = image_size or side
-    of_size = _PHOTOGRAPHS if size > SMALL else _SMALL if size == SMALL else _SMALLER
+    of_size = _PHOTOGRAPHS if size > SMALL else _SMALLER
+    if size == SMALL and stem in (None, "imagenet"):
+        of_size = _SMALL
     found = [
         Network(
             image_size or max(8, min(network.image_size, side)),

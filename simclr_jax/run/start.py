@@ -14,6 +14,7 @@ from simclr_jax.config.parts import Parts
 from simclr_jax.data.fingerprint import Classes, other_classes
 from simclr_jax.errors import UserError
 from simclr_jax.models.heads import layer_index
+from simclr_jax.models.resnet import stem_for
 from simclr_jax.run import network, workdir
 from simclr_jax.state import TrainState
 from simclr_jax.store import checkpoint
@@ -150,13 +151,14 @@ def fitting_paths(ours: Shapes, theirs: Shapes, *, classifier: bool) -> list[Pat
 def other_encoder(config: FrozenConfigDict, theirs: FrozenConfigDict) -> str:
     """What shows that another run has another encoder, in words; nothing if it has ours.
 
-    Its stem may be another one, for images of another size.
+    Its stem may be another one for views of another size, not for views of the same.
     """
-    found = (
-        f"model.{key}={theirs.model[key]} there and {config.model[key]} here"
-        for key in _ENCODER
-        if config.model[key] != theirs.model[key]
-    )
+    other = [key for key in _ENCODER if config.model[key] != theirs.model[key]]
+    size = config.data.image_size
+    ours, others = (stem_for(each.model.stem, size) for each in (config, theirs))
+    if size == theirs.data.image_size and ours != others:
+        other.append("stem")
+    found = (f"model.{key}={theirs.model[key]} there and {config.model[key]} here" for key in other)
     return ", ".join(found)
 
 

@@ -134,8 +134,8 @@ def test_small_images_are_neither_enlarged_nor_blurred(choose):
     assert large.augment.strength == 1.0
 
 
-@pytest.mark.parametrize(("side", "stem"), [(20, "small"), (32, "imagenet"), (200, "imagenet")])
-def test_the_first_stem_is_the_one_for_photographs_where_views_are_large_enough(choose, side, stem):
+@pytest.mark.parametrize(("side", "stem"), [(20, "auto"), (32, "imagenet"), (200, "auto")])
+def test_views_of_32_px_begin_with_the_stem_for_photographs(choose, side, stem):
     config, lines, _ = choose("--config.train.hours=0.1", side=side)
     assert config.model.stem == stem
     assert any(f"model.stem={stem}" in line for line in lines)

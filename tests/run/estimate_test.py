@@ -82,6 +82,9 @@ def test_a_run_says_how_long_it_takes_and_on_a_cpu_what_is_shorter(
          [".data.image_size=64", ".model.depth=18", ".train.steps=720"]),
         (["--config=imagenet", "--config.model.stem=small", "--config.data.image_size=60"], 10**6,
          [".data.image_size=32", ".model.depth=18", ".train.epochs=2"]),
+        # The imagenet stem takes no smaller views.
+        (["--config=cifar10", "--config.model.stem=imagenet"], 10**7,
+         [".model.width=0.25", ".train.steps=720"]),
     ],
 )  # fmt: skip
 def test_only_what_makes_a_run_shorter_is_proposed(flags, images, expected):

@@ -56,10 +56,12 @@ def test_what_has_the_same_name_and_shape_is_taken_and_the_rest_is_named():
         ({"model.sk_ratio": 0.0625}, "model.sk_ratio=0.0625 there and 0.0 here"),
         ({"model.se_ratio": 0.25}, "model.se_ratio=0.25 there and 0.0 here"),
         ({"model.stem": "imagenet", "data.image_size": 224}, ""),
+        ({"model.stem": "imagenet"}, "model.stem=imagenet there and auto here"),
+        ({"model.stem": "small"}, ""),  # The same as auto.
         ({"model.head_layers": 2, "model.head_dim": 64}, ""),
     ],
 )  # fmt: skip
-def test_another_encoder_is_told_and_another_stem_is_none(changes, said):
+def test_another_encoder_is_told_and_another_stem_with_other_views_is_none(changes, said):
     assert start.other_encoder(CONFIG, overrides.changed(CONFIG, changes)) == said
 
 

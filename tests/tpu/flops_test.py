@@ -30,6 +30,19 @@ def test_the_count_is_xlas_but_for_element_wise_work(sk_ratio):
     assert 0.85 < sum(flops.of_network(config)) / counted < 1.15
 
 
+@pytest.mark.parametrize(("size", "stem"), [(8, "auto"), (64, "imagenet")])
+def test_a_convolution_counts_once_whatever_computes_it(size, stem):
+    config = default.get_config()
+    config.data.update(num_classes=0, num_examples=1, image_size=size)
+    config.model.update(depth=18, width=0.125, stem=stem)
+    model = parts.model(config)
+    x = jax.ShapeDtypeStruct((1, size, size, 3), "float32")
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), x)
+    paths = [path for path, _ in jax.tree.leaves_with_path(variables["params"])]
+    kernels = [path for path in paths if path[-1].key == "kernel"]
+    assert len(flops.of_network(config)) == len(kernels)
+
+
 def test_of_frozen_layers_only_the_forward_pass_counts():
     config = default.get_config()
     config.data.update(num_classes=10, num_examples=100, image_size=32)
