@@ -34,13 +34,18 @@ def test_eight_devices_equal_one_in_float64(one_device, mesh8):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lars", "adam"])
-def test_with_its_state_split_the_optimizer_computes_the_same(name, one_device, mesh1, mesh8):
-    """Metrics, every gradient, parameters, statistics and optimizer state, over three steps."""
+@pytest.mark.parametrize(("name", "rounding"), [("lars", 1e-12), ("adam", 1e-10)])
+def test_with_its_state_split_the_optimizer_computes_the_same(
+    name, rounding, one_device, mesh1, mesh8
+):
+    """Metrics, every gradient, parameters, statistics and optimizer state, over three steps.
+
+    Adam's first steps divide a gradient by its own size, rounding included; LARS's do not.
+    """
     with jax.enable_x64(True):
         whole = run(mesh8, optimizer=name)
         split = run(mesh8, optimizer=name, shard_state=True)
-    assert worst(whole, split) < 1e-12
+    assert worst(whole, split) < rounding
     if name == "lars":
         assert worst(one_device, split) < 1e-9
 
