@@ -75,7 +75,12 @@ def embedded(task: Task, found: Sequence[Query]) -> np.ndarray:
 
     Raises:
       DivergedError: Features are not finite.
+      UserError: Those of an image are all zero: all images are equally similar to it.
     """
     folder = Folder(epath.Path("/"), [query.path for query in found], [], {})
     computed = task.extractor.evaluation(sources.readable(task.run_config, folder))
-    return np.concatenate([each.x for each in computed])
+    features = np.concatenate([each.x for each in computed])
+    for query, some in zip(found, features.any(axis=1), strict=True):
+        if not some:
+            raise UserError(f"{query.name}: its features are all zero, so no image is nearer to it")
+    return features

@@ -1,5 +1,7 @@
 """Queries are read and embedded as the images of the index were, and unreadable ones are named."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -47,3 +49,14 @@ def test_a_query_that_cannot_be_read_is_named(tmp_path, name, words):
     with pytest.raises(UserError, match=words) as error:
         asked.read([str(tmp_path / name)], None)
     assert str(error.value).startswith(str(tmp_path / name))
+
+
+def test_a_query_without_any_direction_is_named(indexed, found, task):
+    queries = asked.read([str(indexed[1] / found.name(row)) for row in range(2)], None)
+    computed = [SimpleNamespace(x=np.float32([[0, 1], [0, 0]]))]
+    silent = SimpleNamespace(
+        extractor=SimpleNamespace(evaluation=lambda _: computed), run_config=task.run_config
+    )
+    with pytest.raises(UserError, match="all zero") as error:
+        asked.embedded(silent, queries)
+    assert str(error.value).startswith(queries[1].name)
