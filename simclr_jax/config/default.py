@@ -256,8 +256,8 @@ def _log() -> ConfigDict:
     c.measures_every_steps = FieldReference(200)
     c.tensorboard = True  # Whether the rows are written for TensorBoard as well, with pictures.
     # The tracker that gets the rows as well, which must be installed: 'wandb', 'trackio' or
-    # 'swanlab'. Nothing leaves the machine unless WANDB_MODE, SWANLAB_MODE or TRACKIO_SPACE_ID says
-    # so. None: no tracker.
+    # 'swanlab'. Nothing leaves the machine unless WANDB_MODE, SWANLAB_MODE, TRACKIO_SPACE_ID or
+    # TRACKIO_SERVER_URL says so. None: no tracker.
     c.tracker = placeholder(str)
     c.tracker_project = "simclr"  # The name of the tracker's project.
     return c

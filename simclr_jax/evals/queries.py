@@ -80,7 +80,7 @@ def embedded(task: Task, found: Sequence[Query]) -> np.ndarray:
     folder = Folder(epath.Path("/"), [query.path for query in found], [], {})
     computed = task.extractor.evaluation(sources.readable(task.run_config, folder))
     features = np.concatenate([each.x for each in computed])
-    for query, some in zip(found, features.any(axis=1), strict=True):
-        if not some:
+    for query, feature in zip(found, features, strict=True):
+        if not feature.any():
             raise UserError(f"{query.name}: its features are all zero, so no image is nearer to it")
     return features

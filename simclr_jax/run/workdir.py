@@ -20,6 +20,7 @@ from simclr_jax import processes
 from simclr_jax.config import overrides, record, rules, wish
 from simclr_jax.config.parts import Intervals
 from simclr_jax.errors import FULL_DISK, LOST_DISK, ArgumentError, HostError, UserError
+from simclr_jax.run import terminal
 from simclr_jax.run.progress import MetricsLog
 from simclr_jax.state import TrainState
 from simclr_jax.store import checkpoint, lock, outage, tracker
@@ -250,7 +251,11 @@ def _open_tracker(root: epath.Path, config: FrozenConfigDict) -> tracker.Tracker
         return None
     values = {key: overrides.get(config, key) for key in overrides.keys(config)}
     return tracker.Tracker(
-        config.log.tracker, root, project=config.log.tracker_project, config=values
+        config.log.tracker,
+        root,
+        project=config.log.tracker_project,
+        config=values,
+        quiet=terminal.is_quiet(),
     )
 
 

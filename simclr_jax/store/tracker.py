@@ -1,22 +1,25 @@
 """The rows of a run for a tracker: wandb, or a library of the same form.
 
 Nothing leaves the machine unless the variable of the library asks for it: `WANDB_MODE`,
-`SWANLAB_MODE` or `TRACKIO_SPACE_ID`.
+`SWANLAB_MODE`, `TRACKIO_SPACE_ID` or `TRACKIO_SERVER_URL`.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from simclr_jax.errors import ArgumentError, one_line
+from simclr_jax.errors import ArgumentError, PreemptedError, one_line
 from simclr_jax.store import files
 
 TRACKERS = ("wandb", "trackio", "swanlab")
@@ -27,12 +30,15 @@ _log = logging.getLogger(__name__)
 
 
 def check(name: str) -> None:
-    """Checks that a tracker is installed, without importing it.
+    """Checks that a tracker is installed, without importing it; one that is none passes.
 
     Raises:
       ArgumentError: It is not.
     """
-    if name not in sys.modules and importlib.util.find_spec(name) is None:
+    if name not in TRACKERS or name in sys.modules:
+        return
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:  # A folder of that name has no origin.
         raise ArgumentError("tracker", name, f"is not installed (pip install {name})")
 
 
@@ -44,14 +50,30 @@ class Tracker:
       root: The folder of the run, which keeps the identifier by which a resumed run is continued.
       project: The name of the project.
       config: The values of the run by their keys.
+      quiet: Whether the library is to print warnings and errors only.
     """
 
-    def __init__(self, name: str, root: epath.Path, *, project: str, config: Mapping[str, Any]):
+    def __init__(
+        self,
+        name: str,
+        root: epath.Path,
+        *,
+        project: str,
+        config: Mapping[str, Any],
+        quiet: bool = False,
+    ):
         self._name = name
         self._library: Any = None
+        if name == "wandb":
+            # Its telemetry does not see the mode that `init` is given, and would ask a server.
+            os.environ.setdefault("WANDB_MODE", "offline")
         try:
             library: Any = importlib.import_module(name)
-            library.init(project=project, config=dict(config), **_options(name, root))
+            options = _options(name, root)
+            if name == "wandb" and quiet:  # It writes to stderr.
+                options["settings"] = {"silent": True}
+            with _own_interruption():
+                library.init(project=project, config=dict(config), **options)
             self._library = library
         except Exception as error:
             self._give_up(error)
@@ -67,11 +89,14 @@ class Tracker:
             self._give_up(error)
 
     def close(self) -> None:
-        """Ends the tracked run, once the tracker has all rows."""
+        """Ends the tracked run, once the tracker has all rows.
+
+        While an error is handled that ends the run, the tracker is told that the run failed.
+        """
         if self._library is None:
             return
         try:
-            self._library.finish()
+            self._library.finish(**_as_failed(self._name, sys.exc_info()[1]))
         except Exception as error:
             self._give_up(error)
 
@@ -82,6 +107,21 @@ class Tracker:
             self._name,
             one_line(error, 300),
         )
+
+
+@contextlib.contextmanager
+def _own_interruption() -> Iterator[None]:
+    """A context after which Ctrl-C has the handler that it had before.
+
+    SwanLab puts its own in its place, which ends the tracked run at the first Ctrl-C: the rows up
+    to the checkpoint that is saved then would be lost.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def _options(name: str, root: epath.Path) -> dict[str, Any]:
@@ -97,6 +137,17 @@ def _options(name: str, root: epath.Path) -> dict[str, Any]:
         return {"experiment_name": called, "id": known, "resume": "allow", **kept}
     kept = {"dir": folder, "mode": os.environ.get("WANDB_MODE", "offline")}
     return {"name": called, "id": known, "resume": "allow", **kept}
+
+
+def _as_failed(name: str, error: BaseException | None) -> dict[str, Any]:
+    """The arguments by which a library counts a run as failed; none where no error has ended it."""
+    if error is None or isinstance(error, PreemptedError):
+        return {}
+    if name == "wandb":
+        return {"exit_code": 1}
+    if name == "swanlab":
+        return {"state": "crashed", "error": f"{type(error).__name__}: {one_line(error)}"}
+    return {}  # Trackio does not tell them apart.
 
 
 def _identifier(name: str, root: epath.Path) -> str:

@@ -1,12 +1,15 @@
 """The calls that a tracker gets, by a stand-in for its library."""
 
+import os
+import signal
 import sys
 import types
 
 import pytest
 from etils import epath
 
-from simclr_jax.errors import ArgumentError
+from simclr_jax.errors import ArgumentError, DivergedError, PreemptedError
+from simclr_jax.run import workdir
 from simclr_jax.store import tracker
 
 
@@ -28,15 +31,16 @@ class Library(types.ModuleType):
     def log(self, row, **options):
         self._called("log", row, **options)
 
-    def finish(self):
-        self._called("finish")
+    def finish(self, **options):
+        self._called("finish", **options)
 
 
 @pytest.fixture
 def library(monkeypatch):
     """A function that puts a stand-in in the place of a library."""
     for variable in ("WANDB_MODE", "SWANLAB_MODE"):
-        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv(variable, "")  # So that it is as before in the end.
+        monkeypatch.delenv(variable)
 
     def put(name, **options):
         monkeypatch.setitem(sys.modules, name, Library(**options))
@@ -95,3 +99,56 @@ def test_one_that_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ArgumentError, match=r"is not installed \(pip install swanlab\)"):
         tracker.check("swanlab")
+
+
+@pytest.mark.parametrize("name", ["mlflow", "WandB"])
+def test_one_that_is_none_is_left_to_the_rule_of_the_key(name):
+    tracker.check(name)
+
+
+def test_a_folder_of_its_name_is_no_tracker(tmp_path, monkeypatch):
+    (tmp_path / "trackio").mkdir()
+    monkeypatch.delitem(sys.modules, "trackio", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(ArgumentError, match="is not installed"):
+        tracker.check("trackio")
+
+
+def test_wandb_finds_its_mode_where_its_telemetry_looks_for_it(library, tmp_path):
+    library("wandb")
+    tracked("wandb", tmp_path)
+    assert os.environ["WANDB_MODE"] == "offline"
+
+
+def test_ctrl_c_keeps_its_handler(library, tmp_path, monkeypatch):
+    stand_in = library("swanlab")
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(
+        stand_in, "init", lambda **_: signal.signal(signal.SIGINT, signal.SIG_IGN), raising=False
+    )
+    try:
+        tracked("swanlab", tmp_path)
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "how"),
+    [
+        ("wandb", DivergedError("step 2"), {"exit_code": 1}),
+        ("wandb", PreemptedError("stopped"), {}),
+        (
+            "swanlab",
+            DivergedError("step 2"),
+            {"state": "crashed", "error": "DivergedError: step 2"},
+        ),
+        ("trackio", DivergedError("step 2"), {}),
+    ],
+)
+def test_a_run_that_fails_has_failed_in_its_tracker_too(name, error, how, library, tmp_path):
+    stand_in = library(name)
+    found = tracker.Tracker(name, epath.Path(tmp_path), project="views", config={})
+    with pytest.raises(type(error)), workdir.closing(found):
+        raise error
+    assert stand_in.calls[-1] == ("finish", how)
