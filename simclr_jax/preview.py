@@ -156,7 +156,7 @@ def preview(
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr if terminal.is_quiet() else sys.stdout)
     print(*written, sep="\n")
-    again = " once that is mended" if refused else ""
+    again = " once that is mended" if refused or not shown else ""
     following = shlex.join(["simclr-train", *about_config, f"--workdir=runs/{name}"])
     print(f"next{again}: {following}")
 

@@ -238,3 +238,15 @@ def test_a_browser_shows_every_picture_and_nothing_is_too_wide(width, made, tmp_
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert "<title>true,true</title>" in shown.stdout
+
+
+def test_where_no_image_can_be_read_nothing_is_said_of_crops(tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(12):
+        np.save(images / f"{number}.npy", np.full((20, 20), 5.0, np.float32))
+    flags = ["--config=folder", f"--config.data.dir={images}", "--config.data.channels=1", *SMALL]
+    page, lines = previewed(tmp_path / "p.html", capsys, *flags)
+    assert "No image could be read." in page.words
+    assert "none is the first operation" not in page.words
+    assert lines[-1].startswith("next once that is mended: simclr-train --config=folder ")

@@ -58,6 +58,12 @@ def to_bytes(values: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
     """
     if value_range is None:
         low, high, most = np.min(values), np.max(values), white_of(values.dtype)
+        if np.isnan(low):
+            share = float(np.isnan(values).mean())
+            raise ValueError(
+                f"{values.dtype} values of which {share:.2%} are NaN; value_range can say which "
+                "are black and white, and makes NaN black"
+            )
         if not 0 <= low <= high <= most:
             raise ValueError(
                 f"{values.dtype} values from {low:g} to {high:g}, not from 0 to {most}; "

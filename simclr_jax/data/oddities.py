@@ -16,6 +16,8 @@ _DEEP_SAMPLE = 4  # The number of such images, one after the other, that are wor
 # The number of images whose values are compared with a range, that are read as arrays, or whose
 # alpha channel is looked at.
 _SAMPLE = 64
+_CHANNELS_SAMPLE = 8  # The number of arrays of several channels that are worth a line together.
+_FEW = 2  # The largest difference of the levels of a channel that tells next to nothing.
 
 
 class Oddities:
@@ -35,6 +37,7 @@ class Oddities:
         self._look_for_unread = True
         self._look_for_type = value_range is None
         self._deep = self._brightest = 0
+        self._differences: list[np.ndarray] = []  # Those of the levels of each channel, (C,) each.
 
     def of(self, data: bytes) -> Iterator[str]:
         """Yields lines about an image, which follow its name.
@@ -77,6 +80,8 @@ class Oddities:
                 f"{depth.white_of(values.dtype)} for white, unless value_range says otherwise"
             )
         yield from self._of_values(values)
+        if as_array:
+            yield from self._of_channels(data, kind)
 
     def _of_alpha(self, data: bytes, kind: str | None) -> Iterator[str]:
         """Yields a line about the first image with pixels that are not opaque."""
@@ -103,7 +108,7 @@ class Oddities:
                 self._left_to_compare = 0
                 yield (
                     f"has {share:.2%} of its values outside value_range={self._range}: they become "
-                    "black or white; that is said of the first such image alone"
+                    "black or white, NaN black; that is said of the first such image alone"
                 )
         if not self._look_for_dark or values.dtype.kind not in "iu" or values.itemsize == 1:
             return
@@ -118,6 +123,20 @@ class Oddities:
                 f"is the last of {self._deep} 16-bit images whose values are at most "
                 f"{self._brightest}: nearly black, as 65535 is white; value_range can say "
                 f"which values are black and white, as value_range=(0,{2**bits - 1}) of {bits} bits"
+            )
+
+    def _of_channels(self, data: bytes, kind: str | None) -> Iterator[str]:
+        """Yields a line about channels with hardly any levels, in all of the first arrays."""
+        if self._channels == 1 or len(self._differences) == _CHANNELS_SAMPLE:
+            return
+        levels = arrays.levels(data, kind, channels=self._channels, value_range=self._range)
+        self._differences.append(np.ptp(levels, axis=(0, 1)))
+        poor = np.flatnonzero(np.max(self._differences, axis=0) <= _FEW)
+        if len(self._differences) == _CHANNELS_SAMPLE and len(poor):
+            yield (
+                f"is the last of {_CHANNELS_SAMPLE} images that have at most {_FEW + 1} of 256 "
+                f"levels in the channels {', '.join(map(str, poor))} of 0 to {self._channels - 1}: "
+                "black and white are the same values in all channels, which need a common scale"
             )
 
 
@@ -170,10 +189,12 @@ def values_of(
 def clipped(values: np.ndarray | None, value_range: depth.ValueRange | None) -> float:
     """The share of some values that lie outside a range, 0 to 1; 0 without values or a range.
 
-    >>> clipped(np.array([0, 5, 9, 12]), (5, 10))
-    0.5
+    NaN lies outside of every range.
+
+    >>> clipped(np.array([0, 5, np.nan, 12]), (5, 10))
+    0.75
     """
     if values is None or value_range is None:
         return 0.0
     low, high = sorted(value_range)
-    return float(((values < low) | (values > high)).mean())
+    return float((~((values >= low) & (values <= high))).mean())

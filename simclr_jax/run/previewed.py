@@ -47,7 +47,7 @@ def values(
     return {
         "sections": [(name, name.capitalize()) for name in sections],
         "lead": f"{splits[0].source.place}: what the network is given, and what the data are like.",
-        "about": _about_views(config, any(v.box for one in shown for v in one.views)),
+        "about": _about_views(config, not shown or any(v.box for one in shown for v in one.views)),
         "examples": [_example(example) for example in shown],
         "settings": _settings(config),
         "place": splits[0].source.place,

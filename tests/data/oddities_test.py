@@ -36,6 +36,34 @@ def test_values_outside_the_range_are_said_once_and_counted(tmp_path):
     assert sorted({round(one.clipped, 4) for one in found.seen}) == [0.0, 0.7475]
 
 
+def test_values_that_are_not_numbers_are_counted_as_outside_the_range(tmp_path):
+    holed = (RAMP / 10).astype(np.float32)
+    holed[0, :4] = np.nan
+    (line,) = Oddities((0, 1000), channels=1).of(npy(holed))
+    assert "has 1.00% of its values outside value_range=(0, 1000)" in line
+    assert "NaN black" in line
+    for number in range(5):
+        write(tmp_path / f"{number}.npy", npy(holed))
+    source = split("folder", tmp_path, held_out=0.2)
+    found = survey.scan(source, 9, value_range=(0, 1000), channels=1)
+    assert {round(one.clipped, 4) for one in found.seen} == {0.01}
+    refused = survey.scan(source, 9, channels=1)
+    assert all("1.00% are NaN" in reason for reason in refused.broken.values())
+    assert refused.broken
+
+
+def test_channels_that_lack_levels_in_a_common_range_are_named(rng):
+    def lines(*scales):
+        odd = Oddities((0, 1000), channels=len(scales))
+        drawn = (rng.random((8, 9, 9, len(scales))) * scales for _ in range(2))
+        return [line for arrays in drawn for array in arrays for line in odd.of(npy(array))]
+
+    assert lines(1000, 300, 30) == []
+    (line,) = lines(5, 1000, 1)
+    assert line.startswith("is the last of 8 images")
+    assert "the channels 0, 2 of 0 to 2:" in line
+
+
 def test_a_range_of_more_than_8_bits_says_nothing_of_8():
     lines = Oddities((0, 10), channels=2)
     small = np.full((9, 9, 2), 200, np.uint8)
