@@ -4,9 +4,9 @@ Command:  simclr-train --config=configs/folder.py --workdir=RUN --config.data.di
           simclr-train --config=configs/folder.py:size=small --workdir=RUN --config.data.dir=IMAGES
           simclr-train --config=configs/folder.py:hours=1 --workdir=RUN --config.data.dir=IMAGES
 Hardware: one GPU for some ten thousand images; more GPUs are used without any setting. Time
-          not measured yet. With size=small a laptop: a thousand images in 935 s on 2 CPU cores
-          that were busy with other work. With hours=1 whatever is there: the run chooses its sizes
-          for it when it begins, so that it ends after about an hour; docs/images.md says how.
+          not measured yet. With size=small a laptop: a thousand images in 387 s on 2 CPU cores.
+          With hours=1 whatever is there: the run chooses its sizes for it when it begins, so that
+          it ends after about an hour; docs/images.md says how.
 Result:   depends on the images. Watch the held-out contrastive loss (eval loss), and compare
           `simclr-eval --config=configs/eval/knn.py --run=RUN` with and without --untrained if
           there are labels. docs/results.md has both of a thousand photographs with size=small.
