@@ -92,9 +92,9 @@ class Oddities:
         if share:
             self._alphas_left = 0
             yield (
-                f"is transparent in {share:.2%} of its pixels, in whole or in part: that is left "
-                "out, and the colours that they have in the file are seen; that is said of the "
-                "first such image alone"
+                f"is transparent in {_percent(share)} of its pixels, in whole or in part: that is "
+                "left out, and the colours that they have in the file are seen; that is said of "
+                "the first such image alone"
             )
 
     def _of_values(self, values: np.ndarray) -> Iterator[str]:
@@ -107,8 +107,8 @@ class Oddities:
             if share := clipped(values, self._range):
                 self._left_to_compare = 0
                 yield (
-                    f"has {share:.2%} of its values outside value_range={self._range}: they become "
-                    "black or white, NaN black; that is said of the first such image alone"
+                    f"has {_percent(share)} of its values outside value_range={self._range}: they "
+                    "become black or white, NaN black; that is said of the first such image alone"
                 )
         if not self._look_for_dark or values.dtype.kind not in "iu" or values.itemsize == 1:
             return
@@ -138,6 +138,15 @@ class Oddities:
                 f"levels in the channels {', '.join(map(str, poor))} of 0 to {self._channels - 1}: "
                 "black and white are the same values in all channels, which need a common scale"
             )
+
+
+def _percent(share: float) -> str:
+    """A share above 0, in percent.
+
+    >>> _percent(0.25), _percent(1e-6)
+    ('25.00%', 'less than 0.01%')
+    """
+    return f"{share:.2%}" if share >= 1e-4 else "less than 0.01%"
 
 
 def _unread_in_words(image: ImageFile) -> str:

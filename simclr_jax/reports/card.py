@@ -76,6 +76,7 @@ def of_run(path: str, step: int, about: Mapping[str, Any]) -> str:
         summary=_summary(run, step, about),
         about=about,
         outputs=about["outputs"],
+        rounded=run.config.data.transfer_dtype == "uint8",
         image="an image of PIL"
         if about["channels"] in (1, 3)
         else f"a NumPy array (H, W, {about['channels']})",

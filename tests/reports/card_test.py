@@ -81,6 +81,12 @@ def test_the_card_tells_data_recipe_and_that_there_is_no_result(folder):
     assert "agree with those of the network that was trained, in JAX, to\n1.2e-06" in body
 
 
+def test_the_card_tells_where_evaluations_round_what_the_transform_does_not(folder):
+    assert "Evaluations then round the result to 256 levels" in written(folder)[1]
+    changed(folder, data={"transfer_dtype": "float32"})
+    assert "Evaluations then round" not in written(folder)[1]
+
+
 def test_results_are_told_with_their_commands_and_the_rest_is_counted(folder):
     add(folder)
     add(folder, checkpoint_step=4, top1=0.99)
