@@ -253,7 +253,14 @@ def levels(
     Raises:
       ValueError: It cannot be read, or has another number of channels.
     """
-    found = arranged(values(data, kind), channels)
+    return levels_of(values(data, kind), kind, channels, value_range)
+
+
+def levels_of(
+    found: np.ndarray, kind: str | None, channels: int, value_range: ValueRange | None
+) -> np.ndarray:
+    """The levels (H, W, C), uint8, of an image with the values `found`; see `levels`."""
+    found = arranged(found, channels)
     if found.dtype == np.uint8 and (kind != "NPY" or value_range is None):
         return found
     if found.dtype == bool:

@@ -40,6 +40,15 @@ def values(data: bytes, kind: str | None) -> np.ndarray | None:
         return np.asarray(image) if image.mode == "F" or image.mode.startswith("I") else None
 
 
+def percent(share: float) -> str:
+    """A share above 0, in percent.
+
+    >>> percent(0.25), percent(1e-6)
+    ('25.00%', 'less than 0.01%')
+    """
+    return f"{share:.2%}" if share >= 1e-4 else "less than 0.01%"
+
+
 def to_bytes(values: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
     """Scales values to 0 … 255.
 
@@ -59,10 +68,10 @@ def to_bytes(values: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
     if value_range is None:
         low, high, most = np.min(values), np.max(values), white_of(values.dtype)
         if np.isnan(low):
-            share = float(np.isnan(values).mean())
+            share = percent(float(np.isnan(values).mean()))
             raise ValueError(
-                f"{values.dtype} values of which {share:.2%} are NaN; value_range can say which "
-                "are black and white, and makes NaN black"
+                f"{values.dtype} values of which {share} are NaN; value_range can say which are "
+                "black and white, and makes NaN black"
             )
         if not 0 <= low <= high <= most:
             raise ValueError(

@@ -81,7 +81,7 @@ class Oddities:
             )
         yield from self._of_values(values)
         if as_array:
-            yield from self._of_channels(data, kind)
+            yield from self._of_channels(values, kind)
 
     def _of_alpha(self, data: bytes, kind: str | None) -> Iterator[str]:
         """Yields a line about the first image with pixels that are not opaque."""
@@ -92,9 +92,9 @@ class Oddities:
         if share:
             self._alphas_left = 0
             yield (
-                f"is transparent in {_percent(share)} of its pixels, in whole or in part: that is "
-                "left out, and the colours that they have in the file are seen; that is said of "
-                "the first such image alone"
+                f"is transparent in {depth.percent(share)} of its pixels, in whole or in part: "
+                "that is left out, and the colours that they have in the file are seen; that is "
+                "said of the first such image alone"
             )
 
     def _of_values(self, values: np.ndarray) -> Iterator[str]:
@@ -107,8 +107,9 @@ class Oddities:
             if share := clipped(values, self._range):
                 self._left_to_compare = 0
                 yield (
-                    f"has {_percent(share)} of its values outside value_range={self._range}: they "
-                    "become black or white, NaN black; that is said of the first such image alone"
+                    f"has {depth.percent(share)} of its values outside "
+                    f"value_range={self._range}: they become black or white, NaN black; that is "
+                    "said of the first such image alone"
                 )
         if not self._look_for_dark or values.dtype.kind not in "iu" or values.itemsize == 1:
             return
@@ -125,11 +126,11 @@ class Oddities:
                 f"which values are black and white, as value_range=(0,{2**bits - 1}) of {bits} bits"
             )
 
-    def _of_channels(self, data: bytes, kind: str | None) -> Iterator[str]:
+    def _of_channels(self, values: np.ndarray, kind: str | None) -> Iterator[str]:
         """Yields a line about channels with hardly any levels, in all of the first arrays."""
         if self._channels == 1 or len(self._differences) == _CHANNELS_SAMPLE:
             return
-        levels = arrays.levels(data, kind, channels=self._channels, value_range=self._range)
+        levels = arrays.levels_of(values, kind, self._channels, self._range)
         self._differences.append(np.ptp(levels, axis=(0, 1)))
         poor = np.flatnonzero(np.max(self._differences, axis=0) <= _FEW)
         if len(self._differences) == _CHANNELS_SAMPLE and len(poor):
@@ -138,15 +139,6 @@ class Oddities:
                 f"levels in the channels {', '.join(map(str, poor))} of 0 to {self._channels - 1}: "
                 "black and white are the same values in all channels, which need a common scale"
             )
-
-
-def _percent(share: float) -> str:
-    """A share above 0, in percent.
-
-    >>> _percent(0.25), _percent(1e-6)
-    ('25.00%', 'less than 0.01%')
-    """
-    return f"{share:.2%}" if share >= 1e-4 else "less than 0.01%"
 
 
 def _unread_in_words(image: ImageFile) -> str:
