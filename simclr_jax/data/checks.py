@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -91,7 +92,11 @@ def _together(data: Sequence[bytes], copied: int) -> list[Checked | None]:
     """Checks images in one graph. JPEGs of more than `copied` pixels have none in the result."""
     if not data:
         return []
+    size = _size_of_all(data)
     try:
+        if size is not None and size[0] * size[1] <= TOGETHER_PIXELS:
+            pixels = _of_one_size()(tf.constant(data, tf.string)).numpy()
+            return [Checked(one, *size, own) for one, own in zip(data, pixels, strict=True)]
         pixels, shapes, seen = _in_graph(copied)(tf.constant(data, tf.string))
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
         # TensorFlow's message may quote an image's bytes, of which Python can make no text.
@@ -106,6 +111,34 @@ def _together(data: Sequence[bytes], copied: int) -> list[Checked | None]:
         image = own.reshape(height, width, 3) if own.size else None
         found.append(Checked(data[row], int(height), int(width), image) if value else None)
     return found
+
+
+def _size_of_all(data: Sequence[bytes]) -> tuple[int, int] | None:
+    """The height and width of PNG images that are all of one size; None for others."""
+    sides = {each[16:24] if each[:4] == b"\x89PNG" else b"" for each in data}
+    side = sides.pop()
+    if sides or len(side) < 8:
+        return None
+    width, height = struct.unpack(">II", side)
+    return height, width
+
+
+@functools.cache
+def _of_one_size() -> Callable[[tf.Tensor], tf.Tensor]:
+    """The function that decodes PNG images of one size (n,) to pixels (n, H, W, 3).
+
+    It takes half the time of `_in_graph`, which allows for any size and format.
+    """
+
+    def one(data: tf.Tensor) -> tf.Tensor:
+        return tf.io.decode_png(data, channels=3)
+
+    spec = tf.TensorSpec([None, None, 3], tf.uint8)
+    return tf.function(
+        lambda data: tf.map_fn(one, data, fn_output_signature=spec, parallel_iterations=64),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
 
 
 @functools.cache

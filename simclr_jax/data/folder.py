@@ -14,6 +14,7 @@ from etils import epath, epy
 
 from simclr_jax.data import arrangement
 from simclr_jax.data.listing import ENDINGS, Listing, files_below
+from simclr_jax.data.reads import Reads
 from simclr_jax.data.source import File, Images
 from simclr_jax.errors import ArgumentError
 from simclr_jax.store import outage
@@ -221,7 +222,8 @@ class Folder:
         self._labels = np.array(
             [number[file.split("/")[0]] if classes else -1 for file in files], np.int32
         )
-        self._pool = ThreadPoolExecutor(_THREADS)
+        self._on_disk = not is_remote(folder)
+        self._reads = Reads(_THREADS, remote=not self._on_disk)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -232,14 +234,14 @@ class Folder:
     def files(self) -> list[File]:
         # A task for each file would take more memory and time than the files' states.
         parts = [self._files[k : k + _STATES] for k in range(0, len(self._files), _STATES)]
-        found = self._pool.map(self._files_of, parts)
+        found = self._reads.pool.map(self._files_of, parts)
         return list(itertools.chain.from_iterable(found))
 
     def _files_of(self, names: list[str]) -> list[File]:
         """The states of files, by plain paths where they are on a disk and there."""
-        if is_remote(self._folder):
+        if not self._on_disk:
             return list(map(self._file, names))
-        folder, found = os.fspath(self._folder), []
+        folder, found = self.place, []
         for name in names:
             try:
                 state = os.stat(f"{folder}/{name}")
@@ -262,18 +264,23 @@ class Folder:
         return File(name, stat.st_size, stat.st_mtime_ns)
 
     def load(self, indices: Sequence[int]) -> tuple[Images, np.ndarray]:
-        # A task for each file would take as long as reading a small one.
-        few = max(1, -(-len(indices) // (2 * _THREADS)))
-        parts = [indices[k : k + few] for k in range(0, len(indices), few)]
-        found = self._pool.map(lambda part: [*map(self._read, part)], parts)
-        return list(itertools.chain.from_iterable(found)), self._labels[np.asarray(indices)]
+        return self._reads.map(self._read, indices), self._labels[np.asarray(indices)]
 
     def labels(self) -> np.ndarray:
         return self._labels
 
     def _read(self, index: int) -> bytes | str:
-        path = self._folder / self._files[index]
         try:
-            return outage.patiently(path.read_bytes, path)
+            if self._on_disk:  # Without objects for the path, which take longer than a small file.
+                path = f"{self.place}/{self._files[index]}"
+                return outage.patiently(lambda: _content(path), path)
+            remote = self._folder / self._files[index]
+            return outage.patiently(remote.read_bytes, remote)
         except (OSError, tf.errors.OpError):  # The file was deleted since it was listed.
             return outage.MISSING
+
+
+def _content(path: str) -> bytes:
+    """The content of a file on a disk."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read()

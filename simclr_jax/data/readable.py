@@ -168,8 +168,16 @@ class Readable:
     def _decoded(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """The pixels and the labels of images, which are kept where they may be."""
         images, labels = self.load(indices)
-        each = map if all(image.decoded for image in images) else self._pool.map
-        pixels = list(each(Image.pixels, images))
+        # In one graph, for threads would take turns on Python's lock.
+        rows = [row for row, image in enumerate(images) if not image.decoded]
+        together = checks.decoded_together([images[row].data for row in rows])
+        found = dict(zip(rows, together, strict=True))
+
+        def one(row: int) -> np.ndarray:
+            known = found.get(row)
+            return images[row].pixels() if known is None else arranged(known, self.channels)
+
+        pixels = list(map(one, range(len(images))))
         self._kept.add(indices, pixels, labels)
         return pixels, labels
 

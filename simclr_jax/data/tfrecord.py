@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epy
 
+from simclr_jax.data.reads import Reads
 from simclr_jax.data.source import File, file_at
 from simclr_jax.data.tfrecord_index import FOOTER, Index, matches, spans_of
 from simclr_jax.errors import FileError
 from simclr_jax.store import outage, ranges
+from simclr_jax.store.files import is_remote
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -64,11 +65,11 @@ class TFRecordReader:
     ):
         self._paths = [os.fspath(instruction.filename) for instruction in instructions]
         self._storage = ranges.storage_of(self._paths[0])
-        self._pool = ThreadPoolExecutor(self._storage.threads)
-        found = list(self._pool.map(_file, self._paths))
+        self._reads = Reads(self._storage.threads, remote=is_remote(self._paths[0]))
+        found = list(self._reads.pool.map(_file, self._paths))
         self._contents: list[bytes] = []  # The contents of small files.
         if sum(file.size for file in found) <= cache_bytes:
-            self._contents = list(self._pool.map(_content, found))
+            self._contents = list(self._reads.pool.map(_content, found))
             spans = list(map(_spans_in, found, self._contents))
         else:
             spans = self._indexed(found, index_dir)
@@ -80,7 +81,7 @@ class TFRecordReader:
     def _indexed(self, found: list[File], index_dir: str | None) -> list[np.ndarray]:
         """The positions and lengths of the records of large files."""
         index = Index(index_dir)
-        spans = index.spans(found, self._pool)
+        spans = index.spans(found, self._reads.pool)
         if index.unkept:
             folder = f"the folder is {index_dir}"
             _log.warning(
@@ -109,7 +110,7 @@ class TFRecordReader:
             ]
         records: list[bytes | str] = [""] * len(index)
         runs = self._runs(index)
-        for run, found in zip(runs, self._pool.map(self._read, runs), strict=True):
+        for run, found in zip(runs, self._reads.map(self._read, runs), strict=True):
             for row, (start, length) in zip(run.rows, self._spans[index[run.rows]], strict=True):
                 records[row] = (
                     found

@@ -120,3 +120,36 @@ def test_a_large_jpeg_in_colour_is_no_image_of_one_channel(few_pixels, rng, tmp_
     source = Readable(images_of, on_bad_image="replace", channels=1)
     source.load([0, 1])
     assert [*source.bad] == [1]
+
+
+def of_one_size(count=3):
+    """PNG images of one size and of every kind that TensorFlow decodes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 12, 9, 3), np.uint8)
+    found = [images.as_png(Image.fromarray(own)) for own in pixels]
+    for mode in ("L", "LA", "P", "RGBA", "1", "I;16"):
+        image = Image.fromarray(pixels[0])
+        found.append(images.as_png(image.convert("L" if mode == "I;16" else mode).convert(mode)))
+    return found
+
+
+def test_png_images_of_one_size_are_decoded_as_each_alone(monkeypatch):
+    monkeypatch.setattr(checks, "_in_graph", None)  # They need not the graph for any image.
+    data = of_one_size()
+    found = checks.checked_together(data)
+    for one, alone in zip(found, data, strict=True):
+        assert (one.data, one.height, one.width) == (alone, 12, 9)
+        np.testing.assert_array_equal(one.pixels, images.decoded(alone)[1])
+
+
+def test_a_damaged_png_among_those_of_one_size_is_found():
+    data = of_one_size()
+    for harmed in (data[1][:-30], data[1][:40] + bytes(9) + data[1][49:], data[1][:24]):
+        found = checks.checked_together([data[0], harmed, *data[2:]])
+        assert [one is None for one in found] == [False, True, *[False] * (len(data) - 2)]
+
+
+def test_large_png_images_of_one_size_are_left_out(monkeypatch):
+    monkeypatch.setattr(checks, "TOGETHER_PIXELS", 12 * 9 - 1)
+    checks._in_graph.cache_clear()
+    assert checks.decoded_together(of_one_size()) == [None] * 9
+    checks._in_graph.cache_clear()

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image as Pillow
 
+from simclr_jax.data import folder
 from simclr_jax.data import readable as wrapper
 from simclr_jax.data.readable import Readable
 from simclr_jax.errors import UserError
@@ -95,6 +96,23 @@ def test_small_images_of_one_size_are_loaded_once_where_they_may_be_kept(keep_by
     kept, _ = source.load_pixels(np.array([1, 2]))
     assert round(kept[0, 0, 0, 0] / 50) == 1
     assert source.source.loaded == (3 if keep_bytes > 1000 else 3 + 3 + 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
+def test_pixels_that_are_not_kept_are_the_same_each_time(tmp_path, channels, kind):
+    for k in range(3):
+        noise = Pillow.effect_noise((20, 30), 90).convert("L" if channels == 1 else "RGB")
+        noise.save(tmp_path / f"{k}.{kind.lower()}")
+    source = Readable(
+        folder.Root(str(tmp_path)).open("train"),
+        on_bad_image="error",
+        channels=channels,
+        keep_bytes=0,
+    )
+    first, again = (source.load_pixels(np.arange(3))[0] for _ in range(2))
+    assert first.shape == (3, 30, 20, channels)
+    np.testing.assert_array_equal(first, again)
 
 
 def test_pixels_of_several_sizes_come_one_by_one(tmp_path):
