@@ -1,6 +1,6 @@
 """A benchmark of the input pipeline: two augmented views of each image, ready for the device.
 
-    python benchmarks/input.py [--images=224] [--seconds=6] [--rounds=3]
+    python benchmarks/input.py [--images=224] [--seconds=6] [--rounds=3] [--keep_bytes=2147483648]
 
 Four pipelines read the same JPEG or PNG files, in new processes that take turns:
 
@@ -12,7 +12,8 @@ Four pipelines read the same JPEG or PNG files, in new processes that take turns
 
 Flips, crops and jitter are those of the paper, without the blur, which is the device's everywhere.
 --images: '32' (PNG of 32 px), '224' (JPEG of 224 px, 10 kB), '40k' and '110k' (JPEG of 500 x 375 px
-of about that many bytes), or '12M' (JPEG of 12 megapixels). The output is the images that each
+of about that many bytes), or '12M' (JPEG of 12 megapixels). With --keep_bytes=0 no images stay in
+memory once they are decoded, as small ones of one size do else. The output is the images that each
 pipeline makes in a second, in a run's first epoch and later, the ratios of the medians to that of
 the plain formulation, and the share of the time that decoding alone would take. Where other work
 shares the cores, the ratios of the processor's time vary less; torchvision's is not known, for its
@@ -86,7 +87,7 @@ def side(kind: str) -> int:
     return 32 if kind == "32" else 224
 
 
-def ours(folder: Path, kind: str, colour_on: str) -> Iterator[object]:
+def ours(folder: Path, kind: str, colour_on: str, keep_bytes: int) -> Iterator[object]:
     """Batches of this package."""
     from simclr_jax.run import environment
 
@@ -103,7 +104,8 @@ def ours(folder: Path, kind: str, colour_on: str) -> Iterator[object]:
         size=side(kind), ops=(ops, ops), strength=1.0, brightness="v2", crop_area=crops.AREA,
         colour_on=colour_on, blur_on="device",
     )  # fmt: skip
-    source = Readable(folders.Root(str(folder)).open("train"), on_bad_image="error")
+    split = folders.Root(str(folder)).open("train")
+    source = Readable(split, on_bad_image="error", keep_bytes=keep_bytes)
     order, rows = Order(len(source), batch_of(kind), seed=0), np.arange(batch_of(kind))
     return train_batches(
         source, order, views, rows=rows, start_step=0, stop_step=10**9, transfer_dtype="uint8"
@@ -205,7 +207,9 @@ def decoding(folder: Path, kind: str) -> Iterator[object]:
     return iter(dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator())
 
 
-def measure(name: str, folder: Path, kind: str, seconds: float) -> dict[str, float]:
+def measure(
+    name: str, folder: Path, kind: str, seconds: float, keep_bytes: int
+) -> dict[str, float]:
     """Measures a pipeline in this process.
 
     Returns:
@@ -213,7 +217,7 @@ def measure(name: str, folder: Path, kind: str, seconds: float) -> dict[str, flo
       that an image takes.
     """
     if name in ("host", "device"):
-        batches = ours(folder, kind, name)
+        batches = ours(folder, kind, name, keep_bytes)
     else:
         make = {"plain": lambda: plain(folder, kind), "decode": lambda: decoding(folder, kind)}
         batches = make.get(name, lambda: torchvision(folder, kind))()
@@ -243,11 +247,13 @@ def main() -> None:
     parser.add_argument("--images", choices=KINDS, default="224")
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--rounds", type=int, default=3, help="the processes of each pipeline")
+    parser.add_argument("--keep_bytes", type=int, default=2**31)
     parser.add_argument("--measure", choices=[*PIPELINES, "decode"])
     parser.add_argument("--folder", type=Path)
     flags = parser.parse_args()
     if flags.measure:
-        print(json.dumps(measure(flags.measure, flags.folder, flags.images, flags.seconds)))
+        options = flags.folder, flags.images, flags.seconds, flags.keep_bytes
+        print(json.dumps(measure(flags.measure, *options)))
         return
     names = [*PIPELINES, "decode"]
     if importlib.util.find_spec("torchvision") is None:

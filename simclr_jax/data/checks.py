@@ -26,20 +26,18 @@ class Checked(NamedTuple):
     """An image that can be decoded.
 
     Attributes:
-      data: The image as JPEG or PNG, from `images.transcode`, or b"" for other numbers of channels.
       height: The number of rows of pixels.
       width: The number of columns of pixels.
       pixels: The pixels (H, W, C), uint8; None for JPEGs of more than `COPIED_PIXELS`.
     """
 
-    data: bytes
     height: int
     width: int
     pixels: np.ndarray | None
 
 
 def checked(data: bytes, value_range: ValueRange | None = None, channels: int = 3) -> Checked:
-    """Checks that an image can be decoded; see `images.decoded` for the arguments and the error.
+    """Checks that an image can be decoded; see `images.pixels` for the arguments and the error.
 
     A JPEG of more than `COPIED_PIXELS` is decoded at an eighth of its size, for which all of its
     data is read. Where one channel is wanted, all pixels tell whether it is grey.
@@ -50,14 +48,14 @@ def checked(data: bytes, value_range: ValueRange | None = None, channels: int = 
             try:
                 with images.memory.hold(3 * width * height):
                     _eighth(data)
-                    return Checked(data, height, width, None)
+                    return Checked(height, width, None)
             except (MemoryError, tf.errors.ResourceExhaustedError):
                 raise
             except Exception as error:
                 raise ValueError(images.reason_of(error)) from error
-    image, pixels = images.decoded(data, value_range, channels)
+    pixels = images.pixels(data, value_range, channels)
     height, width, _ = pixels.shape
-    return Checked(image, height, width, pixels)
+    return Checked(height, width, pixels)
 
 
 def _eighth(data: tf.Tensor) -> tf.Tensor:
@@ -96,7 +94,7 @@ def _together(data: Sequence[bytes], copied: int) -> list[Checked | None]:
     try:
         if size is not None and size[0] * size[1] <= TOGETHER_PIXELS:
             pixels = _of_one_size()(tf.constant(data, tf.string)).numpy()
-            return [Checked(one, *size, own) for one, own in zip(data, pixels, strict=True)]
+            return [Checked(*size, own) for own in pixels]
         pixels, shapes, seen = _in_graph(copied)(tf.constant(data, tf.string))
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
         # TensorFlow's message may quote an image's bytes, of which Python can make no text.
@@ -109,7 +107,7 @@ def _together(data: Sequence[bytes], copied: int) -> list[Checked | None]:
     for row, ((height, width), value) in enumerate(zip(shapes.numpy(), seen.numpy(), strict=True)):
         own = flat[ends[row] : ends[row + 1]]
         image = own.reshape(height, width, 3) if own.size else None
-        found.append(Checked(data[row], int(height), int(width), image) if value else None)
+        found.append(Checked(int(height), int(width), image) if value else None)
     return found
 
 

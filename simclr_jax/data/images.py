@@ -12,6 +12,7 @@ import re
 import struct
 import threading
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from etils import epy
@@ -47,6 +48,36 @@ HEAD_BYTES = 64  # The number of bytes at the beginning of a file that show its 
 # The largest number of pixels of an image (134 megapixels). A small file with more of them is a
 # decompression bomb, which could exhaust the host's memory.
 MAX_PIXELS = 2**27
+
+
+class Loaded(NamedTuple):
+    """An image that can be decoded.
+
+    Attributes:
+      data: The image as JPEG or PNG, or its pixels, a byte a channel, row by row.
+      height: The number of rows of pixels.
+      width: The number of columns of pixels.
+      decoded: Whether `data` has the pixels.
+      channels: The number of channels C.
+    """
+
+    data: bytes
+    height: int
+    width: int
+    decoded: bool
+    channels: int = 3
+
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether `data` is a JPEG, of which a part can be decoded."""
+        return not self.decoded and format_of(self.data) == "JPEG"
+
+    def pixels(self) -> np.ndarray:
+        """The pixels (H, W, C), uint8."""
+        if self.decoded:
+            flat = np.frombuffer(self.data, np.uint8)
+            return flat.reshape(self.height, self.width, self.channels)
+        return pixels(self.data, channels=self.channels)
 
 
 class Budget:
@@ -91,24 +122,21 @@ def format_of(data: bytes) -> str | None:
     return next((name for name, begin in FORMATS.items() if begin.match(head)), None)
 
 
-def decoded(
+def pixels(
     data: bytes, value_range: depth.ValueRange | None = None, channels: int = 3
-) -> tuple[bytes, np.ndarray]:
-    """Decodes an image, and so checks that it can be.
+) -> np.ndarray:
+    """The pixels (H, W, C) uint8 of an image, which is so checked to be one.
 
     Args:
       data: The file's content.
-      value_range: The values that are black and white in an image of more than 8 bits.
+      value_range: The values that are black and white in an image of more than 8 bits; see
+        `transcode`.
       channels: The number of channels C.
-
-    Returns:
-      The image as JPEG or PNG, from `transcode`, or b"" for C that is none of `ENCODED`; and its
-      pixels (H, W, C) uint8, as TensorFlow decodes them.
 
     Raises:
       ValueError: The image cannot be decoded. The message is the reason.
 
-    >>> decoded(b"")
+    >>> pixels(b"")
     Traceback (most recent call last):
     ValueError: empty file
     """
@@ -121,11 +149,12 @@ def decoded(
         if channels not in ENCODED:
             with memory.hold(5 * channels * width * height):
                 kind = format_of(data)
-                return b"", arrays.levels(data, kind, channels=channels, value_range=value_range)
-        image = transcode(data, value_range, channels)
+                return arrays.levels(data, kind, channels=channels, value_range=value_range)
+        if not is_plain(data, value_range):
+            return arrays.arranged(_converted(data, value_range, channels), channels)
         with memory.hold(3 * width * height):
-            rgb = tf.io.decode_image(image, channels=3, expand_animations=False).numpy()
-            return image, arrays.arranged(rgb, channels)
+            rgb = tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
+            return arrays.arranged(rgb, channels)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
@@ -189,6 +218,14 @@ def transcode(data: bytes, value_range: depth.ValueRange | None = None, channels
     """
     if is_plain(data, value_range):
         return data
+    return as_png(Image.fromarray(_converted(data, value_range, channels)))
+
+
+def _converted(data: bytes, value_range: depth.ValueRange | None, channels: int) -> np.ndarray:
+    """The pixels of an image that TensorFlow does not decode, (H, W) if grey or (H, W, 3), uint8.
+
+    The arguments and the errors are those of `transcode`.
+    """
     kind = format_of(data)
     if kind is None:
         raise ValueError("not an image")
@@ -196,19 +233,19 @@ def transcode(data: bytes, value_range: depth.ValueRange | None = None, channels
     with memory.hold(9 * width * height):
         if is_array(data, kind, value_range):
             levels = arrays.levels(data, kind, channels=channels, value_range=value_range)
-            return as_png(Image.fromarray(levels[..., 0] if channels == 1 else levels))
+            return levels[..., 0] if channels == 1 else levels
         values = depth.values(data, kind)
         if kind == "PNG" and values is not None:
-            return as_png(Image.fromarray(depth.to_bytes(values, value_range)))
+            return depth.to_bytes(values, value_range)
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
             if values is not None:
                 if value_range is not None:
                     values = values * depth.unit(image, data)  # The file's own values.
                 grey = depth.to_bytes(values, value_range)
-                return as_png(Image.fromarray(255 - grey if depth.white_is_0(image) else grey))
+                return 255 - grey if depth.white_is_0(image) else grey
             if value_range is not None and (narrowed := depth.narrowed(image, data)):
                 raise ValueError(f"{narrowed}; value_range can be applied to it as a PNG")
-            return as_png(image.convert("RGB"))
+            return np.asarray(image.convert("RGB"))
 
 
 def is_array(data: bytes, kind: str, value_range: depth.ValueRange | None) -> bool:

@@ -5,7 +5,7 @@ import threading
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from simclr_jax.data import checks
 from simclr_jax.data import images as encoded
 from simclr_jax.data.arrays import arranged
 from simclr_jax.data.depth import ValueRange
+from simclr_jax.data.images import Loaded
 from simclr_jax.data.kept import Kept
 from simclr_jax.data.oddities import Oddities
 from simclr_jax.data.source import Source, check_labels, evenly_spaced
@@ -30,36 +31,6 @@ NAMED = 20  # The largest number of unreadable images that the log names.
 _USED_BYTES = 2**28
 _AT_A_TIME = 128  # The largest number of images that are checked at a time.
 _LOOKED_AT = 8  # The number of images whose size is looked at.
-
-
-class Image(NamedTuple):
-    """An image that can be decoded.
-
-    Attributes:
-      data: The image as JPEG or PNG, or its pixels, a byte a channel, row by row.
-      height: The number of rows of pixels.
-      width: The number of columns of pixels.
-      decoded: Whether `data` has the pixels.
-      channels: The number of channels C.
-    """
-
-    data: bytes
-    height: int
-    width: int
-    decoded: bool
-    channels: int = 3
-
-    @property
-    def is_jpeg(self) -> bool:
-        """Whether `data` is a JPEG, of which a part can be decoded."""
-        return not self.decoded and encoded.format_of(self.data) == "JPEG"
-
-    def pixels(self) -> np.ndarray:
-        """The pixels (H, W, C), uint8."""
-        if self.decoded:
-            flat = np.frombuffer(self.data, np.uint8)
-            return flat.reshape(self.height, self.width, self.channels)
-        return encoded.decoded(self.data, channels=self.channels)[1]
 
 
 class Readable:
@@ -117,7 +88,7 @@ class Readable:
     def __len__(self) -> int:
         return len(self.source)
 
-    def load(self, indices: Sequence[int] | np.ndarray) -> tuple[list[Image], np.ndarray]:
+    def load(self, indices: Sequence[int] | np.ndarray) -> tuple[list[Loaded], np.ndarray]:
         """Loads images like `Source.load`, with unreadable ones replaced.
 
         Args:
@@ -132,7 +103,7 @@ class Readable:
           HostError: The storage of the images is out of reach.
         """
         loaded, labels = self.source.load(indices)  # type: ignore[arg-type]
-        images: list[Image | None] = []
+        images: list[Loaded | None] = []
         used = 0
         for begin in range(0, len(loaded), _AT_A_TIME):
             part = slice(begin, begin + _AT_A_TIME)
@@ -171,13 +142,11 @@ class Readable:
         # In one graph, for threads would take turns on Python's lock.
         rows = [row for row, image in enumerate(images) if not image.decoded]
         together = checks.decoded_together([images[row].data for row in rows])
-        found = dict(zip(rows, together, strict=True))
-
-        def one(row: int) -> np.ndarray:
-            known = found.get(row)
-            return images[row].pixels() if known is None else arranged(known, self.channels)
-
-        pixels = list(map(one, range(len(images))))
+        found = {row: own for row, own in zip(rows, together, strict=True) if own is not None}
+        pixels = [
+            arranged(found[row], self.channels) if row in found else image.pixels()
+            for row, image in enumerate(images)
+        ]
         self._kept.add(indices, pixels, labels)
         return pixels, labels
 
@@ -225,19 +194,16 @@ class Readable:
 
     def _prepared(
         self, indices: Sequence[int], loaded: Sequence[bytes | str], *, use: bool = False
-    ) -> list[Image | None]:
+    ) -> list[Loaded | None]:
         """Images that TensorFlow decodes, with None for the others, which are reported.
 
         Args:
           indices: The indices of the images.
           loaded: Their contents, from `Source.load`.
-          use: Whether the pixels of small images that are decoded for the first time are used.
+          use: Whether the pixels of small images that are decoded here are used.
         """
         crcs = [0 if isinstance(data, str) else zlib.crc32(data) for data in loaded]
-        plain = [
-            not isinstance(data, str) and encoded.is_plain(data, self._value_range, self.channels)
-            for data in loaded
-        ]
+        plain = [not isinstance(data, str) and self._is_plain(data) for data in loaded]
         known = [bool(crc == self._good[i] != 0) for i, crc in zip(indices, crcs, strict=True)]
         new = [row for row in range(len(indices)) if plain[row] and not known[row]]
         # Threads that hold Python's lock by turns are slower than one, so that what is small is
@@ -245,13 +211,13 @@ class Readable:
         contents: list[Any] = [loaded[row] for row in new]
         found = dict(zip(new, checks.checked_together(contents, self.channels), strict=True))
 
-        def one(row: int) -> Image | None:
+        def one(row: int) -> Loaded | None:
             index, data = indices[row], loaded[row]
             if isinstance(data, str):
                 self._report(index, data)
                 return None
             if known[row]:
-                return self._again(index, data)
+                return self._again(index, data, use)
             return self._checked(index, data, crcs[row], found.get(row), use)
 
         long = [
@@ -262,18 +228,28 @@ class Readable:
         made = dict(zip(long, self._pool.map(one, long), strict=True))
         return [made[row] if row in made else one(row) for row in range(len(indices))]
 
-    def _again(self, index: int, data: bytes) -> Image:
+    def _again(self, index: int, data: bytes, use: bool) -> Loaded:
         """An image that was read before."""
         height, width = map(int, self._sizes[index])
-        if self.channels not in encoded.ENCODED:
-            pixels = encoded.decoded(data, self._value_range, self.channels)[1]
-            return Image(pixels.tobytes(), height, width, True, self.channels)
-        image = encoded.transcode(data, self._value_range, self.channels)
-        return Image(image, height, width, False, self.channels)
+        small, found = use and height * width <= checks.TOGETHER_PIXELS, None
+        if self.channels not in encoded.ENCODED or (small and not self._is_plain(data)):
+            found = encoded.pixels(data, self._value_range, self.channels)
+        return self._image(data, height, width, found)
+
+    def _image(self, data: bytes, height: int, width: int, pixels: np.ndarray | None) -> Loaded:
+        """An image by its pixels, or else as JPEG or PNG."""
+        if pixels is not None:
+            return Loaded(pixels.tobytes(), height, width, True, self.channels)
+        content = encoded.transcode(data, self._value_range, self.channels)
+        return Loaded(content, height, width, False, self.channels)
+
+    def _is_plain(self, data: bytes) -> bool:
+        """Whether TensorFlow decodes an image as it is."""
+        return encoded.is_plain(data, self._value_range, self.channels)
 
     def _checked(
         self, index: int, data: bytes, crc: int, found: checks.Checked | None, use: bool
-    ) -> Image | None:
+    ) -> Loaded | None:
         """An image that is read for the first time, which may be checked already."""
         try:
             if found is None:
@@ -283,16 +259,15 @@ class Readable:
         except ValueError as error:
             self._report(index, str(error))
             return None
-        image, height, width, pixels = found
+        height, width, pixels = found
         self._good[index], self._sizes[index] = crc, (height, width)
         with self._lock:
             lines = list(self._oddities.of(data))
         for line in lines:
             _log.warning("%s %s", self.in_words(index), line)
-        used = use and height * width <= checks.TOGETHER_PIXELS
-        if pixels is not None and (used or self.channels not in encoded.ENCODED):
-            return Image(pixels.tobytes(), height, width, True, self.channels)
-        return Image(image, height, width, False, self.channels)
+        small = use and height * width <= checks.TOGETHER_PIXELS
+        used = small or self.channels not in encoded.ENCODED
+        return self._image(data, height, width, pixels if used else None)
 
     def _report(self, index: int, reason: str) -> None:
         """Logs an unreadable image, or raises an error for it."""
@@ -312,7 +287,7 @@ class Readable:
             if count == NAMED:
                 _log.warning("further unreadable images are counted, but not named")
 
-    def _replacement(self, index: int) -> tuple[Image, np.ndarray]:
+    def _replacement(self, index: int) -> tuple[Loaded, np.ndarray]:
         """The next readable image after an unreadable one, and its label.
 
         Images that are known to be unreadable are passed over; of others `MAX_TRIES` are tried, so

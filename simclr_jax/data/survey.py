@@ -161,7 +161,7 @@ def _looked_at(
             return data
         try:
             if known is None:
-                known = images.decoded(data, *looks)[1]
+                known = images.pixels(data, *looks)
             seen = _seen(data, arrays.arranged(known, looks.channels))
             return seen._replace(clipped=looks.clipped(data), not_opaque=looks.not_opaque(data))
         except ValueError as error:

@@ -62,7 +62,7 @@ def read(names: Sequence[str], value_range: ValueRange | None, channels: int = 3
     for name, path in zip(names, paths(names), strict=True):
         try:
             with open(path, "rb") as file:
-                _, pixels = images.decoded(file.read(), value_range, channels)
+                pixels = images.pixels(file.read(), value_range, channels)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(f"{name}: cannot be read ({reason})") from error

@@ -65,9 +65,9 @@ def test_an_image_without_transparency_has_none(kind):
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000"])
 def test_the_colours_below_are_seen_as_they_are_in_the_file(kind):
     kwargs = {} if kind != "JPEG2000" else {"irreversible": False}
-    _, pixels = images.decoded(saved(RGBA, kind, **kwargs))
+    pixels = images.pixels(saved(RGBA, kind, **kwargs))
     np.testing.assert_array_equal(pixels, COLOURS)
-    _, four = images.decoded(saved(RGBA, kind, **kwargs), channels=4)
+    four = images.pixels(saved(RGBA, kind, **kwargs), channels=4)
     np.testing.assert_array_equal(four[..., 3], ALPHA)
 
 
@@ -75,6 +75,6 @@ def test_a_tiff_whose_colours_are_multiplied_by_alpha_is_divided_by_it():
     scaled = np.round(COLOURS * (ALPHA[..., None] / 255)).astype(np.uint8)
     data = tiff(np.dstack([scaled, ALPHA]), photometric="rgb", extrasamples=["assocalpha"])
     assert not_opaque(data, "TIFF") == 0.5
-    _, pixels = images.decoded(data)
+    pixels = images.pixels(data)
     np.testing.assert_allclose(pixels[[0, 1, 3]], COLOURS[[0, 1, 3]], atol=2)
     assert not pixels[2].any()  # Black where nothing is left of the colour.

@@ -86,6 +86,24 @@ def test_the_pixels_of_the_first_decoding_are_used_and_the_file_s_bytes_later(tm
     np.testing.assert_array_equal(first.pixels(), later.pixels())
 
 
+def test_what_tensorflow_cannot_decode_becomes_pixels_at_once_or_a_png_where_that_is_too_much(
+    tmp_path, monkeypatch
+):
+    """The small image is converted once each time it is read, not encoded to be decoded again."""
+    Pillow.effect_noise((40, 30), 90).convert("RGB").save(tmp_path / "a.webp", lossless=True)
+    Pillow.new("RGB", (600, 500)).save(tmp_path / "b.bmp")
+    source = readable(tmp_path, eval_split="train")
+    expected = np.asarray(Pillow.open(tmp_path / "a.webp"))
+    for _ in range(2):
+        (small, large), _ = source.load([0, 1])
+        assert (small.decoded, large.decoded, large.data[1:4]) == (True, False, b"PNG")
+        np.testing.assert_array_equal(small.pixels(), expected)
+    monkeypatch.setattr(wrapper, "_USED_BYTES", 0)
+    (small, _), _ = source.load([0, 1])
+    assert (small.decoded, small.data[1:4]) == (False, b"PNG")
+    np.testing.assert_array_equal(small.pixels(), expected)
+
+
 @pytest.mark.parametrize("keep_bytes", [2**20, 100])
 def test_small_images_of_one_size_are_loaded_once_where_they_may_be_kept(keep_bytes):
     source = Readable(Counting(), on_bad_image="replace", keep_bytes=keep_bytes)

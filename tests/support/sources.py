@@ -9,7 +9,8 @@ from PIL import Image as Pillow
 
 from simclr_jax import cli
 from simclr_jax.data import splits
-from simclr_jax.data.readable import Image, Readable
+from simclr_jax.data.images import Loaded
+from simclr_jax.data.readable import Readable
 from simclr_jax.errors import ArgumentError
 
 
@@ -43,7 +44,7 @@ def write(path, data):
 def pixel(data):
     """The mean colour of an image, encoded or loaded."""
     if isinstance(data, bytes):
-        data = Image(data, 0, 0, decoded=False)
+        data = Loaded(data, 0, 0, decoded=False)
     return data.pixels().reshape(-1, 3).mean(axis=0)
 
 

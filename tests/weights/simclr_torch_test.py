@@ -24,7 +24,7 @@ def evaluation_view(image, size):
     """The view of an image that an evaluation has, (size, size, 3) float32."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    decoded = images.decoded(buffer.getvalue())[1]
+    decoded = images.pixels(buffer.getvalue())
     return host.eval_view(decoded, size=size).numpy()
 
 
@@ -63,7 +63,7 @@ def written(values, kind):
 def of_both(values, kind, channels, value_range=None):
     """The view that an evaluation has of a file and that of the transform; "refused" for none."""
     try:
-        decoded = images.decoded(written(values, kind), value_range, channels)[1]
+        decoded = images.pixels(written(values, kind), value_range, channels)
         ours = host.eval_view(tf.constant(decoded), size=48).numpy()
     except ValueError:
         ours = "refused"
