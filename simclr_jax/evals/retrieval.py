@@ -49,7 +49,8 @@ def run(task: Task) -> dict[str, Any]:
     """Ranks images by their similarity to each query; returns the part of result.json.
 
     Raises:
-      UserError: The images have no labels, or no query has a relevant image.
+      UserError: The images have no labels, none that has one can be read, or no query has a
+        relevant image.
     """
     keys, rest = task.config.retrieval, task.config.retrieval.against == "rest"
     task.check_labels("eval" if rest else "both")
@@ -59,6 +60,11 @@ def run(task: Task) -> dict[str, Any]:
         task.check_examples(database.labels, test.labels)
     ks = values_of(keys.k)
     precision, wrong = evaluate(test, database, rest=rest)
+    if not (test.labels >= 0).any():
+        raise UserError(
+            f"config.data.eval_split={task.run_config.data.eval_split!r}: none of its images with "
+            "a label can be read"
+        )
     if not len(precision):
         raise UserError(
             "config.retrieval.against='rest': no image of the evaluation split has another one of "
@@ -124,6 +130,8 @@ def evaluate(
       at least as similar as the nearest relevant one, of the queries with relevant images.
     """
     known, asked = (np.flatnonzero(each.labels >= 0) for each in (database, queries))
+    if not len(known) or not len(asked):
+        return np.zeros(0), np.zeros(0, np.int32)
     classes = int(max(database.labels.max(), queries.labels.max())) + 1
     relevant = Relevant(database.labels[known], classes)
     mesh = meshes.make()

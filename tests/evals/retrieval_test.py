@@ -99,6 +99,13 @@ def test_an_image_alone_in_its_class_is_left_out():
     assert precision.tolist() == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("rest", [False, True])
+@pytest.mark.parametrize("labels", [([-1, -1], [0, 1]), ([0, 1], [-1, -1]), ([-1], [-1])])
+def test_without_a_labelled_image_on_either_side_nothing_is_ranked(labels, rest):
+    queries, database = (at_angles(range(len(each)), each) for each in labels)
+    assert [len(each) for each in retrieval.evaluate(queries, database, rest=rest)] == [0, 0]
+
+
 def test_the_result_has_the_documented_keys(finished, capsys):
     flags = ["--config.retrieval.against=rest", "--config.retrieval.k=1,300"]
     assert run(f"--run={finished}", *flags) == 0
