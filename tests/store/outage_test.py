@@ -70,7 +70,7 @@ def test_an_outage_makes_no_bad_image(tmp_path, monkeypatch):
     write(tmp_path / "a.jpg", encoded("red"))
     write(tmp_path / "b.jpg", encoded("blue"))
     found = readable(tmp_path, eval_split="train")
-    monkeypatch.setattr(type(found.source._folder), "read_bytes", failing(99, OUTAGES[0]))
+    monkeypatch.setattr("simclr_jax.data.folder._content", failing(99, OUTAGES[0]))
     with pytest.raises(HostError, match=r"[ab]\.jpg: cannot be read"):
         found.load(np.arange(2))
     assert not found.bad
