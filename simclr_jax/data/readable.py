@@ -29,7 +29,7 @@ NAMED = 20  # The largest number of unreadable images that the log names.
 # The pixels of an image that is decoded to check it are used, up to about this number of bytes.
 # Others are decoded again when it is their turn: a batch of them would take much memory.
 _USED_BYTES = 2**28
-_AT_A_TIME = 128  # The largest number of images that are checked at a time.
+_AT_A_TIME = 128  # The largest number of images that are checked or decoded at a time.
 _LOOKED_AT = 8  # The number of images whose size is looked at.
 
 
@@ -141,8 +141,11 @@ class Readable:
         images, labels = self.load(indices)
         # In one graph, for threads would take turns on Python's lock.
         rows = [row for row, image in enumerate(images) if not image.decoded]
-        together = checks.decoded_together([images[row].data for row in rows])
-        found = {row: own for row, own in zip(rows, together, strict=True) if own is not None}
+        found: dict[int, np.ndarray] = {}
+        for begin in range(0, len(rows), _AT_A_TIME):
+            part = rows[begin : begin + _AT_A_TIME]
+            together = checks.decoded_together([images[row].data for row in part])
+            found |= {row: own for row, own in zip(part, together, strict=True) if own is not None}
         pixels = [
             arranged(found[row], self.channels) if row in found else image.pixels()
             for row, image in enumerate(images)
