@@ -260,6 +260,11 @@ def is_array(data: bytes, kind: str, value_range: depth.ValueRange | None) -> bo
         return True
 
 
+def png_of(pixels: np.ndarray) -> bytes:
+    """Encodes pixels (H, W, 1) or (H, W, 3), uint8, as PNG."""
+    return as_png(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+
+
 def as_png(image: Image.Image) -> bytes:
     """Encodes an image as PNG, with the fastest compression."""
     buffer = io.BytesIO()

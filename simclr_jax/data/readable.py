@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 MAX_TRIES = 1000  # The largest number of unreadable images in a row.
 NAMED = 20  # The largest number of unreadable images that the log names.
-# The pixels of an image that is decoded to check it are used, up to about this number of bytes.
+# The pixels of an image that is decoded here are used, up to about this number of bytes a batch.
 # Others are decoded again when it is their turn: a batch of them would take much memory.
 _USED_BYTES = 2**28
 _AT_A_TIME = 128  # The largest number of images that are checked or decoded at a time.
@@ -146,6 +146,8 @@ class Readable:
             part = rows[begin : begin + _AT_A_TIME]
             together = checks.decoded_together([images[row].data for row in part])
             found |= {row: own for row, own in zip(part, together, strict=True) if own is not None}
+        large = [row for row in rows if row not in found]
+        found |= zip(large, self._pool.map(lambda row: images[row].pixels(), large), strict=True)
         pixels = [
             arranged(found[row], self.channels) if row in found else image.pixels()
             for row, image in enumerate(images)
@@ -237,13 +239,18 @@ class Readable:
         small, found = use and height * width <= checks.TOGETHER_PIXELS, None
         if self.channels not in encoded.ENCODED or (small and not self._is_plain(data)):
             found = encoded.pixels(data, self._value_range, self.channels)
-        return self._image(data, height, width, found)
+        return self._image(data, height, width, found, used=found is not None)
 
-    def _image(self, data: bytes, height: int, width: int, pixels: np.ndarray | None) -> Loaded:
-        """An image by its pixels, or else as JPEG or PNG."""
-        if pixels is not None:
+    def _image(
+        self, data: bytes, height: int, width: int, pixels: np.ndarray | None, *, used: bool
+    ) -> Loaded:
+        """An image by its pixels where they are used, or else as JPEG or PNG."""
+        if pixels is not None and used:
             return Loaded(pixels.tobytes(), height, width, True, self.channels)
-        content = encoded.transcode(data, self._value_range, self.channels)
+        if pixels is None or self._is_plain(data):
+            content = encoded.transcode(data, self._value_range, self.channels)
+        else:
+            content = encoded.png_of(pixels)
         return Loaded(content, height, width, False, self.channels)
 
     def _is_plain(self, data: bytes) -> bool:
@@ -270,7 +277,7 @@ class Readable:
             _log.warning("%s %s", self.in_words(index), line)
         small = use and height * width <= checks.TOGETHER_PIXELS
         used = small or self.channels not in encoded.ENCODED
-        return self._image(data, height, width, pixels if used else None)
+        return self._image(data, height, width, pixels, used=used)
 
     def _report(self, index: int, reason: str) -> None:
         """Logs an unreadable image, or raises an error for it."""

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 QUICK_SECONDS = 2e-4  # The mean time up to which reads follow one another.
-# What some of them may take beyond that: another thread can hold Python's lock for 5 ms at once.
+# What they may take beyond that over several calls: another thread may hold Python's lock for 5 ms.
 SLACK_SECONDS = 2e-2
 SLOW_CALLS = 16  # The number of calls that are left to the threads after a slow one.
 
@@ -34,6 +34,7 @@ class Reads:
         self._threads = threads
         self._remote = remote
         self._slow_calls = 0  # The number of calls that are still left to the threads.
+        self._late = 0.0  # The seconds by which reads were not quick.
 
     def map(self, read: Callable[[_Item], _Found], items: Sequence[_Item]) -> list[_Found]:
         """What a function reads of each item, in their order; an error of the function is raised.
@@ -44,8 +45,8 @@ class Reads:
         """
         found = [] if self._remote else self._one_by_one(read, items)
         rest = items[len(found) :]
-        # A task for each item would take as long as a short read.
-        few = max(1, -(-len(rest) // (2 * self._threads)))
+        # A task for each item would take as long as a short read of a disk.
+        few = 1 if self._remote else max(1, -(-len(rest) // (2 * self._threads)))
         parts = [rest[k : k + few] for k in range(0, len(rest), few)]
         made = self.pool.map(lambda part: [*map(read, part)], parts)
         return [*found, *itertools.chain.from_iterable(made)]
@@ -53,13 +54,15 @@ class Reads:
     def _one_by_one(self, read: Callable[[_Item], _Found], items: Sequence[_Item]) -> list[_Found]:
         """What is read of the first items, of all of them where that is quick."""
         found: list[_Found] = []
-        if self._slow_calls:
+        if self._slow_calls > 0:
             self._slow_calls -= 1
             return found
-        begin = time.perf_counter()
+        before, begin = self._late, time.perf_counter()
         for item in items:
             found.append(read(item))
-            if time.perf_counter() - begin > SLACK_SECONDS + QUICK_SECONDS * len(found):
-                self._slow_calls = SLOW_CALLS
+            spent = time.perf_counter() - begin - QUICK_SECONDS * len(found)
+            self._late = max(0.0, before + spent)
+            if self._late > SLACK_SECONDS:
+                self._slow_calls, self._late = SLOW_CALLS, 0.0
                 break
         return found

@@ -126,9 +126,14 @@ def of_one_size(count=3):
     """PNG images of one size and of every kind that TensorFlow decodes."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, 12, 9, 3), np.uint8)
     found = [images.as_png(Image.fromarray(own)) for own in pixels]
-    for mode in ("L", "LA", "P", "RGBA", "1", "I;16"):
-        image = Image.fromarray(pixels[0])
-        found.append(images.as_png(image.convert("L" if mode == "I;16" else mode).convert(mode)))
+    image = Image.fromarray(pixels[0])
+    found += [images.as_png(image.convert(mode)) for mode in ("L", "P", "1")]
+    for mode in ("LA", "RGBA"):
+        alpha = image.convert(mode)
+        alpha.putalpha(Image.fromarray(pixels[1, ..., 0]))
+        found.append(images.as_png(alpha))
+    deep = 257 * pixels[2, ..., 0].astype(np.uint16)
+    found.append(images.as_png(Image.fromarray(deep)))
     return found
 
 

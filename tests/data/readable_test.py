@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image as Pillow
 
-from simclr_jax.data import folder
+from simclr_jax.data import folder, images
 from simclr_jax.data import readable as wrapper
 from simclr_jax.data.readable import Readable
 from simclr_jax.errors import UserError
@@ -94,9 +94,12 @@ def test_what_tensorflow_cannot_decode_becomes_pixels_at_once_or_a_png_where_tha
     Pillow.new("RGB", (600, 500)).save(tmp_path / "b.bmp")
     source = readable(tmp_path, eval_split="train")
     expected = np.asarray(Pillow.open(tmp_path / "a.webp"))
-    for _ in range(2):
+    converted, real = [], images._converted
+    monkeypatch.setattr(images, "_converted", lambda *args: converted.append(0) or real(*args))
+    for times in (2, 4):
         (small, large), _ = source.load([0, 1])
         assert (small.decoded, large.decoded, large.data[1:4]) == (True, False, b"PNG")
+        assert len(converted) == times
         np.testing.assert_array_equal(small.pixels(), expected)
     monkeypatch.setattr(wrapper, "_USED_BYTES", 0)
     (small, _), _ = source.load([0, 1])

@@ -38,6 +38,17 @@ def test_slow_reads_are_left_to_threads_for_some_calls_and_tried_again(monkeypat
     assert each == [1, 0, 0, 1]
 
 
+def test_slow_reads_of_few_items_add_up(monkeypatch):
+    monkeypatch.setattr(reads, "SLACK_SECONDS", 0.05)
+    own, each = Reads(4), []
+    for _ in range(12):
+        done = []
+        own.map(recorded(done, 0.01), range(1))
+        each.append(sum(done))
+    assert each[0] == 1
+    assert 0 in each
+
+
 def test_reads_over_a_network_are_left_to_threads_at_once():
     done = []
     assert Reads(4, remote=True).map(recorded(done), [3, 1]) == [30, 10]
