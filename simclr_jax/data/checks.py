@@ -28,19 +28,24 @@ class Checked(NamedTuple):
     Attributes:
       height: The number of rows of pixels.
       width: The number of columns of pixels.
-      pixels: The pixels (H, W, C), uint8; None for JPEGs of more than `COPIED_PIXELS`.
+      pixels: The pixels (H, W, C), uint8; None for JPEGs of more than `COPIED_PIXELS`, and for what
+        was converted.
+      converted: The image as PNG, where TensorFlow does not decode it as it is and it is large, or
+        else None.
     """
 
     height: int
     width: int
     pixels: np.ndarray | None
+    converted: bytes | None = None
 
 
 def checked(data: bytes, value_range: ValueRange | None = None, channels: int = 3) -> Checked:
     """Checks that an image can be decoded; see `images.pixels` for the arguments and the error.
 
     A JPEG of more than `COPIED_PIXELS` is decoded at an eighth of its size, for which all of its
-    data is read. Where one channel is wanted, all pixels tell whether it is grey.
+    data is read. Where one channel is wanted, all pixels tell whether it is grey. What TensorFlow
+    does not decode and has more than `TOGETHER_PIXELS` is converted to PNG.
     """
     if images.format_of(data) == "JPEG" and channels == 3:
         width, height = images.size(data, channels)
@@ -53,6 +58,10 @@ def checked(data: bytes, value_range: ValueRange | None = None, channels: int = 
                 raise
             except Exception as error:
                 raise ValueError(images.reason_of(error)) from error
+    if channels in images.ENCODED and data and not images.is_plain(data, value_range, channels):
+        width, height = images.size(data, channels)
+        if width * height > TOGETHER_PIXELS:
+            return Checked(height, width, None, images.transcode(data, value_range, channels))
     pixels = images.pixels(data, value_range, channels)
     height, width, _ = pixels.shape
     return Checked(height, width, pixels)

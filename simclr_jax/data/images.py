@@ -140,21 +140,30 @@ def pixels(
     Traceback (most recent call last):
     ValueError: empty file
     """
+    with _decoding(data, channels) as count:
+        if channels not in ENCODED:
+            with memory.hold(5 * channels * count):
+                kind = format_of(data)
+                return arrays.levels(data, kind, channels=channels, value_range=value_range)
+        if not is_plain(data, value_range):
+            with memory.hold(9 * count):
+                image = _converted(data, value_range, channels)
+                return arrays.arranged(np.asarray(image), channels)
+        with memory.hold(3 * count):
+            rgb = tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
+            return arrays.arranged(rgb, channels)
+
+
+@contextlib.contextmanager
+def _decoding(data: bytes, channels: int) -> Iterator[int]:
+    """A context in which an image is decoded, whose errors name the reason; its pixels' number."""
     if not data:
         raise ValueError("empty file")
     width, height = size(data, channels)
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
     try:
-        if channels not in ENCODED:
-            with memory.hold(5 * channels * width * height):
-                kind = format_of(data)
-                return arrays.levels(data, kind, channels=channels, value_range=value_range)
-        if not is_plain(data, value_range):
-            return arrays.arranged(_converted(data, value_range, channels), channels)
-        with memory.hold(3 * width * height):
-            rgb = tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
-            return arrays.arranged(rgb, channels)
+        yield width * height
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
@@ -208,8 +217,8 @@ def transcode(data: bytes, value_range: depth.ValueRange | None = None, channels
         own.
 
     Raises:
-      ValueError: The image has values outside the range that None stands for, or is an array of
-        another number of channels.
+      ValueError: The image cannot be decoded, has values outside the range that None stands for, or
+        has another number of channels. The message is the reason.
 
     >>> buffer = io.BytesIO()
     >>> Image.new("RGB", (2, 2)).save(buffer, "GIF")
@@ -218,34 +227,36 @@ def transcode(data: bytes, value_range: depth.ValueRange | None = None, channels
     """
     if is_plain(data, value_range):
         return data
-    return as_png(Image.fromarray(_converted(data, value_range, channels)))
+    with _decoding(data, channels) as count, memory.hold(9 * count):
+        image = _converted(data, value_range, channels)
+        if channels == 1:  # Colours are refused.
+            arrays.arranged(np.asarray(image), channels)
+        return as_png(image)
 
 
-def _converted(data: bytes, value_range: depth.ValueRange | None, channels: int) -> np.ndarray:
-    """The pixels of an image that TensorFlow does not decode, (H, W) if grey or (H, W, 3), uint8.
+def _converted(data: bytes, value_range: depth.ValueRange | None, channels: int) -> Image.Image:
+    """An image that TensorFlow does not decode, grey or in colours of 8 bits.
 
-    The arguments and the errors are those of `transcode`.
+    The arguments and the errors are those of `transcode`; the memory is held by the caller.
     """
     kind = format_of(data)
     if kind is None:
         raise ValueError("not an image")
-    width, height = _size(data, kind, channels)
-    with memory.hold(9 * width * height):
-        if is_array(data, kind, value_range):
-            levels = arrays.levels(data, kind, channels=channels, value_range=value_range)
-            return levels[..., 0] if channels == 1 else levels
-        values = depth.values(data, kind)
-        if kind == "PNG" and values is not None:
-            return depth.to_bytes(values, value_range)
-        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-            if values is not None:
-                if value_range is not None:
-                    values = values * depth.unit(image, data)  # The file's own values.
-                grey = depth.to_bytes(values, value_range)
-                return 255 - grey if depth.white_is_0(image) else grey
-            if value_range is not None and (narrowed := depth.narrowed(image, data)):
-                raise ValueError(f"{narrowed}; value_range can be applied to it as a PNG")
-            return np.asarray(image.convert("RGB"))
+    if is_array(data, kind, value_range):
+        levels = arrays.levels(data, kind, channels=channels, value_range=value_range)
+        return Image.fromarray(levels[..., 0] if channels == 1 else levels)
+    values = depth.values(data, kind)
+    if kind == "PNG" and values is not None:
+        return Image.fromarray(depth.to_bytes(values, value_range))
+    with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+        if values is not None:
+            if value_range is not None:
+                values = values * depth.unit(image, data)  # The file's own values.
+            grey = depth.to_bytes(values, value_range)
+            return Image.fromarray(255 - grey if depth.white_is_0(image) else grey)
+        if value_range is not None and (narrowed := depth.narrowed(image, data)):
+            raise ValueError(f"{narrowed}; value_range can be applied to it as a PNG")
+        return image.convert("RGB")
 
 
 def is_array(data: bytes, kind: str, value_range: depth.ValueRange | None) -> bool:
@@ -258,11 +269,6 @@ def is_array(data: bytes, kind: str, value_range: depth.ValueRange | None) -> bo
             return narrowed or arrays.is_misread(image)
     except UnidentifiedImageError:
         return True
-
-
-def png_of(pixels: np.ndarray) -> bytes:
-    """Encodes pixels (H, W, 1) or (H, W, 3), uint8, as PNG."""
-    return as_png(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
 
 def as_png(image: Image.Image) -> bytes:

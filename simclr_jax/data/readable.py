@@ -239,18 +239,13 @@ class Readable:
         small, found = use and height * width <= checks.TOGETHER_PIXELS, None
         if self.channels not in encoded.ENCODED or (small and not self._is_plain(data)):
             found = encoded.pixels(data, self._value_range, self.channels)
-        return self._image(data, height, width, found, used=found is not None)
+        return self._image(data, height, width, found)
 
-    def _image(
-        self, data: bytes, height: int, width: int, pixels: np.ndarray | None, *, used: bool
-    ) -> Loaded:
-        """An image by its pixels where they are used, or else as JPEG or PNG."""
-        if pixels is not None and used:
+    def _image(self, data: bytes, height: int, width: int, pixels: np.ndarray | None) -> Loaded:
+        """An image by its pixels, or else as JPEG or PNG."""
+        if pixels is not None:
             return Loaded(pixels.tobytes(), height, width, True, self.channels)
-        if pixels is None or self._is_plain(data):
-            content = encoded.transcode(data, self._value_range, self.channels)
-        else:
-            content = encoded.png_of(pixels)
+        content = encoded.transcode(data, self._value_range, self.channels)
         return Loaded(content, height, width, False, self.channels)
 
     def _is_plain(self, data: bytes) -> bool:
@@ -269,7 +264,7 @@ class Readable:
         except ValueError as error:
             self._report(index, str(error))
             return None
-        height, width, pixels = found
+        height, width, pixels, converted = found
         self._good[index], self._sizes[index] = crc, (height, width)
         with self._lock:
             lines = list(self._oddities.of(data))
@@ -277,7 +272,7 @@ class Readable:
             _log.warning("%s %s", self.in_words(index), line)
         small = use and height * width <= checks.TOGETHER_PIXELS
         used = small or self.channels not in encoded.ENCODED
-        return self._image(data, height, width, pixels, used=used)
+        return self._image(converted or data, height, width, pixels if used else None)
 
     def _report(self, index: int, reason: str) -> None:
         """Logs an unreadable image, or raises an error for it."""

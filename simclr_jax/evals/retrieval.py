@@ -55,16 +55,16 @@ def run(task: Task) -> dict[str, Any]:
     keys, rest = task.config.retrieval, task.config.retrieval.against == "rest"
     task.check_labels("eval" if rest else "both")
     test = task.features(task.test)
-    database = test if rest else task.features(task.train)
-    if not rest:
-        task.check_examples(database.labels, test.labels)
-    ks = values_of(keys.k)
-    precision, wrong = evaluate(test, database, rest=rest)
     if not (test.labels >= 0).any():
         raise UserError(
             f"config.data.eval_split={task.run_config.data.eval_split!r}: none of its images with "
             "a label can be read"
         )
+    database = test if rest else task.features(task.train)
+    if not rest:
+        task.check_examples(database.labels, test.labels)
+    ks = values_of(keys.k)
+    precision, wrong = evaluate(test, database, rest=rest)
     if not len(precision):
         raise UserError(
             "config.retrieval.against='rest': no image of the evaluation split has another one of "
