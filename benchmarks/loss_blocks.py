@@ -1,12 +1,14 @@
 """A benchmark of the contrastive loss and its gradient, in blocks of rows and all rows at once.
 
-    python benchmarks/loss_blocks.py [--images=16384] [--block_rows=1024] [--rounds=3]
+    python benchmarks/loss_blocks.py [--images=16384] [--block_rows=1024]
+                                     [--block_columns=2048] [--rounds=3]
     python benchmarks/loss_blocks.py --compile [--images=524288] [--devices=8]
 
 Each measurement is a new process on one CPU device, by turns:
 
 - dense: all rows of logits at once; left out where these alone take more than 4 GiB;
-- blocks: a block of rows of logits after another, computed again for the gradient;
+- blocks: a block of rows of logits after another, in tiles of columns, computed again for the
+  gradient;
 - products: the two matrix products that no way can do without, also in blocks: of the embeddings
   with each other, and of the result with the embeddings.
 
@@ -31,13 +33,14 @@ KINDS = ("dense", "blocks", "products")
 LARGEST = 4 * 2**30  # The largest size in bytes of the logits of "dense".
 
 
-def measure(kind: str, images: int, block_rows: int) -> dict[str, float]:
+def measure(kind: str, images: int, block_rows: int, block_columns: int) -> dict[str, float]:
     """Measures the loss and its gradient, or the two products, in this process.
 
     Args:
       kind: One of `KINDS`.
       images: The number of images of the batch.
       block_rows: The largest number of rows of logits in memory, where they are in blocks.
+      block_columns: The largest number of their columns in memory, in a tile.
 
     Returns:
       The median "seconds", the additional peak memory in "bytes", the "loss", and the L2 norm of
@@ -56,7 +59,9 @@ def measure(kind: str, images: int, block_rows: int) -> dict[str, float]:
 
     def loss(z: jax.Array) -> jax.Array:
         rows = None if kind == "dense" else block_rows
-        return losses.nt_xent(z[0], z[1], temperature=TEMPERATURE, block_rows=rows)[0]
+        return losses.nt_xent(
+            z[0], z[1], temperature=TEMPERATURE, block_rows=rows, block_columns=block_columns
+        )[0]
 
     def products(z: jax.Array) -> tuple[jax.Array, jax.Array]:
         def rows(block: jax.Array, images_of_block: jax.Array) -> tuple[jax.Array]:
@@ -120,13 +125,15 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=16384)
     parser.add_argument("--block_rows", type=int, default=1024)
+    parser.add_argument("--block_columns", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3, help="the processes of each kind")
     parser.add_argument("--measure", choices=KINDS)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--devices", type=int, default=1)
     flags = parser.parse_args()
     if flags.measure:
-        print(json.dumps(measure(flags.measure, flags.images, flags.block_rows)))
+        rows, columns = flags.block_rows, flags.block_columns
+        print(json.dumps(measure(flags.measure, flags.images, rows, columns)))
     elif flags.compile:
         size = memory(flags.images, flags.devices) / 2**30
         print(f"2N = {2 * flags.images}, D = {DIM}, {flags.devices} devices: {size:.3f} GiB each")

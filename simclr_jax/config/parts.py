@@ -28,7 +28,10 @@ from simclr_jax.step import measure, train_step
 Step = Callable[..., tuple[TrainState, Metrics]]
 Objective = Contrastive | Supervised | Distilled
 
-BLOCK_BYTES = 2**27  # The bytes of a device's block of logits where loss.block_rows is None.
+# What a device has of the logits at a time. A tile of those of all views, and beside it what is
+# computed from it, fits the caches of a processor, the second one of a GPU and a TPU's own memory.
+TILE_ROWS, TILE_BYTES = 1024, 2**23
+BLOCK_BYTES = 2**27  # Whole rows of the losses that compare an anchor with the views of one side.
 
 
 def with_counts(config: FrozenConfigDict, train: Readable) -> FrozenConfigDict:
@@ -86,11 +89,15 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
         one device.
     """
     devices = 1 if mesh is None else mesh.size
+    name, one_view = config.loss.name, config.loss.name in losses.ONE_VIEW
     # The largest number of rows on one device; a row has 2N logits in float32. The loss itself
     # counts the rows of a block on all devices together.
-    block_rows = config.loss.block_rows or BLOCK_BYTES // (4 * 2 * images)
-    name = config.loss.name
-    own: dict[str, Any] = {"mining": config.loss.mining} if name in losses.ONE_VIEW else {}
+    most = config.loss.block_rows or (BLOCK_BYTES // (4 * 2 * images) if one_view else TILE_ROWS)
+    blocks = losses.count_blocks(images // devices, max(2, most))
+    rows = 2 * images // devices // blocks
+    own: dict[str, Any] = (
+        {"mining": config.loss.mining} if one_view else {"block_columns": TILE_BYTES // (4 * rows)}
+    )
     if name == "margin_triplet":
         own["margin"] = config.loss.margin
     return partial(
@@ -98,7 +105,7 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
         **own,
         temperature=config.loss.temperature,
         normalize=config.loss.normalize,
-        block_rows=2 * images // losses.count_blocks(images // devices, max(2, block_rows)),
+        block_rows=2 * images // blocks,
         gather=losses.identity if mesh is None else partial(meshes.replicate, mesh=mesh),
     )
 

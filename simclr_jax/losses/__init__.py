@@ -20,6 +20,7 @@ from simclr_jax.losses.measures import (
 )
 from simclr_jax.losses.ntxent import nt_xent
 from simclr_jax.losses.pairs import MINING
+from simclr_jax.losses.tiles import count_tiles
 from simclr_jax.losses.triplet import margin_triplet
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "binary_cross_entropy",
     "collapse",
     "count_blocks",
+    "count_tiles",
     "cross_entropy",
     "dcl",
     "distillation",

@@ -1,8 +1,13 @@
-"""NT-Xent, also decoupled, with the logits of one block of rows in memory at a time.
+"""NT-Xent, also decoupled, with the logits of one tile in memory at a time.
 
-The backward pass computes the logits of each block again instead of storing them.
+A block of rows is divided into tiles of columns, and the logsumexp of the rows is updated by one
+tile after another. The backward pass computes the logits of each tile again instead of storing
+them.
 
-Shapes: N images of the global batch, V = 2 views, D projection; B images of a block.
+Shapes: N images of the global batch, V = 2 views, D projection; B images of a block of rows, C
+images of a tile of columns.
+
+Reference: Cheng et al. 2024 (arXiv 2410.17243) for the tiles.
 """
 
 from collections.abc import Callable
@@ -13,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.lax import Precision
 
-from simclr_jax.losses.measures import contrastive_metrics, contrastive_scores
+from simclr_jax.losses import tiles
+from simclr_jax.losses.measures import contrastive_metrics, entropy_terms
 
 # A function that gathers an array whose rows are split over devices.
 Gather = Callable[[jax.Array], jax.Array]
@@ -48,9 +54,14 @@ def count_blocks(images: int, block_rows: int) -> int:
     return next(count for count in range(fewest, images + 1) if images % count == 0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def in_blocks(
-    z_VND: jax.Array, temperature: float, count: int, gather: Gather, decoupled: bool = False
+    z_VND: jax.Array,
+    temperature: float,
+    count: int,
+    gather: Gather,
+    decoupled: bool = False,
+    tile_count: int = 1,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """NT-Xent of inner products of embeddings, one block of rows after another.
 
@@ -71,26 +82,30 @@ def in_blocks(
     Args:
       z_VND: The embeddings (2, N, D) of both views, float.
       temperature: The temperature τ, above 0.
-      count: The number of blocks, a divisor of N.
+      count: The number of blocks of rows, a divisor of N.
       gather: Gathers an array of the rows of all images, so that each device has a full copy.
       decoupled: Whether the loss is the decoupled one.
+      tile_count: The number of tiles of a block, a divisor of N.
 
     Returns:
       The loss and the metrics, as `losses.nt_xent` returns them.
     """
-    return _forward(z_VND, temperature, count, gather, decoupled)[0]
+    return _forward(z_VND, temperature, count, gather, decoupled, tile_count)[0]
 
 
 def _forward(
-    z_VND: jax.Array, temperature: float, count: int, gather: Gather, decoupled: bool
+    z_VND: jax.Array,
+    temperature: float,
+    count: int,
+    gather: Gather,
+    decoupled: bool,
+    tile_count: int,
 ) -> Any:
     all_VND = gather(z_VND)
 
     def rows(z_VBD: jax.Array, image_B: jax.Array) -> tuple[jax.Array, ...]:
-        logits_VBVN = _logits(z_VBD, all_VND, temperature)
-        negatives_VBVN = _without_own_image(logits_VBVN, image_B)
-        lse_VB = jax.nn.logsumexp(negatives_VBVN, axis=(2, 3))
-        return lse_VB, *(x_B[None] for x_B in contrastive_scores(logits_VBVN[0, :, 1], image_B))
+        lse_VB, *scores = _statistics(z_VBD, image_B, all_VND, temperature, tile_count)
+        return lse_VB, *(x_B[None] for x_B in scores)
 
     lse_VN, correct_1N, entropy_1N = by_blocks(rows, count, z_VND)
     positive_N = jnp.sum(z_VND[0] * z_VND[1], axis=-1) / temperature
@@ -108,8 +123,47 @@ def _forward(
     return (loss, contrastive_metrics(correct_1N, entropy_1N)), saved
 
 
+def _statistics(
+    z_VBD: jax.Array, image_B: jax.Array, all_VND: jax.Array, temperature: float, tile_count: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The logsumexp (V, B) of the negatives' logits of rows, and the scores of their first view.
+
+    The scores are those of `measures.contrastive_scores`, (B,) each.
+    """
+    images = all_VND.shape[1]
+
+    def update(found: Any, tile: tiles.Tile) -> Any:
+        negatives, of_b, nearest_B = found
+        logits_VBVC = _logits(z_VBD, tile.of(all_VND), temperature)
+        logits_BC = logits_VBVC[0, :, 1]
+        largest_B = jnp.argmax(logits_BC, axis=1) + tile.start  # The first one, of equals.
+        nearer_B = jnp.max(logits_BC, axis=1) > of_b.largest
+        return (
+            negatives.update(tile.without_own(logits_VBVC, image_B), axis=(2, 3)),
+            of_b.update(logits_BC, axis=1),
+            jnp.where(nearer_B, largest_B, nearest_B),
+        )
+
+    found = tiles.nothing(z_VBD[..., 0]), tiles.nothing(z_VBD[0, :, 0]), jnp.zeros_like(image_B)
+    negatives, of_b, nearest_B = tiles.over(update, found, images, tile_count)
+    lse_B = of_b.value()
+
+    def add_entropy(entropy_B: jax.Array, tile: tiles.Tile) -> jax.Array:
+        logits_BC = _logits(z_VBD[:1], tile.of(all_VND[1:]), temperature)[0, :, 0]
+        return entropy_B - jnp.sum(entropy_terms(jnp.exp(logits_BC - lse_B[:, None])), axis=1)
+
+    entropy_B = tiles.over(add_entropy, jnp.zeros_like(lse_B), images, tile_count)
+    return negatives.value(), (nearest_B == image_B).astype(lse_B.dtype), entropy_B
+
+
 def _backward(
-    temperature: float, count: int, gather: Gather, decoupled: bool, saved: Any, cotangent: Any
+    temperature: float,
+    count: int,
+    gather: Gather,
+    decoupled: bool,
+    tile_count: int,
+    saved: Any,
+    cotangent: Any,
 ) -> Any:
     z_VND, all_VND, own_lse_VN, margin_VN = saved
     own_sigma_VN = jnp.ones_like(margin_VN) if decoupled else jax.nn.sigmoid(margin_VN)
@@ -119,13 +173,19 @@ def _backward(
     def rows(
         z_VBD: jax.Array, lse_VB: jax.Array, sigma_VB: jax.Array, image_B: jax.Array
     ) -> tuple[jax.Array]:
-        logits_VBVN = _logits(z_VBD, all_VND, temperature)
-        negatives_VBVN = _without_own_image(logits_VBVN, image_B)
-        weight_VBVN = (
-            sigma_VB[:, :, None, None] * jnp.exp(negatives_VBVN - lse_VB[:, :, None, None])
-            + sigma_VN[None, None] * jnp.exp(negatives_VBVN - lse_VN[None, None])
-        )  # fmt: skip
-        return (jnp.einsum("vbwn,wnd->vbd", weight_VBVN, all_VND, precision=Precision.HIGHEST),)
+        def add_gradient(gradient_VBD: jax.Array, tile: tiles.Tile) -> jax.Array:
+            z_VCD, lse_VC, sigma_VC = map(tile.of, (all_VND, lse_VN, sigma_VN))
+            logits_VBVC = _logits(z_VBD, z_VCD, temperature)
+            negatives_VBVC = tile.without_own(logits_VBVC, image_B)
+            weight_VBVC = (
+                sigma_VB[:, :, None, None] * jnp.exp(negatives_VBVC - lse_VB[:, :, None, None])
+                + sigma_VC[None, None] * jnp.exp(negatives_VBVC - lse_VC[None, None])
+            )  # fmt: skip
+            return gradient_VBD + jnp.einsum(
+                "vbwc,wcd->vbd", weight_VBVC, z_VCD, precision=Precision.HIGHEST
+            )
+
+        return (tiles.over(add_gradient, jnp.zeros_like(z_VBD), all_VND.shape[1], tile_count),)
 
     (negative_VND,) = by_blocks(rows, count, z_VND, own_lse_VN, own_sigma_VN)
     positive_VND = jnp.sum(own_sigma_VN, axis=0)[None, :, None] * z_VND[::-1]
@@ -136,15 +196,9 @@ def _backward(
 in_blocks.defvjp(_forward, _backward)
 
 
-def _logits(z_VBD: jax.Array, all_VND: jax.Array, temperature: float) -> jax.Array:
+def _logits(z_VBD: jax.Array, z_VCD: jax.Array, temperature: float) -> jax.Array:
     # HIGHEST: a TPU's default precision rounds to bfloat16, too coarse at a low temperature.
-    return jnp.einsum("vbd,wnd->vbwn", z_VBD, all_VND, precision=Precision.HIGHEST) / temperature
-
-
-def _without_own_image(logits_VBVN: jax.Array, image_B: jax.Array) -> jax.Array:
-    """The logits with -inf at both views of each row's image, which leaves the negatives."""
-    own_BN = image_B[:, None] == jnp.arange(logits_VBVN.shape[-1])[None, :]
-    return jnp.where(own_BN[None, :, None], -jnp.inf, logits_VBVN)
+    return jnp.einsum("vbd,wcd->vbwc", z_VBD, z_VCD, precision=Precision.HIGHEST) / temperature
 
 
 def by_blocks(

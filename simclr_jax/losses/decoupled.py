@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from simclr_jax.losses.blocks import Gather, count_blocks, identity, in_blocks
 from simclr_jax.losses.measures import comparable
+from simclr_jax.losses.tiles import count_tiles
 
 
 def dcl(
@@ -17,6 +18,7 @@ def dcl(
     temperature: float,
     normalize: bool = True,
     block_rows: int | None = None,
+    block_columns: int | None = None,
     gather: Gather = identity,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The decoupled contrastive loss (DCL).
@@ -41,6 +43,7 @@ def dcl(
       temperature: The temperature τ, above 0.
       normalize: Whether to compare views by cosine similarity; otherwise it is by inner product.
       block_rows: The largest number of rows of logits, of 2N, in memory at a time; None: all.
+      block_columns: The largest number of columns of a block of rows in memory at a time.
       gather: Gathers an array of the rows of all N images, so that each device has a full copy.
 
     Returns:
@@ -59,4 +62,5 @@ def dcl(
     """
     z_VND = jnp.stack(comparable(z_a, z_b, temperature=temperature, normalize=normalize))
     count = 1 if block_rows is None else count_blocks(len(z_a), block_rows)
-    return in_blocks(z_VND, temperature, count, gather, True)
+    tiles = count_tiles(len(z_a), block_columns)
+    return in_blocks(z_VND, temperature, count, gather, True, tiles)

@@ -69,7 +69,12 @@ def contrastive_scores(logits_BN: jax.Array, image_B: jax.Array) -> tuple[jax.Ar
     """
     p_BN = jax.nn.softmax(logits_BN, axis=1)
     correct_B = (jnp.argmax(logits_BN, axis=1) == image_B).astype(logits_BN.dtype)
-    return correct_B, -jnp.sum(p_BN * jnp.log(p_BN + 1e-8), axis=1)
+    return correct_B, -jnp.sum(entropy_terms(p_BN), axis=1)
+
+
+def entropy_terms(p: jax.Array) -> jax.Array:
+    """The terms p log(p + 1e-8) of an entropy, for probabilities p; the authors' code has 1e-8."""
+    return p * jnp.log(p + 1e-8)
 
 
 def contrastive_metrics(correct_N: jax.Array, entropy_N: jax.Array) -> dict[str, jax.Array]:

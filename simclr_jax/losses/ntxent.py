@@ -10,6 +10,7 @@ from jax.lax import Precision
 
 from simclr_jax.losses.blocks import Gather, count_blocks, identity, in_blocks
 from simclr_jax.losses.measures import comparable, contrastive_metrics, contrastive_scores
+from simclr_jax.losses.tiles import count_tiles
 
 
 def nt_xent(
@@ -19,6 +20,7 @@ def nt_xent(
     temperature: float,
     normalize: bool = True,
     block_rows: int | None = None,
+    block_columns: int | None = None,
     gather: Gather = identity,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The normalised temperature-scaled cross-entropy loss.
@@ -38,6 +40,8 @@ def nt_xent(
       block_rows: The largest number of rows of logits, of 2N, in memory at a time. All blocks have
         the same number, so fewer may be used. The backward pass computes them again. Memory is
         O(N·block_rows), and O(N²) with None, which computes all rows at once.
+      block_columns: The largest number of columns of a block of rows, of 2N, in memory at a time;
+        None: all. Memory is O(block_rows·block_columns) besides the embeddings.
       gather: Gathers an array of the rows of all N images, so that each device has a full copy.
 
     Returns:
@@ -59,7 +63,8 @@ def nt_xent(
     z_a, z_b = comparable(z_a, z_b, temperature=temperature, normalize=normalize)
     if block_rows is not None:
         z_VND = jnp.stack([z_a, z_b])
-        return in_blocks(z_VND, temperature, count_blocks(len(z_a), block_rows), gather)
+        count, tiles = count_blocks(len(z_a), block_rows), count_tiles(len(z_a), block_columns)
+        return in_blocks(z_VND, temperature, count, gather, False, tiles)
     return _all_at_once(z_a, z_b, temperature, gather)
 
 

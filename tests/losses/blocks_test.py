@@ -11,34 +11,64 @@ import pytest
 
 from simclr_jax import losses
 from simclr_jax import mesh as meshes
+from simclr_jax.config import default, parts
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize(("images", "block_rows"), [(12, 8), (7, 4), (6, 100)])
-def test_blocks_of_rows_equal_all_rows_at_once(rng, images, block_rows, normalize):
-    """Loss, metrics and both gradients; 7 images have no divisor, so a block has one of them."""
-    with jax.enable_x64(True):
-        z_a, z_b = (jnp.asarray(rng.normal(size=(images, 5))) for _ in "ab")
+@pytest.mark.parametrize(
+    ("images", "block_rows", "block_columns"),
+    [(12, 8, None), (7, 4, 4), (6, 100, 4), (12, 8, 6), (12, 8, 2)],
+)
+def test_blocks_of_rows_equal_all_rows_at_once(rng, images, block_rows, block_columns, normalize):
+    """Loss, metrics and both gradients; 7 images have no divisor, so a block has one of them.
 
-        def compute(rows):
+    Twins at both ends of the batch are equally similar, and only the first can be correct.
+    """
+    with jax.enable_x64(True):
+        z_a, z_b = (jnp.asarray(rng.normal(size=(images, 5))).at[-1].set(1.0) for _ in "ab")
+        z_a, z_b = z_a.at[0].set(1.0), z_b.at[0].set(1.0)
+
+        def compute(**block):
             def loss(z_a, z_b):
-                return losses.nt_xent(
-                    z_a, z_b, temperature=0.1, normalize=normalize, block_rows=rows
-                )
+                return losses.nt_xent(z_a, z_b, temperature=0.1, normalize=normalize, **block)
 
             return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(z_a, z_b)
 
-        chex.assert_trees_all_close(compute(None), compute(block_rows), rtol=1e-9, atol=1e-12)
+        tiled = compute(block_rows=block_rows, block_columns=block_columns)
+        chex.assert_trees_all_close(compute(), tiled, rtol=1e-9, atol=1e-12)
+
+
+def test_columns_are_in_equal_tiles_where_the_batch_has_divisors():
+    """The fewest that are small enough; of a prime number of images, which has none, one tile."""
+    found = [losses.count_tiles(images, 64) for images in (32, 33, 64, 96, 97, 4096)]
+    assert found == [1, 3, 2, 3, 1, 128]
 
 
 def test_blocks_stay_finite_at_low_temperature_and_without_negatives():
     z = jnp.concatenate([jnp.eye(4), jnp.zeros((2, 4))])
-    for images in (6, 1):
+    for images, block_columns in ((6, None), (6, 4), (1, None)):
         loss, grad = jax.value_and_grad(
-            lambda z: losses.nt_xent(z, z, temperature=1e-3, block_rows=2)[0]
+            lambda z, most=block_columns: losses.nt_xent(
+                z, z, temperature=1e-3, block_rows=2, block_columns=most
+            )[0]
         )(z[:images])
         assert np.isfinite(loss)
         assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("name", ["nt_xent", "dcl"])
+def test_a_run_has_a_tile_of_the_logits_in_memory(name):
+    """At 2N = 16,384 on one device, by XLA's count: embeddings and their copies take 8 MiB each."""
+    c = default.get_config()
+    c.loss.name = name
+    chosen = parts.loss(c, 8192)
+
+    def loss(z):
+        return chosen(z[0], z[1])[0]
+
+    z = jax.ShapeDtypeStruct((2, 8192, 128), jnp.float32)
+    compiled = jax.jit(jax.grad(loss)).lower(z).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2**20 * (8 * 6 + 8 * 3)
 
 
 def test_blocks_need_memory_for_a_block_alone():
@@ -62,13 +92,16 @@ def test_blocks_are_equal_and_the_fewest_that_are_small_enough(images):
         assert losses.count_blocks(images, block_rows) == min(fits)
 
 
-def test_rows_on_eight_devices_move_only_embeddings_and_a_row_of_statistics(mesh8):
+@pytest.mark.parametrize("block_columns", [None, 32])
+def test_rows_on_eight_devices_move_only_embeddings_and_a_row_of_statistics(mesh8, block_columns):
     """One gather of embeddings forward, one of (L, σ) backward, and no other array between."""
     sharding, images, dim = meshes.sharded(mesh8), 64, 16
 
     def loss(z_a, z_b):
         gather = partial(meshes.replicate, mesh=mesh8)
-        return losses.nt_xent(z_a, z_b, temperature=0.1, block_rows=32, gather=gather)[0]
+        return losses.nt_xent(
+            z_a, z_b, temperature=0.1, block_rows=32, block_columns=block_columns, gather=gather
+        )[0]
 
     z = jax.ShapeDtypeStruct((images, dim), jnp.float32, sharding=sharding)
     grad = jax.jit(jax.grad(loss, argnums=(0, 1)), out_shardings=sharding)
