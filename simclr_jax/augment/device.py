@@ -56,9 +56,7 @@ def numbers_of(late: Late, keys: list[np.ndarray], views: Views) -> dict[str, np
       float32, the sigma in pixels.
     """
     side = np.full(len(keys[0]), views.size)
-    drawn = [
-        draws.draw(key, side, side, views, view, late.ops[view]) for view, key in enumerate(keys)
-    ]
+    drawn = draws.draw_views(keys, side, side, views, late.ops)
     unchanged = {"flip": False, "jitter": np.float32(0.0), "grey": False, "blur": np.float32(0.0)}
     found = {}
     for name in dict.fromkeys(name for ops in late.ops for name in ops):

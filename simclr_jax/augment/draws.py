@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,21 +149,24 @@ class Jitter(NamedTuple):
     order: Numbers
 
 
-class Seeds(NamedTuple):
+@dataclass(frozen=True)
+class Seeds:
     """The arguments of the functions in `OPS` that depend on the images.
 
     Attributes:
       keys: The keys (N, 2) int64 of the views, from `keys.image_keys`.
-      gates: Three numbers (N, 3) from U(0, 1), float32, that decide whether each view is flipped,
-        jittered and made grey.
       height: The heights in pixels of what the operation is applied to, (N,) int.
       width: Its widths in pixels, (N,) int.
     """
 
     keys: np.ndarray
-    gates: np.ndarray
     height: np.ndarray
     width: np.ndarray
+
+    @cached_property
+    def gates(self) -> np.ndarray:
+        """Three numbers (N, 3) from U(0, 1), float32: whether to flip, to jitter, to make grey."""
+        return uniform(fold(self.keys, _GATES), 3)
 
 
 def draw(
@@ -191,9 +195,46 @@ def draw(
     if not names:
         return {}
     size = np.full(len(keys), views.size)
-    gates = uniform(fold(keys, _GATES), 3)
-    first, later = Seeds(keys, gates, height, width), Seeds(keys, gates, size, size)
+    first, later = Seeds(keys, height, width), Seeds(keys, size, size)
     return {name: _LAWS[name](first if name == applied[0] else later, views) for name in names}
+
+
+def draw_views(
+    keys: Sequence[np.ndarray],
+    height: np.ndarray,
+    width: np.ndarray,
+    views: Views,
+    names: Sequence[Sequence[str]],
+) -> list[Draw]:
+    """Draws the random numbers of all views of N images.
+
+    Views with the same operations are drawn together, since most of the time of a small batch is
+    that of the calls.
+
+    Args:
+      keys: The keys (N, 2) int64 of each view, from `keys.image_keys`.
+      height: The heights of the images in pixels, (N,) int.
+      width: The widths of the images in pixels, (N,) int.
+      views: The settings of the augmentation.
+      names: The names of the operations of each view that are drawn.
+
+    Returns:
+      The random numbers of each view, as `draw` returns them.
+    """
+    count, n = len(keys), len(height)
+    if len({(views.applied(view), tuple(names[view])) for view in range(count)}) > 1:
+        return [draw(keys[v], height, width, views, v, names[v]) for v in range(count)]
+    sides = (np.tile(side, count) for side in (height, width))
+    drawn = draw(np.concatenate(keys), *sides, views, 0, names[0])
+    parts = [slice(view * n, (view + 1) * n) for view in range(count)]
+    return [{name: _rows(values, part) for name, values in drawn.items()} for part in parts]
+
+
+def _rows(values: Any, part: slice) -> Any:
+    """Some rows of the arrays of a draw, which may be in named tuples."""
+    if isinstance(values, tuple):
+        return type(values)(*(_rows(each, part) for each in values))
+    return values[part]
 
 
 def _crop(seeds: Seeds, views: Views) -> np.ndarray:

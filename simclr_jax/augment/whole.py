@@ -73,11 +73,9 @@ class Whole:
         """
         height, width = (np.full(len(pixels), side, np.int32) for side in pixels.shape[1:3])
         full = np.stack([0 * height, 0 * width, height, width], axis=1)
-        of_views, boxes = self.keys(index, epoch), []
-        for view, of_view in enumerate(of_views):
-            names = self._views.places(view).early
-            drawn = draws.draw(of_view, height, width, self._views, view, names)
-            boxes.append(drawn[names[0]] if names else full)
+        names = [self._views.places(view).early for view in range(self._views.count)]
+        drawn = draws.draw_views(self.keys(index, epoch), height, width, self._views, names)
+        boxes = [draw[own[0]] if own else full for draw, own in zip(drawn, names, strict=True)]
         with jax.default_device(_cpu()):
             numbers = self.numbers(index, epoch)
             return np.asarray(self._made(pixels, np.stack(boxes, axis=1), numbers))

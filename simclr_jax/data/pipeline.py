@@ -61,10 +61,8 @@ def train_batches(
     def numbers_of(
         index: np.ndarray, epoch: np.ndarray, sizes: np.ndarray, windowed: np.ndarray
     ) -> tuple[np.ndarray, Numbers]:
-        drawn = [
-            draws.draw(key, sizes[:, 0], sizes[:, 1], views, view, ops[view])
-            for view, key in enumerate(whole.keys(index, epoch))
-        ]
+        keys = whole.keys(index, epoch)
+        drawn = draws.draw_views(keys, sizes[:, 0], sizes[:, 1], views, ops)
         parts, early = _windows(drawn, ops, sizes, windowed)
         return parts, Numbers(early, whole.numbers(index, epoch) if whole.can_end else {})
 

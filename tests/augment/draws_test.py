@@ -12,6 +12,9 @@ from simclr_jax.augment import crops, draws, keys
 from simclr_jax.errors import ArgumentError
 from support.views import ALL, PIPELINE, some_keys
 
+# Those that all can be in one view.
+EVERY = tuple(name for name in draws.OPS if name != "shared_crop")
+
 
 @pytest.mark.parametrize(
     "wrong",
@@ -103,8 +106,7 @@ def test_a_draw_has_the_operations_of_its_view_in_their_order():
 
 
 def test_another_order_and_other_operations_change_no_draw():
-    own = tuple(name for name in draws.OPS if name != "shared_crop")
-    every = replace(ALL, ops=(own, own[::-1][:-1]))
+    every = replace(ALL, ops=(EVERY, EVERY[::-1][:-1]))
     of_view, side = some_keys(3), np.full(3, 16)
     one, other = (draws.draw(of_view, side, side, every, view) for view in range(2))
     chex.assert_trees_all_equal({name: one[name] for name in every.ops[1]}, other)
@@ -119,6 +121,25 @@ def test_numbers_of_many_images_are_those_of_each():
         at = slice(row, row + 1)
         alone = draws.draw(some_keys(3)[at], height[at], width[at], ALL, 0)
         chex.assert_trees_all_equal(alone, jax.tree.map(lambda x, at=at: x[at], many))
+
+
+@pytest.mark.parametrize(
+    ("ops", "names"),
+    [
+        ((EVERY, EVERY), (EVERY, EVERY)),
+        ((("shared_crop", "autoaugment"),) * 2, (("shared_crop", "autoaugment"),) * 2),
+        ((PIPELINE, PIPELINE), (("crop",), ("flip", "jitter"))),
+        ((PIPELINE, EVERY), (("crop",), ("crop",))),
+        ((PIPELINE, PIPELINE), ((), ())),
+    ],
+)
+def test_numbers_of_all_views_are_those_of_each(ops, names):
+    """Whether the views are alike, and drawn together, or not."""
+    views, height, width = replace(ALL, ops=ops), np.array([40, 16, 7]), np.array([50, 16, 300])
+    of_views = [some_keys(3, view) for view in range(2)]
+    together = draws.draw_views(of_views, height, width, views, names)
+    each = [draws.draw(of_views[v], height, width, views, v, names[v]) for v in range(2)]
+    chex.assert_trees_all_equal(together, each)
 
 
 @pytest.mark.parametrize(
