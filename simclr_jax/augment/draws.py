@@ -208,8 +208,8 @@ def draw_views(
 ) -> list[Draw]:
     """Draws the random numbers of all views of N images.
 
-    Views with the same operations are drawn together, since most of the time of a small batch is
-    that of the calls.
+    Where all views have the same operations they are drawn together, since most of the time of a
+    small batch is that of the calls.
 
     Args:
       keys: The keys (N, 2) int64 of each view, from `keys.image_keys`.
@@ -224,8 +224,8 @@ def draw_views(
     count, n = len(keys), len(height)
     if len({(views.applied(view), tuple(names[view])) for view in range(count)}) > 1:
         return [draw(keys[v], height, width, views, v, names[v]) for v in range(count)]
-    sides = (np.tile(side, count) for side in (height, width))
-    drawn = draw(np.concatenate(keys), *sides, views, 0, names[0])
+    high, wide = np.tile(height, count), np.tile(width, count)
+    drawn = draw(np.concatenate(keys), high, wide, views, 0, names[0])
     parts = [slice(view * n, (view + 1) * n) for view in range(count)]
     return [{name: _rows(values, part) for name, values in drawn.items()} for part in parts]
 

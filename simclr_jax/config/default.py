@@ -170,7 +170,7 @@ def _loss() -> ConfigDict:
     c.temperature = 0.1
     c.normalize = True  # Whether embeddings are normalised: logits are cosine similarities over τ.
     # The largest number of rows of logits, of 2B, that a device computes at a time, at least 2;
-    # None: 1,024, or for 'nt_logistic' and 'margin_triplet' as many as fit in 128 MiB.
+    # None: 1,024, or for 'nt_logistic' and 'margin_triplet' as many as fit in 128 MiB with 2B each.
     c.block_rows = placeholder(int)
     return c
 

@@ -90,14 +90,10 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
     """
     devices = 1 if mesh is None else mesh.size
     name, one_view = config.loss.name, config.loss.name in losses.ONE_VIEW
-    # The largest number of rows on one device; a row has 2N logits in float32. The loss itself
-    # counts the rows of a block on all devices together.
-    most = config.loss.block_rows or (BLOCK_BYTES // (4 * 2 * images) if one_view else TILE_ROWS)
-    blocks = losses.count_blocks(images // devices, max(2, most))
-    rows = 2 * images // devices // blocks
-    own: dict[str, Any] = (
-        {"mining": config.loss.mining} if one_view else {"block_columns": TILE_BYTES // (4 * rows)}
-    )
+    blocks = _blocks(config.loss.block_rows, images, images // devices, tiled=not one_view)
+    # The loss itself counts the rows of a block on all devices together.
+    columns = max(2, TILE_BYTES // (4 * 2 * images // devices // blocks))
+    own: dict[str, Any] = {"mining": config.loss.mining} if one_view else {"block_columns": columns}
     if name == "margin_triplet":
         own["margin"] = config.loss.margin
     return partial(
@@ -108,6 +104,24 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
         block_rows=2 * images // blocks,
         gather=losses.identity if mesh is None else partial(meshes.replicate, mesh=mesh),
     )
+
+
+def _blocks(asked: int | None, images: int, own_images: int, *, tiled: bool) -> int:
+    """The number of blocks that the rows of a device's own images are divided into.
+
+    Args:
+      asked: The largest number of rows of a block; None: as many as are fast.
+      images: The number N of images that each row is compared with, by 2N float32 at most.
+      own_images: The number of images of a device.
+      tiled: Whether a block has a tile of its columns in memory at a time, and not all of them.
+    """
+    by_bytes = losses.count_blocks(own_images, asked or max(2, BLOCK_BYTES // (4 * 2 * images)))
+    if asked or not tiled:
+        return by_bytes
+    blocks = losses.count_blocks(own_images, TILE_ROWS)
+    # Some numbers of images have no divisor near; blocks of few rows would be slow.
+    near = blocks <= 2 * -(-2 * own_images // TILE_ROWS)
+    return blocks if near else min(blocks, by_bytes)
 
 
 @dataclass(frozen=True)

@@ -146,14 +146,15 @@ def _statistics(
 
     found = tiles.nothing(z_VBD[..., 0]), tiles.nothing(z_VBD[0, :, 0]), jnp.zeros_like(image_B)
     negatives, of_b, nearest_B = tiles.over(update, found, images, tile_count)
-    lse_B = of_b.value()
 
     def add_entropy(entropy_B: jax.Array, tile: tiles.Tile) -> jax.Array:
         logits_BC = _logits(z_VBD[:1], tile.of(all_VND[1:]), temperature)[0, :, 0]
-        return entropy_B - jnp.sum(entropy_terms(jnp.exp(logits_BC - lse_B[:, None])), axis=1)
+        # The logits are computed again, and may be rounded to another number.
+        p_BC = jnp.exp(jnp.minimum(logits_BC - of_b.largest[:, None], 0)) / of_b.total[:, None]
+        return entropy_B - jnp.sum(entropy_terms(p_BC), axis=1)
 
-    entropy_B = tiles.over(add_entropy, jnp.zeros_like(lse_B), images, tile_count)
-    return negatives.value(), (nearest_B == image_B).astype(lse_B.dtype), entropy_B
+    entropy_B = tiles.over(add_entropy, jnp.zeros_like(of_b.total), images, tile_count)
+    return negatives.value(), (nearest_B == image_B).astype(entropy_B.dtype), entropy_B
 
 
 def _backward(

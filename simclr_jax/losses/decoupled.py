@@ -43,7 +43,8 @@ def dcl(
       temperature: The temperature τ, above 0.
       normalize: Whether to compare views by cosine similarity; otherwise it is by inner product.
       block_rows: The largest number of rows of logits, of 2N, in memory at a time; None: all.
-      block_columns: The largest number of columns of a block of rows in memory at a time.
+      block_columns: The number of columns of a block of rows, of 2N, in memory at a time, as
+        `tiles.count_tiles` takes it; None: all.
       gather: Gathers an array of the rows of all N images, so that each device has a full copy.
 
     Returns:
@@ -52,7 +53,8 @@ def dcl(
 
     Raises:
       AssertionError: The shapes differ or are not (N, D).
-      ValueError: The temperature is not positive, or `block_rows` is less than 2.
+      ValueError: The temperature is not positive, or `block_rows` or `block_columns` is less than
+        2.
 
     Reference: Yeh et al. 2021, Eq. 6 (arXiv 2110.06848).
 

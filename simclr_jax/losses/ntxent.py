@@ -40,8 +40,9 @@ def nt_xent(
       block_rows: The largest number of rows of logits, of 2N, in memory at a time. All blocks have
         the same number, so fewer may be used. The backward pass computes them again. Memory is
         O(N·block_rows), and O(N²) with None, which computes all rows at once.
-      block_columns: The largest number of columns of a block of rows, of 2N, in memory at a time;
-        None: all. Memory is O(block_rows·block_columns) besides the embeddings.
+      block_columns: The number of columns of a block of rows, of 2N, in memory at a time, as
+        `tiles.count_tiles` takes it; None: all. Memory is O(block_rows·block_columns) besides the
+        embeddings. Without `block_rows` it has no effect.
       gather: Gathers an array of the rows of all N images, so that each device has a full copy.
 
     Returns:
@@ -51,7 +52,8 @@ def nt_xent(
 
     Raises:
       AssertionError: The shapes differ or are not (N, D).
-      ValueError: The temperature is not positive, or `block_rows` is less than 2.
+      ValueError: The temperature is not positive, or `block_rows` or `block_columns` is less than
+        2.
 
     Reference: Chen et al. 2020, Eq. 1 and Algorithm 1 (arXiv 2002.05709).
 

@@ -25,6 +25,9 @@ def count_tiles(images: int, block_columns: int | None) -> int:
     Returns:
       A divisor of `images`.
 
+    Raises:
+      ValueError: `block_columns` is less than 2, the columns of one image.
+
     >>> count_tiles(4096, block_columns=1024), count_tiles(4096, None)
     (8, 1)
     >>> count_tiles(10, block_columns=7), count_tiles(127, block_columns=64)
@@ -32,6 +35,8 @@ def count_tiles(images: int, block_columns: int | None) -> int:
     """
     if block_columns is None:
         return 1
+    if block_columns < 2:
+        raise ValueError(f"block_columns must be at least 2, got {block_columns}")
     fewest = -(-2 * images // block_columns)
     divisors = [count for count in range(1, min(2 * fewest, images) + 1) if images % count == 0]
     return next((count for count in divisors if count >= fewest), divisors[-1])
@@ -51,8 +56,12 @@ class LogSumExp(NamedTuple):
     def update(self, x: jax.Array, axis: int | tuple[int, ...]) -> LogSumExp:
         """The same with more numbers, along some axes of an array."""
         largest = jnp.maximum(self.largest, jnp.max(x, axis=axis))
-        more = jnp.sum(jnp.exp(x - jnp.expand_dims(largest, axis)), axis=axis)
-        return LogSumExp(largest, self.total * jnp.exp(self.largest - largest) + more)
+        # XLA may compute x again and round it to another number, so of huge numbers the largest
+        # differs from itself. Its exponential is 1 nevertheless, and no other one is larger.
+        shifted = jnp.minimum(x - jnp.expand_dims(largest, axis), 0)
+        total = self.total * jnp.exp(self.largest - largest) + jnp.sum(jnp.exp(shifted), axis=axis)
+        some = largest > jnp.finfo(largest.dtype).min
+        return LogSumExp(largest, jnp.where(some, jnp.maximum(total, 1), total))
 
     def value(self) -> jax.Array:
         """The logsumexp; -inf where there were no finite numbers."""

@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -42,6 +43,46 @@ def test_columns_are_in_equal_tiles_where_the_batch_has_divisors():
     """The fewest that are small enough; of a prime number of images, which has none, one tile."""
     found = [losses.count_tiles(images, 64) for images in (32, 33, 64, 96, 97, 4096)]
     assert found == [1, 3, 2, 3, 1, 128]
+
+
+def test_a_tile_has_two_columns_at_least():
+    with pytest.raises(ValueError, match="block_columns must be at least 2, got 1"):
+        losses.count_tiles(8, 1)
+
+
+@pytest.mark.parametrize(
+    ("images", "devices", "rows", "columns"),
+    [
+        (64, 1, 128, 2**14),
+        (4096, 1, 1024, 2048),
+        (4096, 8, 1024 * 8, 2048),
+        (32768, 32, 1024 * 32, 2048),
+        (1042, 1, 2084, 1006),  # 2 x 521: blocks of four rows would be slow.
+        (4168, 8, 4168 * 2, 2012),
+    ],
+)
+def test_a_run_chooses_blocks_that_are_fast(images, devices, rows, columns, mesh8):
+    mesh = {1: None, 8: mesh8}.get(devices, SimpleNamespace(size=devices))
+    chosen = parts.loss(default.get_config(), images, mesh)
+    assert (chosen.keywords["block_rows"], chosen.keywords["block_columns"]) == (rows, columns)
+
+
+def test_rows_that_a_run_asks_for_are_kept():
+    c = default.get_config()
+    c.loss.block_rows = 64
+    chosen = parts.loss(c, 1024)
+    assert chosen.keywords["block_rows"] == 64
+    assert chosen.keywords["block_columns"] == 2**15
+
+
+def test_probabilities_of_huge_logits_are_those_of_all_rows_at_once(rng):
+    """The entropy of few images that are compared by inner products."""
+    z_a, z_b = (jnp.asarray(rng.normal(size=(16, 8)) * 1e4, jnp.float32) for _ in "ab")
+    for block_columns in (None, 8):
+        _, metrics = losses.nt_xent(
+            z_a, z_b, temperature=0.1, normalize=False, block_rows=8, block_columns=block_columns
+        )
+        assert float(metrics["contrastive_entropy"]) == pytest.approx(0, abs=1e-6)
 
 
 def test_blocks_stay_finite_at_low_temperature_and_without_negatives():
