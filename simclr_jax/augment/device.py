@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simclr_jax.augment import colour, draws
+from simclr_jax.augment import all_views, colour
 from simclr_jax.augment.draws import Jitter, Views, blur_taps
 
 Numbers = Mapping[str, Any]  # Random numbers by the name of the operation, of each image or view.
@@ -56,7 +56,7 @@ def numbers_of(late: Late, keys: list[np.ndarray], views: Views) -> dict[str, np
       float32, the sigma in pixels.
     """
     side = np.full(len(keys[0]), views.size)
-    drawn = draws.draw_views(keys, side, side, views, late.ops)
+    drawn = all_views.draw(keys, side, side, views, late.ops)
     unchanged = {"flip": False, "jitter": np.float32(0.0), "grey": False, "blur": np.float32(0.0)}
     found = {}
     for name in dict.fromkeys(name for ops in late.ops for name in ops):

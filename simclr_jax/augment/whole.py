@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simclr_jax import mesh as meshes
-from simclr_jax.augment import device, draws, keys
+from simclr_jax.augment import all_views, device, keys
 from simclr_jax.augment.draws import Views
 
 TOGETHER = 8  # The number of images whose views are ended in one call of the program.
@@ -74,7 +74,7 @@ class Whole:
         height, width = (np.full(len(pixels), side, np.int32) for side in pixels.shape[1:3])
         full = np.stack([0 * height, 0 * width, height, width], axis=1)
         names = [self._views.places(view).early for view in range(self._views.count)]
-        drawn = draws.draw_views(self.keys(index, epoch), height, width, self._views, names)
+        drawn = all_views.draw(self.keys(index, epoch), height, width, self._views, names)
         boxes = [draw[own[0]] if own else full for draw, own in zip(drawn, names, strict=True)]
         with jax.default_device(_cpu()):
             numbers = self.numbers(index, epoch)

@@ -28,11 +28,6 @@ from simclr_jax.step import measure, train_step
 Step = Callable[..., tuple[TrainState, Metrics]]
 Objective = Contrastive | Supervised | Distilled
 
-# What a device has of the logits at a time. A tile of those of all views, and beside it what is
-# computed from it, fits the caches of a processor, the second one of a GPU and a TPU's own memory.
-TILE_ROWS, TILE_BYTES = 1024, 2**23
-BLOCK_BYTES = 2**27  # Whole rows of the losses that compare an anchor with the views of one side.
-
 
 def with_counts(config: FrozenConfigDict, train: Readable) -> FrozenConfigDict:
     """The config with the numbers of training images and of classes, counted in the data.
@@ -90,9 +85,11 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
     """
     devices = 1 if mesh is None else mesh.size
     name, one_view = config.loss.name, config.loss.name in losses.ONE_VIEW
-    blocks = _blocks(config.loss.block_rows, images, images // devices, tiled=not one_view)
+    blocks = losses.choose_blocks(
+        images, images // devices, block_rows=config.loss.block_rows, tiled=not one_view
+    )
     # The loss itself counts the rows of a block on all devices together.
-    columns = max(2, TILE_BYTES // (4 * 2 * images // devices // blocks))
+    columns = losses.choose_columns(2 * images // devices // blocks)
     own: dict[str, Any] = {"mining": config.loss.mining} if one_view else {"block_columns": columns}
     if name == "margin_triplet":
         own["margin"] = config.loss.margin
@@ -104,24 +101,6 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
         block_rows=2 * images // blocks,
         gather=losses.identity if mesh is None else partial(meshes.replicate, mesh=mesh),
     )
-
-
-def _blocks(asked: int | None, images: int, own_images: int, *, tiled: bool) -> int:
-    """The number of blocks that the rows of a device's own images are divided into.
-
-    Args:
-      asked: The largest number of rows of a block; None: as many as are fast.
-      images: The number N of images that each row is compared with, by 2N float32 at most.
-      own_images: The number of images of a device.
-      tiled: Whether a block has a tile of its columns in memory at a time, and not all of them.
-    """
-    by_bytes = losses.count_blocks(own_images, asked or max(2, BLOCK_BYTES // (4 * 2 * images)))
-    if asked or not tiled:
-        return by_bytes
-    blocks = losses.count_blocks(own_images, TILE_ROWS)
-    # Some numbers of images have no divisor near; blocks of few rows would be slow.
-    near = blocks <= 2 * -(-2 * own_images // TILE_ROWS)
-    return blocks if near else min(blocks, by_bytes)
 
 
 @dataclass(frozen=True)

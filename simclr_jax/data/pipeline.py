@@ -10,7 +10,7 @@ import contextlib
 import numpy as np
 from etils import epy
 
-from simclr_jax.augment import device, draws, host
+from simclr_jax.augment import all_views, device, draws, host
 from simclr_jax.augment.draws import Views
 from simclr_jax.augment.whole import Whole
 from simclr_jax.data import windows
@@ -62,7 +62,7 @@ def train_batches(
         index: np.ndarray, epoch: np.ndarray, sizes: np.ndarray, windowed: np.ndarray
     ) -> tuple[np.ndarray, Numbers]:
         keys = whole.keys(index, epoch)
-        drawn = draws.draw_views(keys, sizes[:, 0], sizes[:, 1], views, ops)
+        drawn = all_views.draw(keys, sizes[:, 0], sizes[:, 1], views, ops)
         parts, early = _windows(drawn, ops, sizes, windowed)
         return parts, Numbers(early, whole.numbers(index, epoch) if whole.can_end else {})
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 
-from simclr_jax.losses.blocks import count_blocks, identity
+from simclr_jax.losses.blocks import choose_blocks, count_blocks, identity
 from simclr_jax.losses.decoupled import dcl
 from simclr_jax.losses.distillation import distillation
 from simclr_jax.losses.logistic import nt_logistic
@@ -20,7 +20,7 @@ from simclr_jax.losses.measures import (
 )
 from simclr_jax.losses.ntxent import nt_xent
 from simclr_jax.losses.pairs import MINING
-from simclr_jax.losses.tiles import count_tiles
+from simclr_jax.losses.tiles import choose_columns, count_tiles
 from simclr_jax.losses.triplet import margin_triplet
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "ONE_VIEW",
     "PAIR_IMAGES",
     "binary_cross_entropy",
+    "choose_blocks",
+    "choose_columns",
     "collapse",
     "count_blocks",
     "count_tiles",

@@ -21,6 +21,9 @@ from jax.lax import Precision
 from simclr_jax.losses import tiles
 from simclr_jax.losses.measures import contrastive_metrics, entropy_terms
 
+TILE_ROWS = 1024  # The rows of a block that has a tile of its columns in memory at a time.
+BLOCK_BYTES = 2**27  # The bytes of a block's logits that has all of its columns in memory.
+
 # A function that gathers an array whose rows are split over devices.
 Gather = Callable[[jax.Array], jax.Array]
 
@@ -52,6 +55,32 @@ def count_blocks(images: int, block_rows: int) -> int:
         raise ValueError(f"block_rows must be at least 2, an image's two views, got {block_rows}")
     fewest = -(-2 * images // block_rows)
     return next(count for count in range(fewest, images + 1) if images % count == 0)
+
+
+def choose_blocks(images: int, own_images: int, *, block_rows: int | None, tiled: bool) -> int:
+    """The number of blocks that the rows of a device are divided into.
+
+    Args:
+      images: The number N of images that each row is compared with, by 2N logits at most.
+      own_images: The number of images of the device.
+      block_rows: The largest number of rows of a block, at least 2; None: as many as are fast.
+      tiled: Whether a block has a tile of its columns in memory at a time, and not all of them.
+
+    Returns:
+      A divisor of `own_images`.
+
+    >>> choose_blocks(4096, 4096, block_rows=None, tiled=True)
+    8
+    >>> choose_blocks(1042, 1042, block_rows=None, tiled=True)  # Not 521 blocks of four rows.
+    1
+    """
+    whole = count_blocks(own_images, block_rows or max(2, BLOCK_BYTES // (4 * 2 * images)))
+    if block_rows or not tiled:
+        return whole
+    blocks = count_blocks(own_images, TILE_ROWS)
+    # Some numbers of images have no divisor near; blocks of few rows would be slow.
+    near = blocks <= 2 * -(-2 * own_images // TILE_ROWS)
+    return blocks if near else min(blocks, whole)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))

@@ -11,6 +11,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+# The bytes of a tile. It and what is computed from it fit the caches of a processor or of a GPU,
+# and a TPU core's own memory.
+TILE_BYTES = 2**23
+
+
+def choose_columns(rows: int) -> int:
+    """The number of columns of a tile with a number of rows that are fast, in float32; at least 2.
+
+    >>> choose_columns(1024)
+    2048
+    """
+    return max(2, TILE_BYTES // (4 * rows))
+
 
 def count_tiles(images: int, block_columns: int | None) -> int:
     """The number of equal tiles of columns that a block of rows is divided into.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simclr_jax.augment import crops, draws, keys
+from simclr_jax.augment import all_views, crops, draws, keys
 from simclr_jax.errors import ArgumentError
 from support.views import ALL, PIPELINE, some_keys
 
@@ -137,7 +137,7 @@ def test_numbers_of_all_views_are_those_of_each(ops, names):
     """Whether the views are alike, and drawn together, or not."""
     views, height, width = replace(ALL, ops=ops), np.array([40, 16, 7]), np.array([50, 16, 300])
     of_views = [some_keys(3, view) for view in range(2)]
-    together = draws.draw_views(of_views, height, width, views, names)
+    together = all_views.draw(of_views, height, width, views, names)
     each = [draws.draw(of_views[v], height, width, views, v, names[v]) for v in range(2)]
     chex.assert_trees_all_equal(together, each)
 
