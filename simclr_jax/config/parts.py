@@ -88,9 +88,9 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
     blocks = losses.choose_blocks(
         images, images // devices, block_rows=config.loss.block_rows, tiled=not one_view
     )
-    # The loss itself counts the rows of a block on all devices together.
-    columns = losses.choose_columns(2 * images // devices // blocks)
-    own: dict[str, Any] = {"mining": config.loss.mining} if one_view else {"block_columns": columns}
+    own: dict[str, Any] = {"mining": config.loss.mining} if one_view else {}
+    if not one_view:
+        own["block_columns"] = losses.choose_columns(2 * images // devices // blocks)
     if name == "margin_triplet":
         own["margin"] = config.loss.margin
     return partial(
@@ -98,7 +98,7 @@ def loss(config: ConfigDict, images: int, mesh: Mesh | None = None) -> Loss:
         **own,
         temperature=config.loss.temperature,
         normalize=config.loss.normalize,
-        block_rows=2 * images // blocks,
+        block_rows=2 * images // blocks,  # On all devices together.
         gather=losses.identity if mesh is None else partial(meshes.replicate, mesh=mesh),
     )
 

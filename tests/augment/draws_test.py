@@ -130,6 +130,7 @@ def test_numbers_of_many_images_are_those_of_each():
         ((("shared_crop", "autoaugment"),) * 2, (("shared_crop", "autoaugment"),) * 2),
         ((PIPELINE, PIPELINE), (("crop",), ("flip", "jitter"))),
         ((PIPELINE, EVERY), (("crop",), ("crop",))),
+        ((("crop", "flip"), ("flip", "crop")), (("crop",), ("crop",))),  # The second is of a view.
         ((PIPELINE, PIPELINE), ((), ())),
     ],
 )
